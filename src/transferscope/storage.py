@@ -1,0 +1,385 @@
+"""Files that are whole or absent: atomic writes, hashes, locks and the environment record.
+
+Every write goes to a temporary file in the same folder, is flushed to the disk, and takes its name
+by `os.replace`; the folder is flushed after it. So a reader finds the old file or the new one, never
+half of either, whatever kills the writer.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from transferscope.errors import OutputError, RunError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER_MARK = ".transferscope"
+"""A folder with this file in it was written by us, and may be replaced by us."""
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path; when the block ends well, the file there takes the name `path`.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full. `path` is then unchanged and
+            the temporary file is gone.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write {str(path)!r}: {reason}; what was there before is untouched; "
+            "choose a folder that can be written, or make room on the disk"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            written = file.write(data)
+            file.flush()
+        # A file-size limit makes the write short without an error (SIGXFSZ is ignored by Python).
+        if written != len(data) or temporary.stat().st_size != len(data):
+            raise OSError(f"only {temporary.stat().st_size} of {len(data)} bytes were taken")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text to `path`, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented UTF-8 JSON with the key order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        RunError: missing, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{str(path)!r} is missing: is this a run folder that was finished?"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"cannot read {str(path)!r} as JSON: {error}; restore or remove it"
+        ) from error
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table as UTF-8 CSV with one header line."""
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:  # a carriage return needs quotes, which the plain writer does not know
+        (quoted if any("\r" in str(value) for value in row) else plain).writerow(row)
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, each a mapping from the header's names.
+
+    Raises:
+        RunError: missing, or not CSV in UTF-8.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise RunError(
+            f"{str(path)!r} is missing: is this a run folder that was finished?"
+        ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"cannot read {str(path)!r} as CSV: {error}; restore or remove it"
+        ) from error
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Writes a safetensors file whose metadata values are JSON.
+
+    Args:
+        tensors: name to tensor; each is written contiguous, on the CPU, in its own dtype.
+        metadata: JSON-able values; a `sha256` of all tensors is added, as the format has no checksum.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    header["sha256"] = json.dumps(hash_tensors(plain))
+    write_bytes(path, save(plain, header))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and metadata of a safetensors file; the checksum of `write_tensors` is verified.
+
+    Metadata of other writers that is not JSON (`format: pt`) stays text.
+
+    Raises:
+        WeightsError: missing, damaged, or not a safetensors file. Nothing is unpickled.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = {key: _from_json(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise WeightsError(f"{str(path)!r} does not exist") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{str(path)!r} is not a readable safetensors file ({error}); it may be cut short: "
+            "write it again"
+        ) from error
+    if "sha256" in header and header["sha256"] != hash_tensors(tensors):
+        raise WeightsError(
+            f"{str(path)!r} is damaged: its tensors do not have the checksum it was saved with; "
+            "restore it from a copy or write it again"
+        )
+    return tensors, header
+
+
+def _from_json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+@contextmanager
+def replaced_folder(path: str | Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `path`, whole, when the block ends well.
+
+    An existing folder is replaced only if it is empty or one that this function made.
+
+    Raises:
+        OutputError: `path` holds something that is not ours, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / FOLDER_MARK).is_file():
+        raise OutputError(
+            f"{str(path)!r} holds files that are not Transferscope's and would be lost; "
+            "give an empty or a new folder"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write beside {str(path)!r}: {error.strerror}; choose a folder that can be written"
+        ) from error
+    old = fresh.with_name(fresh.name + ".old")
+    try:
+        os.chmod(fresh, 0o777 & ~_umask())
+        yield fresh
+        (fresh / FOLDER_MARK).write_text("written by transferscope; replaced as a whole\n")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(fresh, path)
+        _flush_folder(path.parent)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        if old.exists() and not path.exists():  # interrupted between the two renames
+            os.replace(old, path)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder has no handle to flush there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    """The process's umask; reading it without setting it is only possible through /proc."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return 0o022
+
+
+# ---------------------------------------------------------------------------- hashing
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex digest of a file's bytes, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex digest of a JSON-able value, independent of key order."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hex digest of names, dtypes, shapes and bits of tensors, independent of their order."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------- lock, cache, record
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Holds a folder for one process; the operating system releases it when that process dies.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(folder / ".lock"), blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{str(folder)!r} is in use by another transferscope process; wait for it, or choose "
+            "another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {str(folder)!r}: {error.strerror or error}; choose a folder that can "
+            "be written"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cache_dir() -> Path:
+    """The folder of shared caches: `TRANSFERSCOPE_CACHE`, or the user's cache folder."""
+    if chosen := os.environ.get("TRANSFERSCOPE_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "transferscope"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "transferscope" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transferscope"
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its inputs: versions, machine, threads.
+
+    Returns:
+        JSON-able values. No host name, user name or path: a run folder is meant to be shared.
+    """
+    import torch
+
+    packages = ("transferscope", "torch", "torchvision", "timm", "scikit-learn", "numpy", "Pillow")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": versions,
+        "threads": torch.get_num_threads(),
+        "cpu": sorted(cpu_flags()),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of this CPU that decide speed: bf16, AMX, AVX-512 (Linux; else empty)."""
+    wanted = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16", "sve"}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return wanted & set(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return set()
+
+
+def reuse_memory() -> None:
+    """Makes the C library keep freed memory for the next batch instead of returning it (glibc only).
+
+    Tensors of more than 32 MB are otherwise mapped and zeroed by the kernel again in every layer:
+    a third of the time of an fp32 forward pass on a CPU. Affects the whole process, so only the
+    command line calls it.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    library.mallopt(mmap_threshold, 1 << 30)
+    library.mallopt(trim_threshold, (1 << 31) - 1)

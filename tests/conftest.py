@@ -1,0 +1,112 @@
+"""What several tests need: a private cache, tiny networks, tiny folders of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from transferscope.backbones import Classifier
+from transferscope.images import InputSpec
+
+SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory):
+    """No test reads or fills the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFERSCOPE_CACHE", str(folder))
+        yield folder
+
+
+class Block(nn.Module):
+    """A residual block with a shared in-place ReLU, as torchvision's ResNets have it."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x
+        return self.relu(out)
+
+
+class TinyNet(nn.Module):
+    """Stem, three residual stages, dropout, head: everything that trips a careless hook."""
+
+    def __init__(self, classes: int = 4, channels: int = 8):
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+        self.stages = nn.Sequential(*(Block(channels) for _ in range(3)))
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stages(self.stem(x))
+        return self.head(self.dropout(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)))
+
+
+def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
+    """A seeded `TinyNet` whose BatchNorms have statistics of their own."""
+    torch.manual_seed(seed)
+    network = TinyNet(classes)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return Classifier(network.eval(), SPEC, [f"class {i}" for i in range(classes)])
+
+
+@pytest.fixture
+def tiny() -> Classifier:
+    return tiny_classifier()
+
+
+@pytest.fixture(scope="session")
+def make_folder() -> Callable[..., Path]:
+    """Writes class folders of noisy pictures in a colour of their class."""
+
+    def make(root: Path, classes: dict[str, int], *, side: int = 48, seed: int = 0) -> Path:
+        draw = np.random.default_rng(seed)
+        for index, (name, count) in enumerate(classes.items()):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            colour = np.array([(index * 97) % 256, (index * 59 + 80) % 256, (index * 31 + 160) % 256])
+            for number in range(count):
+                noise = draw.normal(0, 40, (side, side, 3))
+                picture = np.clip(colour + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(picture).save(root / name / f"{number:03d}.png")
+        return root
+
+    return make
+
+
+def state_of(network: nn.Module) -> dict[str, object]:
+    """Everything that a call must leave as it was."""
+    return {
+        "bits": {name: value.clone() for name, value in network.state_dict().items()},
+        "modes": [module.training for module in network.modules()],
+        "flags": [parameter.requires_grad for parameter in network.parameters()],
+        "grads": [parameter.grad for parameter in network.parameters()],
+        "hooks": [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module))
+            for module in network.modules()
+        ],
+    }
+
+
+def same_state(before: dict[str, object], after: dict[str, object]) -> bool:
+    bits = all(torch.equal(v, after["bits"][k]) for k, v in before["bits"].items())
+    return bits and all(before[key] == after[key] for key in ("modes", "flags", "hooks", "grads"))

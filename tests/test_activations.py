@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import TinyNet, same_state, state_of, tiny_classifier
+from transferscope.activations import (
+    Resumed,
+    TruncatedForward,
+    capture,
+    capture_inputs,
+    evaluating,
+    find_layer,
+    layers,
+    modules_below,
+    preserved,
+)
+from transferscope.errors import InputError, UnknownName
+
+
+def by_hand(network: TinyNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The forward pass written out with functions, nothing in place."""
+    x = network.stem(x)
+    found = {"stem": x}
+    for index, block in enumerate(network.stages):
+        out = torch.relu(block.bn1(block.conv1(x)))
+        found[f"stages.{index}.bn2"] = block.bn2(block.conv2(out))
+        x = torch.relu(found[f"stages.{index}.bn2"] + x)
+        found[f"stages.{index}"] = found[f"stages.{index}.relu"] = x
+    return found
+
+
+@pytest.fixture
+def network() -> TinyNet:
+    return tiny_classifier().network
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_capture_is_what_the_layer_gave_before_anything_in_place(network, x):
+    wanted = by_hand(network, x)
+    before = state_of(network)
+    with capture(network, list(wanted)) as caught:
+        network(x)
+    assert same_state(before, state_of(network))
+    for name, value in wanted.items():
+        torch.testing.assert_close(caught[name], value, msg=name)
+
+
+@pytest.mark.parametrize("name", ["stem", "stages.1.bn2", "stages.1.relu", "stages.2"])
+def test_truncated_forward_equals_the_full_one_and_stops(network, x, name):
+    wanted = by_hand(network, x)[name]
+    before = state_of(network)
+    forward = TruncatedForward(network, [name], x)
+    heads: list[object] = []
+    handle = network.head.register_forward_hook(lambda *_: heads.append(1))
+    torch.testing.assert_close(forward(x)[name], wanted)
+    handle.remove()
+    assert not heads, "the head ran"
+    assert same_state(before, state_of(network))
+
+
+def test_truncated_forward_passes_gradients_and_restores_after_errors(network, x):
+    forward = TruncatedForward(network, ["stages.1"], x)
+    before = state_of(network)
+    leaf = x.clone().requires_grad_()
+    with evaluating(network):
+        forward(leaf)["stages.1"].sum().backward()
+    assert leaf.grad.abs().sum() > 0
+    assert same_state(before, state_of(network))
+    with pytest.raises(RuntimeError):
+        forward(torch.zeros(1, 5, 32, 32))
+    assert same_state(before, state_of(network))
+
+
+def test_unknown_layers_are_refused_with_the_nearest(network, x):
+    with pytest.raises(UnknownName, match=r"'stages\.4'.*did you mean 'stages\.[012]'"):
+        find_layer(network, "stages.4")
+    with pytest.raises(UnknownName):
+        TruncatedForward(network, [""], x)
+
+
+def test_a_layer_that_never_runs_is_refused(network, x):
+    network.unused = nn.Linear(2, 2)
+    with pytest.raises(InputError, match="never run"):
+        TruncatedForward(network, ["unused"], x)
+
+
+def test_layers_lists_shapes_parameters_calls_and_signs(network, x):
+    found = {layer.name: layer for layer in layers(network, x)}
+    assert found["stem"].output_shape == (8, 16, 16)
+    assert found["stem"].parameters == 8 * 3 * 9 + 8
+    assert found["stages.0.relu"].calls == 2
+    assert not found["stages.0"].signed
+    assert found["stages.0.bn1"].signed
+    assert found["head"].channels == 4
+    orders = [layer.order for layer in layers(network, x)]
+    assert orders == sorted(orders)
+
+
+@pytest.mark.parametrize("boundary", ["stem", "stages.0", "stages.2"])
+def test_resumed_gives_the_whole_networks_logits(network, x, boundary):
+    before = state_of(network)
+    rest = Resumed(network, boundary, x)
+    activation = by_hand(network, x)[boundary]
+    torch.testing.assert_close(rest(activation), network(x))
+    assert same_state(before, state_of(network))
+
+
+def test_resumed_does_not_run_what_lies_before(network, x):
+    rest = Resumed(network, "stages.1", x)
+    activation = by_hand(network, x)["stages.1"]
+    runs: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: runs.append(name))
+        for name, module in network.named_modules()
+        if name.endswith("conv1")
+    ]
+    rest(activation)
+    for handle in handles:
+        handle.remove()
+    assert runs == ["stages.2.conv1"]
+
+
+def test_resumed_refuses_a_boundary_that_is_bypassed(network, x):
+    with pytest.raises(InputError, match="bypasses"):
+        Resumed(network, "stages.1.bn1", x)
+
+
+def test_resumed_restores_when_the_rest_fails(network, x):
+    rest = Resumed(network, "stages.0", x)
+    before = state_of(network)
+    with pytest.raises(RuntimeError):
+        rest(torch.zeros(2, 3, 4, 4))
+    assert same_state(before, state_of(network))
+
+
+def test_modules_below_are_those_that_finished(network, x):
+    below = modules_below(network, "stages.0", x)
+    assert {"stem", "stages.0", "stages.0.conv1", "stages.0.relu"} <= set(below)
+    assert not {"stages", "stages.1", "head"} & set(below)
+
+
+def test_preserved_gives_modes_flags_and_gradients_back(network, x):
+    network(x).sum().backward()
+    grads = [parameter.grad for parameter in network.parameters()]
+    before = state_of(network)
+    with preserved(network):
+        network.train()
+        network.requires_grad_(False)
+        network.zero_grad(set_to_none=True)
+    after = state_of(network)
+    assert before["modes"] == after["modes"]
+    assert before["flags"] == after["flags"]
+    assert all(a is b for a, b in zip(grads, after["grads"], strict=True))
+
+
+def test_capture_inputs_sees_what_the_head_sees(network, x):
+    with evaluating(network), capture_inputs(network, "head") as caught:
+        logits = network(x)
+    torch.testing.assert_close(network.head(caught[0]), logits)

@@ -1,0 +1,387 @@
+"""Files are whole or absent, whatever fails in between; locks die with their process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from transferscope import storage
+from transferscope.errors import OutputError, RunError, WeightsError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+def test_a_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "猫 & dog.txt"
+    storage.write_text(file, "a longer first text")
+    storage.write_text(file, "第二")
+    assert file.read_text(encoding="utf-8") == "第二"
+    assert names(file.parent) == ["猫 & dog.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_written_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        storage.write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+class Interrupted(BaseException):
+    """Like KeyboardInterrupt, which a test runner would take for its own."""
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError, Interrupted])
+def test_a_failure_inside_keeps_the_old_file(failure: type[BaseException], tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    storage.write_text(file, "old")
+    with pytest.raises(failure), storage.atomic_path(file) as temporary:  # noqa: PT012
+        temporary.write_text("new")
+        raise failure
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
+def test_a_full_disk_is_an_output_error_and_keeps_the_old_file(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.txt"
+    storage.write_text(file, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OutputError, match="No space left on device; what was there before"):
+        storage.write_text(file, "new")
+    monkeypatch.undo()
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_path_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="choose a folder that can be written"):
+        storage.write_text(tmp_path / "file" / "a.txt", "new")
+    with (
+        pytest.raises(OutputError, match="choose a folder that can be written"),
+        storage.replaced_folder(tmp_path / "file" / "a"),
+    ):
+        pass
+    with (
+        pytest.raises(OutputError, match="choose a folder that can be written"),
+        storage.locked(tmp_path / "file" / "a"),
+    ):
+        pass
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="resource limits are of POSIX systems")
+def test_a_file_size_limit_never_leaves_a_short_file(tmp_path: Path) -> None:
+    """The nearest thing to a full disk that a test may do: no file may pass 64 KiB."""
+    file = tmp_path / "a.bin"
+    storage.write_bytes(file, b"old")
+    code = (
+        "import resource, sys\n"
+        "from transferscope import storage\n"
+        "from transferscope.errors import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "try:\n"
+        "    storage.write_bytes(sys.argv[1], bytes(1 << 20))\n"
+        "except OutputError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in done.stdout
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+# ---------------------------------------------------------------------------- JSON and CSV
+
+
+def test_json_survives_and_keeps_its_order(tmp_path: Path) -> None:
+    value = {"z": 1, "a": ["猫", None, 0.1, {"</script>": True}]}
+    storage.write_json(tmp_path / "a.json", value)
+    assert storage.read_json(tmp_path / "a.json") == value
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "猫" in text
+    assert text.index('"z"') < text.index('"a"')
+
+
+def test_json_without_a_meaning_is_refused_and_keeps_the_old_file(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", float("nan"))
+    assert storage.read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_damaged_json_is_a_run_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"cannot read .*a\.json"):
+        storage.read_json(tmp_path / "a.json")
+    with pytest.raises(RunError, match="is missing"):
+        storage.read_json(tmp_path / "none.json")
+
+
+def test_csv_survives_any_text(tmp_path: Path) -> None:
+    odd = ['<b>猫 & "狗"</b>', "a,b", "line\nbreak", "carriage\rreturn", "both\r\n", " ", "", "'"]
+    storage.write_csv(tmp_path / "a.csv", ("number", "text"), list(enumerate(odd)))
+    rows = storage.read_csv(tmp_path / "a.csv")
+    assert [row["text"] for row in rows] == odd
+    assert [row["number"] for row in rows] == [str(number) for number in range(len(odd))]
+
+
+def test_csv_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("path,class\r\n1.jpg,é\r\n".encode("utf-8-sig"))
+    assert storage.read_csv(tmp_path / "a.csv") == [{"path": "1.jpg", "class": "é"}]
+
+
+def test_unreadable_csv_is_a_run_error(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"path,class\n\xff\xfe,b\n")
+    with pytest.raises(RunError, match="as CSV"):
+        storage.read_csv(tmp_path / "a.csv")
+    with pytest.raises(RunError, match="as CSV"):
+        storage.read_csv(tmp_path)
+    with pytest.raises(RunError, match="is missing"):
+        storage.read_csv(tmp_path / "none.csv")
+
+
+# ---------------------------------------------------------------------------- tensors
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "weights": torch.randn(5, 7, generator=generator),
+        "strided": torch.randn(4, 6, generator=generator).T,
+        "half": torch.randn(3, generator=generator).bfloat16(),
+        "labels": torch.arange(4),
+        "flags": torch.tensor([True, False]),
+        "scalar": torch.tensor(2.5),
+        "none": torch.zeros(0, 3),
+    }
+
+
+def test_tensors_and_metadata_survive_bit_for_bit(tmp_path: Path) -> None:
+    metadata = {"classes": ["猫", "dog"], "temperature": 1.5, "none": None}
+    storage.write_tensors(tmp_path / "a.safetensors", tensors(), metadata)
+    read, header = storage.read_tensors(tmp_path / "a.safetensors")
+    assert read.keys() == tensors().keys()
+    for name, tensor in tensors().items():
+        assert read[name].dtype == tensor.dtype
+        assert torch.equal(read[name], tensor)
+    assert header == {**metadata, "sha256": storage.hash_tensors(tensors())}
+
+
+def test_tied_tensors_are_written_separately(tmp_path: Path) -> None:
+    shared = torch.ones(2)
+    storage.write_tensors(tmp_path / "a.safetensors", {"a": shared, "b": shared}, {})
+    assert storage.read_tensors(tmp_path / "a.safetensors")[0]["b"].tolist() == [1, 1]
+
+
+def test_every_kind_of_damage_is_a_weights_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    storage.write_tensors(file, tensors(), {})
+    data = file.read_bytes()
+    flipped = bytearray(data)
+    flipped[-9] ^= 1
+    for damaged in (b"", data[:4], data[:100], data[:-1], bytes(flipped), b"x" * 500):
+        file.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"a\.safetensors"):
+            storage.read_tensors(file)
+    file.write_bytes(bytes(flipped))
+    with pytest.raises(WeightsError, match="do not have the checksum"):
+        storage.read_tensors(file)
+    with pytest.raises(WeightsError, match="does not exist"):
+        storage.read_tensors(tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError):
+        storage.read_tensors(tmp_path)
+
+
+def test_safetensors_of_other_writers_are_read(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"format": "pt"})
+    read, header = storage.read_tensors(tmp_path / "a.safetensors")
+    assert read["a"].tolist() == [1, 1]
+    assert header == {"format": "pt"}
+    save_file({"a": torch.ones(2)}, tmp_path / "b.safetensors")
+    assert storage.read_tensors(tmp_path / "b.safetensors")[1] == {}
+
+
+def test_hashes_see_names_dtypes_shapes_and_bits() -> None:
+    one = torch.arange(6, dtype=torch.float32)
+    digests = {
+        storage.hash_tensors(value)
+        for value in (
+            {"a": one},
+            {"b": one},
+            {"a": one.double()},
+            {"a": one.reshape(2, 3)},
+            {"a": one + 1e-7},
+            {"a": one, "b": one},
+            {},
+        )
+    }
+    assert len(digests) == 7
+    assert storage.hash_tensors({"a": one, "b": -one}) == storage.hash_tensors(
+        {"b": -one, "a": one}
+    )
+
+
+def test_hashes_of_files_and_values(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert storage.sha256_file(tmp_path / "a") == storage.sha256_bytes(b"abc") == expected
+    assert storage.sha256_json({"a": 1, "b": 2}) == storage.sha256_json({"b": 2, "a": 1})
+    assert storage.sha256_json({"a": 1}) != storage.sha256_json({"a": 1.5})
+
+
+# ---------------------------------------------------------------------------- whole folders
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for number in (1, 2):
+        with storage.replaced_folder(folder) as fresh:
+            assert names(fresh) == []
+            (fresh / f"{number}.txt").write_text("x")
+    assert names(folder) == [storage.FOLDER_MARK, "2.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError, Interrupted, OSError])
+def test_a_failure_inside_keeps_the_old_folder(
+    failure: type[BaseException], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "old.txt").write_text("x")
+    expected = OutputError if failure is OSError else failure
+    with pytest.raises(expected), storage.replaced_folder(folder) as fresh:  # noqa: PT012
+        (fresh / "new.txt").write_text("x")
+        raise failure
+    assert names(folder) == [storage.FOLDER_MARK, "old.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), Interrupted()])
+def test_a_failure_between_the_two_renames_brings_the_old_folder_back(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "old.txt").write_text("x")
+    rename, calls = os.replace, []
+
+    def fail_second(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise failure
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_second)
+    with pytest.raises((OutputError, Interrupted)), storage.replaced_folder(folder):
+        pass
+    assert names(folder) == [storage.FOLDER_MARK, "old.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_foreign_folders_and_files_are_never_replaced(tmp_path: Path) -> None:
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "mine.jpg").write_text("x")
+    with pytest.raises(OutputError, match="would be lost"), storage.replaced_folder(foreign):
+        pass
+    assert names(foreign) == ["mine.jpg"]
+    with (
+        pytest.raises(OutputError, match="is a file"),
+        storage.replaced_folder(foreign / "mine.jpg"),
+    ):
+        pass
+    assert names(foreign) == ["mine.jpg"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with storage.replaced_folder(tmp_path / "out") as fresh:
+        (fresh / "a").write_text("x")
+    assert names(tmp_path / "out") == [storage.FOLDER_MARK, "a"]
+
+
+# ---------------------------------------------------------------------------- lock
+
+
+def test_a_lock_is_exclusive_and_is_given_back(tmp_path: Path) -> None:
+    with storage.locked(tmp_path / "run"):
+        with pytest.raises(RunError, match="in use by another"), storage.locked(tmp_path / "run"):
+            pass
+        with storage.locked(tmp_path / "other"):
+            pass
+    with pytest.raises(ZeroDivisionError), storage.locked(tmp_path / "run"):
+        raise ZeroDivisionError
+    with storage.locked(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is of POSIX systems")
+def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from transferscope import storage\n"
+        "with storage.locked(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(RunError, match="in use"), storage.locked(tmp_path):
+                pass
+        finally:
+            holder.kill()
+            holder.wait()
+    with storage.locked(tmp_path):
+        pass
+
+
+# ---------------------------------------------------------------------------- record
+
+
+def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "c"))
+    assert storage.cache_dir() == tmp_path / "c"
+    monkeypatch.delenv("TRANSFERSCOPE_CACHE")
+    assert storage.cache_dir().name in ("transferscope", "cache")
+
+
+def test_the_environment_record_is_json_and_names_no_place() -> None:
+    record = storage.environment()
+    text = json.dumps(record)
+    assert record["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert str(Path.home()) not in text or str(Path.home()) == "/"
+    assert str(Path.cwd()) not in text
