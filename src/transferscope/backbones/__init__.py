@@ -1,0 +1,41 @@
+"""Pretrained networks and the `Classifier` that owns one."""
+
+from transferscope.backbones.catalogue import (
+    DEFAULT_BACKBONE,
+    EMBEDDED,
+    Backbone,
+    catalogue_table,
+    default_layers,
+    embedded_weights,
+    find_backbone,
+    load_backbone,
+    stages_of,
+)
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.device import (
+    Precision,
+    autocast,
+    fast_bf16,
+    find_device,
+    training_precision,
+)
+from transferscope.backbones.folding import folded
+
+__all__ = [
+    "DEFAULT_BACKBONE",
+    "EMBEDDED",
+    "Backbone",
+    "Classifier",
+    "Precision",
+    "autocast",
+    "catalogue_table",
+    "default_layers",
+    "embedded_weights",
+    "fast_bf16",
+    "find_backbone",
+    "find_device",
+    "folded",
+    "load_backbone",
+    "stages_of",
+    "training_precision",
+]

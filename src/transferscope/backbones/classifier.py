@@ -1,0 +1,232 @@
+"""The network together with everything that its answers depend on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.activations import capture_inputs, evaluating, layers
+from transferscope.errors import InputError, WeightsError
+from transferscope.images import InputSpec
+from transferscope.storage import hash_tensors, read_tensors, write_tensors
+
+FORMAT = "transferscope-classifier-1"
+
+
+class Classifier(nn.Module):
+    """A network, its input, its classes and its temperature.
+
+    Layer names are those of `network`, without a prefix. `forward` takes pictures in [0, 1] and
+    normalises them itself, so prediction cannot normalise differently from training.
+
+    Args:
+        network: any module that maps (N, C, H, W), normalised, to logits (N, K).
+        input: what it wants to see.
+        classes: K unique names, in the order of the logits, in any script.
+        temperature: logits are divided by it before the softmax.
+        backbone: catalogue name, from which `load` builds the architecture again; "custom" for a
+            network of the user's own.
+        head: dotted name of the last linear layer; found by a forward pass if not given.
+
+    Raises:
+        InputError: classes that are doubled, or not as many as there are logits.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        input: InputSpec,
+        classes: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        backbone: str = "custom",
+        head: str | None = None,
+    ):
+        super().__init__()
+        if len(set(classes)) != len(classes):
+            doubled = sorted({name for name in classes if list(classes).count(name) > 1})
+            raise InputError(f"classes must be unique; given twice: {', '.join(doubled[:5])}")
+        if temperature <= 0:
+            raise InputError(f"temperature is {temperature}; it must be positive")
+        self.network = network
+        self.input = input
+        self.classes = tuple(classes)
+        self.temperature = float(temperature)
+        self.backbone = backbone
+        self.head = head if head is not None else find_head(network, self.example())
+        count = self.head_layer.out_features
+        if count != len(self.classes):
+            raise InputError(
+                f"the network has {count} outputs and {len(self.classes)} class names were given; "
+                "give one name an output"
+            )
+
+    @property
+    def head_layer(self) -> nn.Linear:
+        """The last linear layer: pooled features (N, D) to logits (N, K)."""
+        module = self.network.get_submodule(self.head)
+        assert isinstance(module, nn.Linear)
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        return next(self.network.parameters()).device
+
+    def example(self) -> torch.Tensor:
+        """One fixed, normalised picture of seeded noise, (1, C, H, W), for shape-finding passes."""
+        noise = torch.rand(1, *self.input.shape, generator=torch.Generator().manual_seed(0))
+        device = next(self.network.parameters()).device
+        return self.input.normalise(noise.to(device))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) of pictures (N, C, H, W), float in [0, 1]."""
+        if not pictures.is_floating_point() or pictures.ndim != 4:
+            raise InputError(
+                f"pictures are {pictures.dtype} {tuple(pictures.shape)}; they must be floating-point "
+                "(N, C, H, W) in [0, 1]"
+            )
+        logits: torch.Tensor = self.network(self.input.normalise(pictures))
+        return logits
+
+    def probabilities(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Softmax of logits / temperature, (N, K), of pictures (N, C, H, W) in [0, 1]."""
+        return torch.softmax(self(pictures) / self.temperature, dim=-1)
+
+    def pooled_features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What the head sees, (N, D), of pictures (N, C, H, W) in [0, 1]."""
+        with capture_inputs(self.network, self.head) as caught:
+            self(pictures)
+        return caught[-1].flatten(1)
+
+    def body_hash(self) -> str:
+        """Digest of every weight and buffer but the head's: what cached features depend on."""
+        prefix = f"{self.head}."
+        state = self.network.state_dict()
+        return hash_tensors({k: v for k, v in state.items() if not k.startswith(prefix)})
+
+    def with_head(
+        self, weight: torch.Tensor, bias: torch.Tensor, classes: Sequence[str]
+    ) -> Classifier:
+        """A copy with another linear head, weight (K, D) and bias (K,), for other classes."""
+        network = copy.deepcopy(self.network)
+        head = nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
+        network.set_submodule(self.head, head.to(self.device))
+        return Classifier(network, self.input, classes, backbone=self.backbone, head=self.head)
+
+    @contextmanager
+    def inference(self) -> Iterator[Classifier]:
+        """Eval mode, no gradients at all; modes and flags as before afterwards."""
+        with evaluating(self), torch.inference_mode():
+            yield self
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file: all weights and buffers, and in its metadata the rest."""
+        metadata: dict[str, Any] = {
+            "format": FORMAT,
+            "backbone": self.backbone,
+            "head": self.head,
+            "classes": list(self.classes),
+            "input": self.input.to_dict(),
+            "temperature": self.temperature,
+        }
+        write_tensors(path, self.network.state_dict(), metadata)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        network: nn.Module | None = None,
+        backbone: str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Classifier:
+        """The classifier that `save` wrote.
+
+        Args:
+            path: the file.
+            network: for a network of the user's own, an instance of its architecture (unchanged; a
+                copy is filled).
+            backbone: if given, the file must be of this architecture.
+            classes: if given, the file must have these classes in this order.
+
+        Raises:
+            WeightsError: damaged, not a classifier's file, or of another architecture or class list
+                than asked for; both are named.
+        """
+        state, metadata = read_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise WeightsError(
+                f"{str(path)!r} is not a classifier file of this version (format "
+                f"{metadata.get('format')!r} instead of {FORMAT!r}); bare weights enter through --weights"
+            )
+        found, names = metadata["backbone"], tuple(metadata["classes"])
+        if backbone is not None and backbone != found:
+            raise WeightsError(
+                f"{str(path)!r} is a {found}, not a {backbone}; load it as what it is"
+            )
+        if classes is not None and tuple(classes) != names:
+            raise WeightsError(
+                f"{str(path)!r} has the classes {_shortened(names)}, not {_shortened(tuple(classes))}; "
+                "the list and its order must be the same"
+            )
+        if network is not None:
+            network = copy.deepcopy(network)
+        elif found == "custom":
+            raise WeightsError(
+                f"{str(path)!r} holds a network of your own; pass an instance of it: "
+                "Classifier.load(path, network=...)"
+            )
+        else:
+            from transferscope.backbones.catalogue import build_architecture
+
+            network = build_architecture(found, len(names), metadata["head"])
+        wanted = network.state_dict()
+        wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+        wrong += [k for k in state if k not in wanted]
+        if wrong:
+            raise WeightsError(
+                f"{str(path)!r} (a {found}) does not fit the architecture {type(network).__name__}: "
+                f"{len(wrong)} entries differ, first {wrong[0]!r}"
+            )
+        network.load_state_dict(state)
+        network.eval()
+        return cls(
+            network,
+            InputSpec.from_dict(metadata["input"]),
+            names,
+            temperature=metadata["temperature"],
+            backbone=found,
+            head=metadata["head"],
+        )
+
+
+def find_head(network: nn.Module, example: torch.Tensor) -> str:
+    """Dotted name of the last Linear that a forward pass runs.
+
+    Raises:
+        InputError: the network ends in something else.
+    """
+    linear = [layer.name for layer in layers(network, example) if layer.type == "Linear"]
+    if not linear:
+        raise InputError(
+            f"this {type(network).__name__} has no Linear layer, so it has no head to fit; "
+            "add one that maps its pooled features to logits"
+        )
+    return linear[-1]
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4])
+    return f"[{shown}, ... {len(names)} in all]" if len(names) > 4 else f"[{shown}]"
