@@ -1,0 +1,398 @@
+"""The demo set: 36 characters in many typefaces, drawn here, so that nothing is downloaded.
+
+The families of training, validation and test are disjoint: a network that does well on the test
+part has learned letters, not fonts.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import importlib.util
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+
+from transferscope.data.scan import SPLITS
+from transferscope.errors import InputError
+from transferscope.storage import replaced_folder, write_csv
+
+CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The classes of the demo set, in their order."""
+
+CONFUSABLE: tuple[tuple[str, str], ...] = (("0", "O"), ("1", "I"))
+"""Pairs that differ in some typefaces by their width or by a serif alone: the expected mistakes."""
+
+SIDE = 96
+"""Height and width of a picture in pixels; a strip is `STRIP_LENGTH` times as wide."""
+
+STRIP_LENGTH = 4
+"""Characters on a strip."""
+
+_EM = 160  # pixels of a glyph's em square, drawn once and then warped into each picture
+_MARGIN = 2  # pixels around a glyph's ink, without which a turned straight edge would be jagged
+_OVERSAMPLING = 2  # pictures are composed at this multiple of SIDE, then averaged down
+_LEAST_CONTRAST = 4.5  # WCAG 2.1's ratio of relative luminances for readable text
+
+Part: TypeAlias = str
+Colour: TypeAlias = tuple[float, float, float]
+
+
+# ---------------------------------------------------------------------------- typefaces
+
+
+@dataclass(frozen=True)
+class FontFamily:
+    """Typefaces of one design, all of them in one part of the demo set.
+
+    Attributes:
+        name: as its designers call it.
+        part: train, validation or test.
+        package: what pip installs.
+        folder: of the files, from the folder of site packages.
+        files: weights and slants, each with as many pictures as the others.
+    """
+
+    name: str
+    part: Part
+    package: str
+    folder: str
+    files: tuple[str, ...]
+
+    def paths(self) -> tuple[Path, ...]:
+        """The font files on this machine.
+
+        Raises:
+            InputError: the package that carries them is not installed, or lacks one.
+        """
+        module, _, inside = self.folder.partition("/")
+        found = importlib.util.find_spec(module)
+        if found is None or not found.submodule_search_locations:
+            raise InputError(
+                f"the demo set needs the typeface {self.name}, and its package {self.package!r} is "
+                f"not installed: pip install {self.package}"
+            )
+        folder = Path(next(iter(found.submodule_search_locations))) / inside
+        paths = tuple(folder / file for file in self.files)
+        for path in paths:
+            if not path.is_file():
+                raise InputError(
+                    f"the demo set needs {path.name!r}, which the installed {self.package!r} "
+                    f"does not hold: pip install --force-reinstall {self.package}"
+                )
+        return paths
+
+
+def _weights(stem: str, weights: str, suffix: str = ".ttf") -> tuple[str, ...]:
+    return tuple(f"{stem}{weight}{suffix}" for weight in weights.split())
+
+
+_MATPLOTLIB = "matplotlib/mpl-data/fonts/ttf"
+
+FAMILIES: tuple[FontFamily, ...] = (
+    FontFamily(
+        "Source Sans Pro",
+        "train",
+        "font-source-sans-pro",
+        "font_source_sans_pro/files",
+        _weights("SourceSansPro-", "Regular Semibold Bold Black It BoldIt"),
+    ),
+    FontFamily(
+        "Source Serif Pro",
+        "train",
+        "font-source-serif-pro",
+        "font_source_serif_pro/files",
+        _weights("SourceSerifPro-", "Regular Semibold Bold Black It BoldIt"),
+    ),
+    FontFamily(
+        "Hanken Grotesk",
+        "train",
+        "font-hanken-grotesk",
+        "font_hanken_grotesk/files",
+        _weights("HankenGrotesk-", "Regular Medium SemiBold Bold Italic BoldItalic", ".otf"),
+    ),
+    FontFamily(
+        "DejaVu Sans",
+        "train",
+        "matplotlib",
+        _MATPLOTLIB,
+        _weights("DejaVuSans", ".ttf -Bold.ttf -Oblique.ttf Mono.ttf Mono-Bold.ttf", ""),
+    ),
+    FontFamily(
+        "DejaVu Serif",
+        "train",
+        "matplotlib",
+        _MATPLOTLIB,
+        _weights("DejaVuSerif", ".ttf -Bold.ttf -Italic.ttf", ""),
+    ),
+    FontFamily(
+        "STIX General",
+        "train",
+        "matplotlib",
+        _MATPLOTLIB,
+        _weights("STIXGeneral", ".ttf Bol.ttf Italic.ttf BolIta.ttf", ""),
+    ),
+    FontFamily(
+        "Computer Modern",
+        "validation",
+        "matplotlib",
+        _MATPLOTLIB,
+        _weights("cm", "r10 b10 ss10"),
+    ),
+    FontFamily(
+        "Manrope",
+        "validation",
+        "font-manrope",
+        "font_manrope/files",
+        _weights("Manrope-", "Regular SemiBold ExtraBold"),
+    ),
+    FontFamily(
+        "Roboto",
+        "test",
+        "font-roboto",
+        "font_roboto/files",
+        _weights("Roboto-", "Regular Medium Bold Black Italic BoldItalic"),
+    ),
+    FontFamily(
+        "Lato",
+        "test",
+        "font-lato",
+        "font_lato/files",
+        _weights("Lato-", "Regular Bold Black Italic BoldItalic"),
+    ),
+    FontFamily(
+        "Caladea",
+        "test",
+        "font-caladea",
+        "font_caladea/files",
+        _weights("Caladea-", "Regular Bold Italic BoldItalic"),
+    ),
+)
+"""Which family serves which part. No family, and no design derived from it, serves two."""
+
+
+@cache
+def glyphs(path: Path) -> Mapping[str, Image.Image]:
+    """Every character of a font as a mask (mode L), cropped to its ink and a margin of `_MARGIN`.
+
+    Raises:
+        InputError: the font lacks one of `CHARACTERS` or draws two of them alike.
+    """
+    font = ImageFont.truetype(str(path), _EM, layout_engine=ImageFont.Layout.BASIC)
+    missing = _mask(font, "\uffff")
+    masks: dict[str, Image.Image] = {}
+    drawn = {missing.tobytes(): "nothing"} if missing else {}
+    for character in CHARACTERS:
+        mask = _mask(font, character)
+        same = "nothing" if mask is None else drawn.get(mask.tobytes())
+        if mask is None or same is not None:
+            raise InputError(
+                f"{path.name!r} draws {character!r} like {same!r}; the demo set needs fonts with "
+                f"{len(CHARACTERS)} different characters: reinstall the package that carries it"
+            )
+        drawn[mask.tobytes()] = character
+        masks[character] = mask
+    return masks
+
+
+def _mask(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
+    canvas = Image.new("L", (2 * _EM, 2 * _EM))
+    ImageDraw.Draw(canvas).text((_EM // 2, _EM // 4), character, font=font, fill=255)
+    box = canvas.getbbox()
+    return ImageOps.expand(canvas.crop(box), _MARGIN) if box else None
+
+
+# ---------------------------------------------------------------------------- one picture
+
+
+def draw_character(
+    character: str, fonts: Sequence[Sequence[Path]], rng: np.random.Generator
+) -> Image.Image:
+    """One character in a random typeface, size, slant and colour.
+
+    Args:
+        character: one of `CHARACTERS`.
+        fonts: font files by family; families are equally likely.
+        rng: decides everything that varies.
+
+    Returns:
+        RGB, `SIDE` x `SIDE`.
+    """
+    family = fonts[int(rng.integers(len(fonts)))]
+    mask = _placed(glyphs(family[int(rng.integers(len(family)))])[character], rng)
+    paper, ink = _colours(rng)
+    opacity = np.asarray(mask, dtype=np.float32)[..., None] / 255
+    values = _sheet(paper, rng) * (1 - opacity) + _ink(ink, rng) * opacity
+    values += rng.normal(0, rng.uniform(0, 0.006), (SIDE, SIDE, 1)).astype(np.float32)  # grain
+    return Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
+def _placed(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A glyph turned, scaled, moved and softened, as a mask of SIDE x SIDE."""
+    side = SIDE * _OVERSAMPLING
+    angle = math.radians(np.clip(rng.normal(0, 4), -10, 10))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    # Both sides of the turned glyph's box stay within the picture; the aspect ratio is never
+    # changed, as it is all that tells O from 0 in many typefaces.
+    width, height = glyph.width - 2 * _MARGIN, glyph.height - 2 * _MARGIN
+    box = (
+        width * cosine + height * abs(sine),
+        width * abs(sine) + height * cosine,
+    )
+    room = 0.92 * side
+    scale = min(rng.uniform(0.52, 0.66) * side / height, room / box[0], room / box[1])
+    slack = [0.5 * (0.96 * side - scale * extent) for extent in box]
+    reach = 0.04 * side
+    centre = [side / 2 + rng.uniform(-1, 1) * min(reach, free) for free in slack]
+    a, b = cosine / scale, sine / scale  # from a place in the picture to one in the glyph
+    inverse = (
+        a,
+        b,
+        glyph.width / 2 - a * centre[0] - b * centre[1],
+        -b,
+        a,
+        glyph.height / 2 + b * centre[0] - a * centre[1],
+    )
+    placed = glyph.transform(
+        (side, side), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC
+    ).reduce(_OVERSAMPLING)
+    return placed.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.5)))
+
+
+def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
+    """A light paper with a deep ink, or for a fifth of the pictures the reverse."""
+    while True:
+        hue = rng.uniform()
+        apart = rng.uniform(0.3, 0.7)  # of the colour circle, between paper and ink
+        light = colorsys.hsv_to_rgb(hue, rng.uniform(0.02, 0.28), rng.uniform(0.88, 1.0))
+        deep = colorsys.hsv_to_rgb(
+            (hue + apart) % 1, rng.uniform(0.35, 0.95), rng.uniform(0.10, 0.50)
+        )
+        paper, ink = (deep, light) if rng.uniform() < 0.2 else (light, deep)
+        if contrast(paper, ink) >= _LEAST_CONTRAST:
+            return paper, ink
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    """Ratio of the relative luminances of two sRGB colours in [0, 1]: 1 (alike) to 21.
+
+    Reference: Web Content Accessibility Guidelines 2.1, "contrast ratio".
+    """
+    darker, lighter = sorted(_luminance(colour) for colour in (one, other))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _sheet(colour: Colour, rng: np.random.Generator) -> np.ndarray:
+    """Paper as float32 (SIDE, SIDE, 3): a gradient of light across it, and soft blotches."""
+    direction = rng.uniform(0, 2 * math.pi)
+    along = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
+    slope = math.cos(direction) * along[None, :] + math.sin(direction) * along[:, None]
+    cells = int(rng.integers(3, 13))
+    blotches = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
+    soft = np.asarray(blotches.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    shade = rng.uniform(0, 0.14) * slope + rng.uniform(0, 0.015) * soft
+    return np.asarray(colour, dtype=np.float32) + shade[..., None].astype(np.float32)
+
+
+def _ink(colour: Colour, rng: np.random.Generator) -> np.ndarray:
+    """Ink as float32 (SIDE, 1, 3), a little lighter at one end."""
+    fade = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32) * np.float32(rng.uniform(-0.12, 0.12))
+    return np.asarray(colour, dtype=np.float32) + fade[:, None, None]
+
+
+# ---------------------------------------------------------------------------- the whole set
+
+
+def write_demo_set(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    train: int = 50,
+    validation: int = 10,
+    test: int = 10,
+    strips: int = 50,
+) -> Path:
+    """Draws the demo set. The same seed gives the same bytes.
+
+    Args:
+        folder: gets `characters/{train,validation,test}/<character>/NNN.png`, which `scan` reads,
+            `strips/<text>_NNN.png`, and `strips.csv` with the columns path and text. It is replaced
+            as a whole.
+        seed: of everything that varies. A picture depends on the seed, its part, its character and
+            its number, not on how many others there are.
+        train: pictures of each character in the training part; likewise `validation` and `test`.
+        test: see `train`.
+        validation: see `train`.
+        strips: how many rows of four test pictures.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InputError: a font's package is not installed, or a count is below 1 (strips: below 0).
+        OutputError: `folder` cannot be written, or holds something else.
+    """
+    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
+    if min(counts.values()) < 1 or strips < 0:
+        raise InputError(
+            f"the demo set was asked for {counts} pictures a character and {strips} strips; each "
+            "part needs at least 1, and strips cannot be negative"
+        )
+    fonts = {
+        part: [family.paths() for family in FAMILIES if family.part == part] for part in SPLITS
+    }
+    folder = Path(folder)
+    with replaced_folder(folder) as fresh:
+        tested: list[tuple[str, Image.Image]] = []
+        for part_index, (part, count) in enumerate(counts.items()):
+            for index, character in enumerate(CHARACTERS):
+                home = fresh / "characters" / part / character
+                home.mkdir(parents=True)
+                for number in range(count):
+                    rng = np.random.default_rng([seed, part_index, index, number])
+                    picture = draw_character(character, fonts[part], rng)
+                    (home / f"{number:03d}.png").write_bytes(_png(picture))
+                    if part == "test":
+                        tested.append((character, picture))
+        _write_strips(fresh, tested, strips, np.random.default_rng([seed, len(counts)]))
+    return folder
+
+
+def _write_strips(
+    folder: Path, pictures: Sequence[tuple[str, Image.Image]], count: int, rng: np.random.Generator
+) -> None:
+    """Rows of `STRIP_LENGTH` pictures; none is used again before all have been used."""
+    (folder / "strips").mkdir()
+    order: list[int] = []
+    while len(order) < count * STRIP_LENGTH:
+        order += rng.permutation(len(pictures)).tolist()
+    rows = []
+    for number in range(count):
+        chosen = [pictures[i] for i in order[number * STRIP_LENGTH : (number + 1) * STRIP_LENGTH]]
+        text = "".join(character for character, _ in chosen)
+        strip = Image.new("RGB", (SIDE * STRIP_LENGTH, SIDE))
+        for place, (_, picture) in enumerate(chosen):
+            strip.paste(picture, (place * SIDE, 0))
+        path = f"strips/{text}_{number:03d}.png"
+        (folder / path).write_bytes(_png(strip))
+        rows.append((path, text))
+    write_csv(folder / "strips.csv", ("path", "text"), rows)
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG", compress_level=3)
+    return data.getvalue()
