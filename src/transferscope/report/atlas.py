@@ -1,0 +1,551 @@
+"""The atlas: a folder of static pages that opens by double click, without a server or the net.
+
+    index.html            what changed, in words, figures and pairs of renders
+    layers/LAYER.html     every channel of a layer that was compared
+    units/LAYER-N.html    one channel: both networks' renders, exemplars and all figures
+    evaluation.html       how good the classifier is, where it errs
+    method.html           what "changed", the noise floor and chance mean
+    images/ assets/       WebP pictures; the style sheet and the script
+
+Links are relative, text is UTF-8 in any script, and every name is escaped where it enters a page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image, ImageOps
+
+from transferscope.compare import (
+    NETWORKS,
+    ChannelComparison,
+    Comparison,
+    Exemplar,
+    LayerComparison,
+)
+from transferscope.errors import InputError, PictureError
+from transferscope.images import read_picture
+from transferscope.report import figures
+from transferscope.storage import replaced_folder, sha256_bytes
+
+if TYPE_CHECKING:
+    import os
+
+    from transferscope.evaluation import Evaluation, Predictions
+    from transferscope.visualize.records import Render
+
+RenderKey = tuple[str, str, int, str, int]
+"""(network, layer, channel, sign, seed)."""
+
+THUMBNAIL = 160
+"""Side of an exemplar's picture in pixels."""
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SHORTLIST = 6  # channels shown as most and as least changed
+_GALLERY = 18  # worst errors shown
+_PAIRS = 8  # confused pairs shown with pictures
+_PER_PAIR = 4  # pictures of each
+
+STATUS_WORDS = {
+    "optimized": "The channel was driven to or beyond the best real picture.",
+    "zero_gradient": "The channel stayed blocked: its ReLU was shut for every start tried, so the "
+    "picture shows nothing.",
+    "dead_on_data": "The channel stayed blocked, and no real picture excites it either.",
+    "below_exemplar": "The render excites the channel less than the best real picture does: trust "
+    "the real pictures more.",
+    "non_finite": "The optimization left the numbers, so the picture shows nothing.",
+}
+"""What each render status means, for a reader."""
+
+
+@dataclass(frozen=True)
+class AtlasContent:
+    """All that an atlas shows.
+
+    Attributes:
+        title: of the front page.
+        facts: provenance, label to value: backbone, strategy, seed, versions, date.
+        classes: names of the classes.
+        counts: split to class to number of pictures.
+        validation_before: top-1 on the validation pictures of a probe on the untuned backbone.
+        validation_after: the same of the tuned classifier.
+        evaluation: of the tuned classifier, or None if it was not evaluated.
+        evaluation_base: of the probe on the untuned backbone, on the same pictures.
+        predictions: that `evaluation` came from; without them there is no confusion matrix and no
+            gallery of errors.
+        history: rows of history.csv; may be empty.
+        comparison: base against tuned.
+        renders: by (network, layer, channel, sign, seed). A missing one shows as a tile that says
+            so; of an identical layer one network's is enough.
+        data_root: folder that exemplars' and predictions' paths are relative to. A picture that is
+            no longer there shows as a tile that says so.
+        strips: for strips of several characters: `n`, `right` and `share`, or None.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    classes: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    validation_before: float | None
+    validation_after: float | None
+    evaluation: Evaluation | None
+    evaluation_base: Evaluation | None
+    predictions: Predictions | None
+    history: list[dict[str, str]]
+    comparison: Comparison
+    renders: Mapping[RenderKey, Render]
+    data_root: Path
+    strips: Mapping[str, object] | None = None
+
+
+def write_atlas(
+    content: AtlasContent, out: str | os.PathLike[str], *, pictures: bool = True
+) -> Path:
+    """Writes the atlas as the folder `out`, whole or not at all.
+
+    The same content gives the same bytes.
+
+    Args:
+        content: what to show.
+        out: a new folder, an empty one, or an earlier atlas, which is replaced.
+        pictures: False leaves out the data folder's own pictures (exemplars and errors) and their
+            names, so that the atlas can be given to people who must not see them. Renders stay.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        OutputError: `out` holds files that are not ours, or cannot be written.
+        InputError: two channels of the comparison have the same layer, index and sign.
+    """
+    out = Path(out)
+    with replaced_folder(out) as folder:
+        _Site(content, folder, pictures=pictures).write()
+    return out / "index.html"
+
+
+# ---------------------------------------------------------------------------- what the pages show
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture's file, relative to the atlas, or None with the reason in `words`."""
+
+    file: str | None
+    words: str
+    side: int
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A compared channel with its page and pictures."""
+
+    record: ChannelComparison
+    label: str
+    page: str
+    layer_page: str
+    seeds: tuple[tuple[int, dict[str, _Picture]], ...]
+    exemplars: dict[str, tuple[tuple[Exemplar, _Picture], ...]]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A compared layer with its page and channels."""
+
+    record: LayerComparison
+    page: str
+    units: tuple[_Unit, ...]
+    statuses: tuple[tuple[str, int], ...]
+    figure: Markup | None
+
+    @property
+    def changed(self) -> int:
+        return sum(unit.record.changed for unit in self.units)
+
+
+class _Site:
+    """Pages and pictures under one folder; each picture is written once."""
+
+    def __init__(self, content: AtlasContent, folder: Path, *, pictures: bool):
+        self.content = content
+        self.folder = folder
+        self.pictures = pictures
+        self.thumbnails: dict[str, _Picture] = {}
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters.update(
+            number=_number,
+            percent=_percent,
+            chance=_probability,
+            signed=_signed,
+            address=partial(quote, safe="/"),
+        )
+
+    def write(self) -> None:
+        for name in ("images/renders", "images/pictures", "assets", "layers", "units"):
+            (self.folder / name).mkdir(parents=True)
+        self._write("assets/atlas.css", _style())
+        self._write("assets/atlas.js", (_TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
+        layers = self._layers()
+        units = [unit for layer in layers for unit in layer.units]
+        shared = {
+            "title": self.content.title,
+            "content": self.content,
+            "comparison": self.content.comparison,
+            "layers": layers,
+            "networks": NETWORKS,
+            "status_words": STATUS_WORDS,
+            "has_evaluation": self.content.evaluation is not None or bool(self.content.strips),
+            "own_pictures": self.pictures,
+        }
+        self._page("index.html", "index", shared | self._overview(units))
+        self._page("method.html", "method", shared)
+        if shared["has_evaluation"]:
+            self._page("evaluation.html", "evaluation", shared | self._evaluation())
+        for layer in layers:
+            self._page(layer.page, "layer", shared | {"layer": layer})
+            for unit in layer.units:
+                place = self.order[unit.page]
+                self._page(
+                    unit.page,
+                    "unit",
+                    shared
+                    | {
+                        "layer": layer,
+                        "unit": unit,
+                        "previous": units[place - 1] if place else None,
+                        "next": units[place + 1] if place + 1 < len(units) else None,
+                    },
+                )
+
+    # ------------------------------------------------------------------ layers and channels
+
+    def _layers(self) -> tuple[_Layer, ...]:
+        slugs: dict[str, str] = {}
+        layers = []
+        self.order: dict[str, int] = {}
+        for record in self.content.comparison.layers:
+            slug = _slug(record.layer, taken=slugs)
+            two_signs = len({channel.sign for channel in record.channels}) > 1
+            units = []
+            for channel in record.channels:
+                unit = self._unit(channel, slug, two_signs=two_signs)
+                if unit.page in self.order:
+                    raise InputError(
+                        f"channel {channel.channel} ({channel.sign}) of layer {channel.layer!r} was "
+                        "compared twice; give each channel and sign once"
+                    )
+                self.order[unit.page] = len(self.order)
+                units.append(unit)
+            counts = Counter(
+                unit.record.statuses[network]
+                for unit in units
+                for network in NETWORKS
+                if network in unit.record.statuses
+            )
+            figure = None
+            tested = any(math.isfinite(channel.statistic) for channel in record.channels)
+            if tested and not record.identical and any(map(math.isfinite, record.null)):
+                figure = Markup(figures.channel_null_figure(record))
+            layers.append(
+                _Layer(
+                    record=record,
+                    page=f"layers/{slug}.html",
+                    units=tuple(units),
+                    statuses=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+                    figure=figure,
+                )
+            )
+        return tuple(layers)
+
+    def _unit(self, channel: ChannelComparison, slug: str, *, two_signs: bool) -> _Unit:
+        stem = f"{slug}-{channel.channel}" + ("-minus" if channel.sign == "minus" else "")
+        mark = {"plus": " +", "minus": " −"}.get(channel.sign, "")
+        label = f"{channel.channel}{mark if two_signs or channel.sign == 'minus' else ''}"
+        seeds, renders = [], self.content.renders
+        for seed in self.content.comparison.seeds:
+            if channel.identical:  # one network's picture is the other's too
+                drawn = next(
+                    (n for n in NETWORKS if self._key(channel, n, seed) in renders), "base"
+                )
+                shown = dict.fromkeys(NETWORKS, self._render(channel, drawn, seed, stem))
+            else:
+                shown = {name: self._render(channel, name, seed, stem) for name in NETWORKS}
+            seeds.append((seed, shown))
+        return _Unit(
+            record=channel,
+            label=label,
+            page=f"units/{stem}.html",
+            layer_page=f"layers/{slug}.html",
+            seeds=tuple(seeds),
+            exemplars={
+                network: tuple(
+                    (exemplar, self._thumbnail(exemplar.path))
+                    for exemplar in channel.exemplars.get(network, ())
+                )
+                for network in NETWORKS
+            },
+        )
+
+    @staticmethod
+    def _key(channel: ChannelComparison, network: str, seed: int) -> RenderKey:
+        return (network, channel.layer, channel.channel, channel.sign, seed)
+
+    def _render(self, channel: ChannelComparison, network: str, seed: int, stem: str) -> _Picture:
+        render = self.content.renders.get(self._key(channel, network, seed))
+        side = self.content.comparison.size
+        if render is None:
+            return _Picture(None, f"no render of seed {seed}", side)
+        file = f"images/renders/{stem}-{network}-{seed}.webp"
+        _save(Image.fromarray(render.picture), self.folder / file, quality=90)
+        words = f"channel {channel.channel} of {channel.layer}, {network} network, seed {seed}"
+        return _Picture(file, words, render.picture.shape[0])
+
+    def _thumbnail(self, path: str) -> _Picture:
+        """A centre crop of one of the data folder's pictures."""
+        if path not in self.thumbnails:
+            self.thumbnails[path] = self._make_thumbnail(path)
+        return self.thumbnails[path]
+
+    def _make_thumbnail(self, path: str) -> _Picture:
+        if not self.pictures:
+            return _Picture(None, "picture left out", THUMBNAIL)
+        try:
+            picture = read_picture(self.content.data_root / path, least_side=2 * THUMBNAIL)
+        except PictureError:
+            return _Picture(None, "picture not found", THUMBNAIL)
+        name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
+        file = f"images/pictures/{name}.webp"
+        small = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        _save(small, self.folder / file, quality=82)
+        return _Picture(file, path, THUMBNAIL)
+
+    # ------------------------------------------------------------------ front page and evaluation
+
+    def _overview(self, units: list[_Unit]) -> dict[str, Any]:
+        ranked = sorted(
+            (
+                unit
+                for unit in units
+                if not unit.record.identical and math.isfinite(unit.record.statistic)
+            ),
+            key=lambda unit: (-unit.record.statistic, unit.page),
+        )
+        shown = min(_SHORTLIST, len(ranked) // 2) or len(ranked)
+        comparison = self.content.comparison
+        return {
+            "sentences": headline(self.content),
+            "accuracies": self._accuracies(),
+            "most": ranked[:shown],
+            "least": ranked[shown:][::-1][:shown],
+            "box_plot": Markup(figures.layer_box_plot(comparison)) if comparison.layers else None,
+            "history": (
+                Markup(figures.history_figure(self.content.history))
+                if self.content.history
+                else None
+            ),
+        }
+
+    def _accuracies(self) -> dict[str, Any]:
+        """Rows of (split, network, top-1, interval or None) and where their scale begins."""
+        content = self.content
+        rows: list[tuple[str, str, float, tuple[float, float] | None]] = []
+        for network, value in zip(
+            NETWORKS, (content.validation_before, content.validation_after), strict=True
+        ):
+            if value is not None:
+                rows.append(("validation", network, value, None))
+        for network, record in zip(
+            NETWORKS, (content.evaluation_base, content.evaluation), strict=True
+        ):
+            if record is not None:
+                rows.append((record.split, network, record.top1, record.top1_interval))
+        lowest = min([value for _, _, value, _ in rows] + [i[0] for *_, i in rows if i] + [1.0])
+        return {"rows": rows, "start": min(0.9, max(0.0, math.floor(lowest * 10 - 0.5) / 10))}
+
+    def _evaluation(self) -> dict[str, Any]:
+        content = self.content
+        values: dict[str, Any] = {
+            "per_class": None,
+            "confusion": None,
+            "errors": [],
+            "confused": [],
+            "wrong": 0,
+        }
+        if content.evaluation is not None and content.evaluation.per_class:
+            values["per_class"] = Markup(
+                figures.per_class_figure(content.evaluation, base=content.evaluation_base)
+            )
+        predictions = content.predictions
+        if predictions is None or not predictions.paths:
+            return values
+        values["confusion"] = Markup(figures.confusion_figure(predictions))
+        probabilities = predictions.probabilities.cpu().numpy()
+        labels = predictions.labels.cpu().numpy()
+        guesses = probabilities.argmax(axis=1)
+        wrong = [int(row) for row in (guesses != labels).nonzero()[0]]
+        wrong.sort(key=lambda row: (-float(probabilities[row, guesses[row]]), row))
+        values["wrong"] = len(wrong)
+        values["errors"] = [
+            {
+                "picture": self._thumbnail(predictions.paths[row]),
+                "path": predictions.paths[row],
+                "label": predictions.classes[labels[row]],
+                "guess": predictions.classes[guesses[row]],
+                "sure": float(probabilities[row, guesses[row]]),
+                "right": float(probabilities[row, labels[row]]),
+            }
+            for row in wrong[:_GALLERY]
+        ]
+        pairs = content.evaluation.confusions if content.evaluation is not None else ()
+        repeated = [pair for pair in pairs if pair.n > 1] or pairs
+        for pair in repeated[:_PAIRS]:
+            rows = [
+                row
+                for row in wrong
+                if predictions.classes[labels[row]] == pair.label
+                and predictions.classes[guesses[row]] == pair.prediction
+            ]
+            values["confused"].append(
+                (
+                    pair,
+                    [
+                        (predictions.paths[row], self._thumbnail(predictions.paths[row]))
+                        for row in rows[:_PER_PAIR]
+                    ],
+                )
+            )
+        return values
+
+    # ------------------------------------------------------------------ writing
+
+    def _page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
+        root = "../" * name.count("/")
+        html = self.environment.get_template(f"{template}.html.j2").render(
+            values, root=root, page=name
+        )
+        self._write(name, html)
+
+    def _write(self, name: str, text: str) -> None:
+        # A file name that is not UTF-8 reaches a page as lone surrogates: shown as "?".
+        (self.folder / name).write_bytes(text.encode("utf-8", "replace"))
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def headline(content: AtlasContent) -> list[str]:
+    """What changed, as sentences with figures."""
+    sentences = []
+    after, before = content.evaluation, content.evaluation_base
+    if after is not None and before is not None:
+        overlap = (
+            after.top1_interval[0] <= before.top1_interval[1]
+            and before.top1_interval[0] <= after.top1_interval[1]
+        )
+        sentences.append(
+            _moved(f"the {after.n:,} {after.split} pictures", before.top1, after.top1)
+            + ("; the two 95% intervals overlap." if overlap else ".")
+        )
+    elif content.validation_before is not None and content.validation_after is not None:
+        moved = _moved(
+            "the validation pictures", content.validation_before, content.validation_after
+        )
+        sentences.append(moved + ".")
+    layers = content.comparison.layers
+    frozen = [layer for layer in layers if layer.identical]
+    drawn = [layer for layer in layers if not layer.identical and layer.channels]
+    channels = [channel for layer in drawn for channel in layer.channels]
+    if channels:
+        changed = sum(channel.changed for channel in channels)
+        sentences.append(
+            f"{changed or 'None'} of the {len(channels)} channels compared changed more than drawing "
+            "the same channel twice changes it, at a false discovery rate of "
+            f"{_percent(content.comparison.fdr, 0)}."
+        )
+        most = max(
+            drawn, key=lambda layer: sum(c.changed for c in layer.channels) / len(layer.channels)
+        )
+        share = sum(channel.changed for channel in most.channels)
+        if share and len(drawn) > 1:
+            sentences.append(
+                f"The change is widest in {most.layer}: {share} of {len(most.channels)} channels."
+            )
+    if frozen:
+        names = [layer.layer for layer in frozen]
+        listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        if len(names) > 4:
+            listed = f"{len(names)} layers, up to {names[-1]},"
+        verb = "was" if len(names) == 1 else "were"
+        sentences.append(f"{listed} {verb} frozen: bit-identical in both networks.")
+    return sentences or ["No layer was compared."]
+
+
+def _moved(pictures: str, before: float, after: float) -> str:
+    start, end = _percent(before), _percent(after)
+    if start == end:
+        return f"Tuning left accuracy on {pictures} at {end}"
+    verb = "lifted" if after > before else "lowered"
+    return f"Tuning {verb} accuracy on {pictures} from {start} to {end}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    """Fixed decimals with a true minus sign; a dash for what is not a number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    text = _number(value, digits)
+    return text if text[0] in "−–" or not float(text) else f"+{text}"
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.{digits}f}%"
+
+
+def _probability(value: float | None) -> str:
+    """A p or q value: three decimals, and never a plain 0."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _slug(layer: str, *, taken: dict[str, str]) -> str:
+    """A file name for a layer, different from those taken on every file system."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", layer).strip("-")[:80] or "layer"
+    slug, number = plain, 1
+    while slug.lower() in taken:
+        number += 1
+        slug = f"{plain}_{number}"
+    taken[slug.lower()] = layer
+    return slug
+
+
+def _style() -> str:
+    """The style sheet, with the networks' colours that the figures have too."""
+    colours = f":root{{--base:{figures.BASE_COLOUR};--tuned:{figures.TUNED_COLOUR}}}\n"
+    return colours + (_TEMPLATES / "atlas.css").read_text(encoding="utf-8")
+
+
+def _save(picture: Image.Image, path: Path, *, quality: int) -> None:
+    picture.convert("RGB").save(path, format="WEBP", quality=quality, method=4)

@@ -1,0 +1,70 @@
+"use strict";
+// Theme, order of a layer's grid, arrow keys. The pages work without it.
+(function () {
+  const page = document.documentElement;
+  window.addEventListener("error", function () { page.dataset.atlas = "error"; });
+
+  function stored() {
+    try { return localStorage.getItem("transferscope-theme"); } catch (denied) { return null; }
+  }
+  function store(theme) {
+    try { localStorage.setItem("transferscope-theme", theme); } catch (denied) { /* this page only */ }
+  }
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  function dark() {
+    return page.dataset.theme ? page.dataset.theme === "dark" : system.matches;
+  }
+  const kept = stored();
+  if (kept === "dark" || kept === "light") page.dataset.theme = kept;
+
+  document.addEventListener("DOMContentLoaded", function () {
+    const button = document.getElementById("theme");
+    function label() { button.textContent = dark() ? "Light" : "Dark"; }
+    button.hidden = false;
+    label();
+    system.addEventListener("change", label);
+    button.addEventListener("click", function () {
+      page.dataset.theme = dark() ? "light" : "dark";
+      store(page.dataset.theme);
+      label();
+    });
+
+    const grid = document.getElementById("grid");
+    const tools = document.getElementById("tools");
+    if (grid && tools) {
+      const sort = document.getElementById("sort");
+      const only = document.getElementById("only");
+      const items = Array.from(grid.children);
+      function arrange() {
+        const key = sort.value;
+        const sign = key === "index" ? 1 : -1;
+        function value(item) {
+          const number = Number(item.dataset[key]);
+          return Number.isFinite(number) ? sign * number : Infinity;
+        }
+        items.sort(function (a, b) {
+          const x = value(a), y = value(b);
+          return x === y ? a.dataset.index - b.dataset.index : x < y ? -1 : 1;
+        });
+        items.forEach(function (item) {
+          item.hidden = only.checked && item.dataset.changed !== "1";
+          grid.append(item);
+        });
+      }
+      sort.addEventListener("change", arrange);
+      only.addEventListener("change", arrange);
+      tools.hidden = false;
+      arrange();
+    }
+
+    document.addEventListener("keydown", function (event) {
+      if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (event.target.closest("input, select, textarea, .scroll")) return;
+      const way = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+      const link = way && document.querySelector('link[rel="' + way + '"]');
+      if (link) location.href = link.href;
+    });
+
+    if (page.dataset.atlas !== "error") page.dataset.atlas = "ready";
+  });
+})();

@@ -1,0 +1,155 @@
+"""A real browser opens the atlas from the disk: the script runs and something is to be seen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import atlas_content as made
+from transferscope.report.atlas import write_atlas
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail("no chromium on this CI machine; install it ('apt-get install chromium')")
+    if found is None:
+        pytest.skip("no chromium on this machine ('apt-get install chromium' brings it)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("atlas 猫 #1")
+    return write_atlas(made.content(root / "pictures"), root / "out").parent
+
+
+def run(browser: str, profile: Path, *arguments: str) -> str:
+    # fmt: off
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--hide-scrollbars", "--force-device-scale-factor=1", f"--user-data-dir={profile}",
+        *arguments,
+    ]
+    # fmt: on
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return done.stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", "layers/blocks-4-2.html", "units/blocks-4-2-1.html", "evaluation.html"],
+)
+def test_the_script_runs_without_an_error(
+    browser: str, atlas: Path, tmp_path: Path, name: str
+) -> None:
+    dom = run(browser, tmp_path, "--dump-dom", (atlas / name).as_uri())
+    assert 'data-atlas="ready"' in dom
+    assert 'id="theme" type="button" hidden' not in dom
+
+
+def test_without_its_script_the_attribute_is_missing(
+    browser: str, atlas: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(atlas, tmp_path / "copy")
+    (copy / "assets/atlas.js").write_text("throw new Error('broken')")
+    dom = run(browser, tmp_path / "profile", "--dump-dom", (copy / "index.html").as_uri())
+    assert "data-atlas" not in dom
+
+
+def probed(atlas: Path, copy: Path, *, before: str = "", after: str = "") -> Path:
+    """A copy of the atlas whose script has more before and after it."""
+    shutil.copytree(atlas, copy)
+    script = copy / "assets/atlas.js"
+    script.write_text(before + script.read_text(encoding="utf-8") + after, encoding="utf-8")
+    return copy
+
+
+def test_the_grid_sorts_and_filters_and_the_theme_turns(
+    browser: str, atlas: Path, tmp_path: Path
+) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        document.addEventListener("DOMContentLoaded", function () {
+          const sort = document.getElementById("sort"), only = document.getElementById("only");
+          sort.value = "statistic";
+          sort.dispatchEvent(new Event("change"));
+          only.click();
+          document.getElementById("theme").click();
+          document.documentElement.dataset.probe = Array.from(document.querySelectorAll("#grid li"))
+            .filter(item => !item.hidden).map(item => item.dataset.index).join(" ");
+        });""",
+    )
+    page = (copy / "layers/blocks-4-2.html").as_uri()
+    dom = run(browser, tmp_path / "profile", "--dump-dom", page)
+    assert 'data-probe="5 3 1"' in dom
+    assert 'data-theme="dark"' in dom or 'data-theme="light"' in dom
+
+
+def test_the_script_works_where_storage_is_denied(
+    browser: str, atlas: Path, tmp_path: Path
+) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        before="""Object.defineProperty(window, "localStorage", {
+          get() { throw new DOMException("denied", "SecurityError"); } });""",
+        after="""
+        document.addEventListener("DOMContentLoaded", function () {
+          document.getElementById("theme").click();
+        });""",
+    )
+    dom = run(browser, tmp_path / "profile", "--dump-dom", (copy / "index.html").as_uri())
+    assert 'data-atlas="ready"' in dom
+    assert "data-theme=" in dom
+
+
+def test_the_arrow_keys_lead_to_the_next_channel(browser: str, atlas: Path, tmp_path: Path) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        window.addEventListener("load", function () {
+          if (location.href.includes("blocks-4-2-1.html")) {
+            const key = new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true });
+            document.body.dispatchEvent(key);
+          }
+        });""",
+    )
+    page = (copy / "units/blocks-4-2-1.html").as_uri()
+    dom = run(browser, tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom", page)
+    assert "<title>blocks.4.2 2 " in dom
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (520, 900)])
+def test_the_front_page_is_not_blank(
+    browser: str, atlas: Path, tmp_path: Path, width: int, height: int
+) -> None:
+    shot = tmp_path / "shot.png"
+    run(
+        browser,
+        tmp_path / "profile",
+        f"--screenshot={shot}",
+        f"--window-size={width},{height}",
+        (atlas / "index.html").as_uri(),
+    )
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    assert pixels.shape[1] == width
+    ground = pixels[-1, 0]
+    inked = (np.abs(pixels - ground).sum(axis=-1) > 60).mean()
+    colourful = (np.ptp(pixels, axis=-1) > 40).mean()
+    assert 0.01 < inked < 0.9
+    assert colourful > 0.005

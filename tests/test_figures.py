@@ -1,0 +1,178 @@
+"""Figures say what they show, in any script, and are the same twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import torch
+
+import atlas_content as made
+from transferscope.errors import InputError
+from transferscope.evaluation import ClassResult, Predictions
+from transferscope.report import figures
+
+PATHS = tuple(f"{number}.png" for number in range(12))
+
+
+def texts(svg: str) -> list[str]:
+    return [
+        "".join(element.itertext()).strip()
+        for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+def font_sizes(svg: str) -> list[float]:
+    return [float(size) for size in re.findall(r"font(?:-size)?: (?:\w+ )*([\d.]+)px", svg)]
+
+
+EVERY: dict[str, Callable[[], str]] = {
+    "history": lambda: figures.history_figure(made.history()),
+    "layers": lambda: figures.layer_box_plot(made.comparison(PATHS)),
+    "null": lambda: figures.channel_null_figure(made.comparison(PATHS).layers[1]),
+    "confusion": lambda: figures.confusion_figure(made.predictions(PATHS)),
+    "per_class": lambda: figures.per_class_figure(made.evaluation(0.8), base=made.evaluation(0.7)),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_record_gives_the_same_figure(name: str) -> None:
+    assert EVERY[name]() == EVERY[name]()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_figures_hold_on_light_and_dark_pages(name: str) -> None:
+    svg = EVERY[name]()
+    assert "currentColor" in svg
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
+    assert colours <= {"#22262b", "#e6e6e3", figures.BASE_COLOUR, figures.TUNED_COLOUR}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_text_is_smaller_than_ten_pixels(name: str) -> None:
+    svg = EVERY[name]()
+    head = ElementTree.fromstring(svg)
+    width = float(head.get("width", "0"))
+    drawn = float(head.get("viewBox", "").split()[2])
+    sizes = font_sizes(svg)
+    assert sizes
+    assert min(sizes) * width / drawn >= 10
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_matplotlibs_settings_are_left_alone(name: str) -> None:
+    before = dict(mpl.rcParams)
+    EVERY[name]()
+    assert dict(mpl.rcParams) == before
+
+
+def test_history_names_its_lines_and_the_best_epoch() -> None:
+    shown = texts(figures.history_figure(made.history()))
+    assert {"Loss", "Accuracy", "training", "validation", "best: epoch 2"} <= set(shown)
+
+
+def test_a_history_with_gaps_or_a_single_epoch_is_drawn() -> None:
+    row = made.history()[0] | {"train_loss": "", "train_top1": ""}
+    assert "Loss" in texts(figures.history_figure([row]))
+
+
+def test_a_history_that_is_not_numbers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'train_loss' holds 'high'"):
+        figures.history_figure([made.history()[0] | {"train_loss": "high"}])
+    with pytest.raises(InputError, match="no rows"):
+        figures.history_figure([])
+
+
+def test_layers_are_named_and_the_frozen_one_is_called_identical() -> None:
+    record = made.comparison(PATHS)
+    shown = texts(figures.layer_box_plot(record))
+    assert {"blocks.2.1", "blocks.4.2", "head <conv>"} <= set(shown)
+    assert shown.count("identical") == 1
+    drawn = dataclasses.replace(record, layers=record.layers[1:])
+    assert "identical" not in texts(figures.layer_box_plot(drawn))
+
+
+def test_no_layer_and_no_null_are_refused() -> None:
+    record = made.comparison(PATHS)
+    with pytest.raises(InputError, match="no layers"):
+        figures.layer_box_plot(dataclasses.replace(record, layers=()))
+    with pytest.raises(InputError, match=r"blocks\.2\.1"):
+        figures.channel_null_figure(record.layers[0])
+
+
+def test_the_null_figure_marks_where_changed_begins_only_if_something_changed() -> None:
+    layer = made.comparison(PATHS).layers[1]
+    assert "changed from here" in texts(figures.channel_null_figure(layer))
+    quiet = tuple(dataclasses.replace(channel, changed=False) for channel in layer.channels)
+    layer = dataclasses.replace(layer, channels=quiet)
+    assert "changed from here" not in texts(figures.channel_null_figure(layer))
+
+
+def test_confusion_counts_stand_in_their_cells() -> None:
+    labels = torch.tensor([0] * 9 + [1] * 5)
+    logits = torch.eye(2)[torch.tensor([0] * 7 + [1] * 2 + [1] * 5)]
+    record = Predictions(tuple(map(str, range(14))), labels, logits, ("cat", "dog"))
+    shown = texts(figures.confusion_figure(record))
+    assert sorted(text for text in shown if text.isdigit()) == ["2", "5", "7"]
+    assert {"cat", "dog", "true", "predicted"} <= set(shown)
+
+
+def test_a_hundred_classes_are_all_named_and_readable() -> None:
+    names = tuple(f"class number {number}" for number in range(100))
+    labels = torch.arange(100).repeat(2)
+    record = Predictions(tuple(map(str, range(200))), labels, torch.eye(100)[labels], names)
+    svg = figures.confusion_figure(record)
+    shown = texts(svg)
+    assert all(shown.count(name) == 2 for name in names)
+    head = ElementTree.fromstring(svg)
+    scale = float(head.get("width", "0")) / float(head.get("viewBox", "").split()[2])
+    assert min(font_sizes(svg)) * scale >= 10
+
+
+def test_names_are_literal_whatever_their_script() -> None:
+    svg = figures.per_class_figure(made.evaluation(0.8))
+    assert any(text.startswith(made.NASTY) for text in texts(svg))
+    assert "<b>" not in svg
+
+
+def test_a_missing_glyph_names_the_package_with_a_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_drawable", lambda letter: ord(letter) < 0x2E80)
+    note = figures.font_note(["cat", "猫"])
+    assert note is not None
+    assert "猫" in note
+    assert "fonts-noto-cjk" in note
+    assert figures.font_note(["cat", "Löwenzahn"]) is None
+    assert note in texts(_with_class("猫"))
+    assert not any("package" in text for text in texts(_with_class("cat")))
+
+
+@pytest.mark.parametrize(
+    "name", ["हिन्दी", "العربية", "ไทย", "🦊", "a\nb\tc", "$", "\\frac{1}{0}", "𒀀"]
+)
+def test_no_name_breaks_a_figure(name: str) -> None:
+    shown = " ".join(texts(_with_class(name)))
+    assert " ".join(name.split()) in shown
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    shown = texts(_with_class("begin " + "x" * 400 + " end"))
+    assert any("begin" in text and "end" in text and len(text) < 60 for text in shown)
+
+
+def _with_class(name: str) -> str:
+    record = dataclasses.replace(
+        made.evaluation(0.8), per_class={name: ClassResult(n=3, accuracy=0.5)}
+    )
+    return figures.per_class_figure(record)
+
+
+def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:
+    from transferscope.storage import write_text
+
+    write_text(tmp_path / "history.svg", EVERY["history"]())
+    assert ElementTree.parse(tmp_path / "history.svg").getroot().tag.endswith("svg")
