@@ -1,0 +1,103 @@
+"""Fine-tune a pretrained vision network and see, unit by unit, what the transfer changed.
+
+The public map: names are loaded when they are first used, so that `import transferscope` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transferscope.activations import TruncatedForward, capture
+    from transferscope.backbones import Classifier, load_backbone
+    from transferscope.compare import Comparison
+    from transferscope.data import Scan, Split, make_split, scan
+    from transferscope.errors import TransferscopeError
+    from transferscope.evaluation import Evaluation, Predictions, predict
+    from transferscope.images import InputSpec
+    from transferscope.visualize import (
+        Objective,
+        Render,
+        channel,
+        logit,
+        neuron,
+        render,
+        render_channels,
+        total_variation,
+    )
+    from transferscope.workflows import Run, tune
+    from transferscope.workflows import compare_run as compare
+    from transferscope.workflows import write_run_atlas as write_atlas
+
+_HOMES = {
+    "Classifier": "backbones",
+    "Comparison": "compare",
+    "Evaluation": "evaluation",
+    "InputSpec": "images",
+    "Objective": "visualize",
+    "Predictions": "evaluation",
+    "Render": "visualize",
+    "Run": "workflows",
+    "Scan": "data",
+    "Split": "data",
+    "TransferscopeError": "errors",
+    "TruncatedForward": "activations",
+    "capture": "activations",
+    "channel": "visualize",
+    "compare": "workflows:compare_run",
+    "load_backbone": "backbones",
+    "logit": "visualize",
+    "make_split": "data",
+    "neuron": "visualize",
+    "predict": "evaluation",
+    "render": "visualize",
+    "render_channels": "visualize",
+    "scan": "data",
+    "total_variation": "visualize",
+    "tune": "workflows",
+    "write_atlas": "workflows:write_run_atlas",
+}
+
+__all__ = [
+    "Classifier",
+    "Comparison",
+    "Evaluation",
+    "InputSpec",
+    "Objective",
+    "Predictions",
+    "Render",
+    "Run",
+    "Scan",
+    "Split",
+    "TransferscopeError",
+    "TruncatedForward",
+    "capture",
+    "channel",
+    "compare",
+    "load_backbone",
+    "logit",
+    "make_split",
+    "neuron",
+    "predict",
+    "render",
+    "render_channels",
+    "scan",
+    "total_variation",
+    "tune",
+    "write_atlas",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
+    room, _, original = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f"transferscope.{room}"), original or name)
+    if not name.islower() or name not in ("compare",):
+        globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

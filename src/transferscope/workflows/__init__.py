@@ -1,0 +1,25 @@
+"""The verbs that join several rooms, and the `Run` that they work on."""
+
+from transferscope.workflows.demo import demo, read_strips
+from transferscope.workflows.doctor import diagnose
+from transferscope.workflows.judging import evaluate_run
+from transferscope.workflows.publishing import write_run_atlas
+from transferscope.workflows.run import Config, Reporter, Run, open_model
+from transferscope.workflows.seeing import compare_run, parse_channels, visualize
+from transferscope.workflows.tuning import tune
+
+__all__ = [
+    "Config",
+    "Reporter",
+    "Run",
+    "compare_run",
+    "demo",
+    "diagnose",
+    "evaluate_run",
+    "open_model",
+    "parse_channels",
+    "read_strips",
+    "tune",
+    "visualize",
+    "write_run_atlas",
+]

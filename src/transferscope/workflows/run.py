@@ -1,0 +1,231 @@
+"""`Run`: the folder that one tuning leaves behind, and how it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from transferscope.backbones import (
+    DEFAULT_BACKBONE,
+    Classifier,
+    Precision,
+    find_device,
+    load_backbone,
+)
+from transferscope.data import Picture, Split, read_split
+from transferscope.errors import DataError, RunError
+from transferscope.evaluation import Evaluation
+from transferscope.storage import read_csv, read_json, read_tensors, sha256_file
+from transferscope.training import EpochRow, Recipe
+
+SCHEMA = 1
+"""Version of run.json; a run of another schema is refused with both versions named."""
+
+Strategy = Literal["auto", "probe", "partial"]
+DEFAULT_UNFREEZE = 3
+
+
+class Reporter(Protocol):
+    """How long work tells of itself; the command line draws bars with it."""
+
+    def task(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A piece of work; the block is given a function to call with (done, total)."""
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """A finished epoch of fine-tuning."""
+
+
+class Silent:
+    """A `Reporter` that says nothing."""
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Yields a function that does nothing."""
+        yield lambda done, total: None
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """Says nothing."""
+
+
+SILENT = Silent()
+
+
+# ---------------------------------------------------------------------------- the run folder
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a tuning was asked for, resolved; stored in run.json."""
+
+    data: str
+    backbone: str = DEFAULT_BACKBONE
+    weights: str | None = None
+    strategy: Strategy = "auto"
+    unfreeze: int = DEFAULT_UNFREEZE
+    recipe: Recipe = field(default_factory=Recipe)
+    ratio: tuple[int, int, int] = (70, 15, 15)
+    seed: int = 0
+    precision: Precision = "auto"
+    confusable: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The inverse of `to_dict`; unknown fields of a newer version are dropped."""
+        known = {f.name for f in fields(cls)} - {"recipe", "ratio", "confusable"}
+        first, second, third = values["ratio"]
+        return cls(
+            **{name: values[name] for name in known if name in values},
+            recipe=Recipe(**values["recipe"]),
+            ratio=(first, second, third),
+            confusable=tuple((a, b) for a, b in values["confusable"]),
+        )
+
+
+class Run:
+    """The folder that one tuning leaves behind; reads its parts when they are asked for.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RunError: not a finished run, or one of another schema.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise RunError(
+                f"{str(path)!r} is not a folder; give the --out of a 'transferscope tune'"
+            )
+        if not (self.path / "run.json").is_file():
+            started = (self.path / "started.json").is_file()
+            raise RunError(
+                f"{str(path)!r} is a run that was not finished; 'transferscope tune' with the same "
+                "options and --resume finishes it"
+                if started
+                else f"{str(path)!r} has no run.json; give the --out of a 'transferscope tune'"
+            )
+        record = read_json(self.path / "run.json")
+        if record.get("schema") != SCHEMA:
+            raise RunError(
+                f"{str(path)!r} has schema {record.get('schema')!r} and this version reads {SCHEMA}; "
+                "use the version it was made with, or tune again"
+            )
+        self.record: dict[str, Any] = record
+        self.config = Config.from_dict(record["config"])
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What tuning reported: strategy, seconds, cached, validation, before, history of choices."""
+        results: dict[str, Any] = self.record["results"]
+        return results
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The tuned network with its best weights."""
+        return Classifier.load(self.path / "classifier.safetensors", backbone=self.config.backbone)
+
+    @cached_property
+    def base(self) -> Classifier:
+        """The same backbone untuned, with the linear probe for a head: the fair *before*."""
+        source = load_backbone(self.config.backbone, weights=self.config.weights)
+        if source.body_hash() != self.record["body_hash"]:
+            raise RunError(
+                f"the weights of {self.config.backbone} are not those that {str(self.path)!r} was "
+                "tuned from; install the version in its run.json, or give the same --weights again"
+            )
+        tensors, metadata = read_tensors(self.path / "base_head.safetensors")
+        base = source.with_head(tensors["weight"], tensors["bias"], metadata["classes"])
+        base.temperature = metadata["temperature"]
+        return base
+
+    @cached_property
+    def split(self) -> Split:
+        """Every picture with its part, as split.csv says."""
+        return read_split(
+            self.path / "split.csv",
+            Path(self.config.data),
+            classes=self.record["classes"],
+            ratio=self.config.ratio,
+            seed=self.config.seed,
+        )
+
+    @property
+    def history(self) -> list[dict[str, str]]:
+        """The rows of history.csv."""
+        return read_csv(self.path / "history.csv")
+
+    def evaluate(self, split: str = "test") -> Evaluation:
+        """See `evaluate_run`."""
+        from transferscope.workflows.judging import evaluate_run
+
+        return evaluate_run(self, split=split)
+
+
+def open_model(model: str | Path, *, device: str | None = None) -> Classifier:
+    """The classifier of a run folder, of a classifier file, or of a backbone's own classes.
+
+    Raises:
+        TransferscopeError: neither a folder of a run nor the name of a backbone.
+    """
+    path = Path(model)
+    if path.is_dir():
+        classifier = Run(path).classifier
+    elif path.suffix == ".safetensors" and path.is_file():
+        classifier = Classifier.load(path)
+    elif path.exists() or path.is_absolute() or str(model).startswith("."):
+        raise RunError(
+            f"{str(model)!r} is neither a run folder nor a classifier; give the --out of a "
+            "'transferscope tune', or the name of a backbone"
+        )
+    else:
+        classifier = load_backbone(str(model))
+    return classifier.to(find_device(device)).eval()
+
+
+def files_of(
+    run: Run, split: str, data: str | Path | None
+) -> tuple[list[Path], tuple[Picture, ...]]:
+    """A split's files, each checked to be the one whose hash stands in split.csv."""
+    pictures = run.split.part(split)
+    if not pictures:
+        raise DataError(
+            f"the run has no pictures in a split {split!r}; use train, validation or test"
+        )
+    root = Path(data) if data is not None else Path(run.config.data)
+    files = [root / picture.path for picture in pictures]
+    for file, picture in zip(files, pictures, strict=True):
+        if not file.is_file():
+            raise DataError(
+                f"{str(file)!r} of the {split} split is gone; say where the folder is now with --data"
+            )
+        if sha256_file(file) != picture.sha256:
+            raise DataError(
+                f"{str(file)!r} is no longer the picture that was split (its hash differs); restore it, "
+                "or tune again"
+            )
+    return files, pictures
+
+
+def labels_of(pictures: Sequence[Picture]) -> torch.Tensor:
+    """int64 (N,), in the order of the pictures."""
+    return torch.tensor([picture.label for picture in pictures], dtype=torch.int64)

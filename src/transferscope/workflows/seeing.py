@@ -1,0 +1,220 @@
+"""`visualize` and `compare_run`: channels drawn, and told apart from the noise of drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from transferscope.activations import Layer, find_layer
+from transferscope.activations import layers as layers_of
+from transferscope.backbones import Classifier, default_layers, find_device
+from transferscope.compare import Comparison, compare_networks, frozen_up_to
+from transferscope.data import Picture
+from transferscope.errors import InputError
+from transferscope.features import channel_responses
+from transferscope.images import grid, to_picture
+from transferscope.storage import replaced_folder
+from transferscope.visualize import Render, Sweep, WorkUnit, render_channels
+from transferscope.workflows.run import SILENT, Reporter, Run, files_of
+
+EXEMPLAR_POOL = 1000
+"""Most training pictures among which the best ones for a channel are sought."""
+
+
+def visualize(
+    classifier: Classifier,
+    layer: str,
+    channels: Sequence[int],
+    *,
+    out: str | Path,
+    signs: Sequence[Literal["plus", "minus"]] = ("plus",),
+    seed: int = 0,
+    steps: int | None = None,
+    size: int | None = None,
+    reporter: Reporter = SILENT,
+) -> list[dict[str, Any]]:
+    """Draws channels of a layer into a folder: one PNG each, and sheet.png of all.
+
+    Returns:
+        One mapping a channel and sign: layer, channel, sign, seed, activation, exemplar_max, status,
+        file.
+
+    Raises:
+        UnknownName: no such layer.
+        InputError: a channel that the layer does not have.
+        OutputError: `out` is not ours to replace.
+    """
+    rows: list[dict[str, Any]] = []
+    pictures: list[Image.Image] = []
+    with replaced_folder(out) as folder:
+        for sign in signs:
+            with reporter.task(f"{layer} {sign}") as progress:
+                renders = render_channels(
+                    classifier,
+                    layer,
+                    channels,
+                    sign=sign,
+                    seed=seed,
+                    steps=steps,
+                    size=size,
+                    on_progress=progress,
+                )
+            for render in renders:
+                name = f"{layer}-{render.channel}-{sign}-{seed}.png"
+                picture = to_picture(render.picture)
+                picture.save(folder / name)
+                pictures.append(picture)
+                rows.append(
+                    {
+                        "layer": layer,
+                        "channel": render.channel,
+                        "sign": sign,
+                        "seed": seed,
+                        "activation": render.activation,
+                        "exemplar_max": render.exemplar_max,
+                        "status": render.status,
+                        "file": str(Path(out) / name),
+                    }
+                )
+        columns = min(8, max(1, len(pictures)))
+        grid(pictures, columns=columns).save(folder / "sheet.png")
+    return rows
+
+
+def compare_run(
+    run: Run,
+    *,
+    layers: Sequence[str] | None = None,
+    sample: int | None = 16,
+    seeds: int = 2,
+    device: str | None = None,
+    reporter: Reporter = SILENT,
+) -> Comparison:
+    """Renders channels of the base and the tuned network and says which of them changed.
+
+    Renders go to sweep/ (a file a finished unit of work; a rerun continues), the result to
+    comparison/. A layer that is bit-identical in both networks is rendered in one of them only.
+
+    Args:
+        run: a finished run.
+        layers: names of layers, or None for the backbone's default layers.
+        sample: channels a layer, drawn with the run's seed; None: all.
+        seeds: renders of each channel in each network; at least 2.
+        device: cpu, cuda, mps; None: the best there is.
+        reporter: hears of the progress.
+
+    Raises:
+        UnknownName: no such layer.
+        InputError: fewer than two seeds, or fewer than two channels.
+    """
+    if seeds < 2:
+        raise InputError(f"--seeds is {seeds}; a noise floor needs at least 2 renders a channel")
+    place = find_device(device)
+    base, tuned = run.base.to(place), run.classifier.to(place)
+    names = tuple(layers) if layers else default_layers(tuned)
+    described = {layer.name: layer for layer in layers_of(tuned.network, tuned.example())}
+    channels = {name: _sampled(tuned, described, name, sample, run.config.seed) for name in names}
+    names = tuple(sorted(names, key=lambda name: described[name].order))
+    identical = {name: frozen_up_to(base, tuned, name) for name in names}
+
+    files, pictures = _exemplar_pool(run)
+    responses = {}
+    for network, classifier in (("base", base), ("tuned", tuned)):
+        with reporter.task(f"real pictures through {network}") as progress:
+            responses[network] = channel_responses(classifier, files, names, on_progress=progress)
+
+    sweep = Sweep(run.path / "sweep")
+    renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}}
+    null: dict[str, list[Render]] = {}
+    plan: list[tuple[str, Classifier, str, tuple[int, ...]]] = []
+    for name in names:
+        plan.append(("base", base, name, tuple(range(seeds))))
+        if not identical[name]:
+            plan.append(("tuned", tuned, name, tuple(range(seeds))))
+            plan.append(("null", base, name, tuple(range(seeds, 2 * seeds))))
+    for network, classifier, name, chosen in plan:
+        best = responses["tuned" if network == "tuned" else "base"][name].amax(0)
+        ceiling = {channel: float(best[channel]) for channel in channels[name]}
+        units = [WorkUnit.of(classifier, name, channels[name], seed=seed) for seed in chosen]
+        what = "base again (the noise floor)" if network == "null" else network
+        with reporter.task(f"rendering {name}, {what}") as progress:
+            sweep.run(classifier, units, on_progress=progress)
+        drawn = [render for unit in units for render in sweep.load(unit, exemplar_max=ceiling)]
+        if network == "null":
+            null[name] = drawn
+        else:
+            renders[network][name] = drawn
+    for name in names:
+        if identical[name]:
+            renders["tuned"][name] = renders["base"][name]
+
+    comparison = compare_networks(
+        base,
+        tuned,
+        renders=renders,
+        null_renders=null,
+        responses=responses,
+        paths=[picture.path for picture in pictures],
+        totals={name: described[name].channels for name in names},
+    )
+    comparison.save(run.path / "comparison")
+    return comparison
+
+
+def _sampled(
+    classifier: Classifier, described: Mapping[str, Layer], name: str, sample: int | None, seed: int
+) -> tuple[int, ...]:
+    """Channel indexes to compare, ascending; a seeded draw that another layer does not influence."""
+    find_layer(classifier.network, name)
+    if name not in described or not described[name].channels:
+        raise InputError(
+            f"layer {name!r} has no channels in a forward pass; 'transferscope layers' lists those that "
+            "have"
+        )
+    total = described[name].channels
+    if sample is None or sample >= total:
+        return tuple(range(total))
+    if sample < 2:
+        raise InputError(f"--sample is {sample}; a comparison needs at least 2 channels a layer")
+    chosen = np.random.default_rng([seed, total]).choice(total, size=sample, replace=False)
+    return tuple(sorted(int(channel) for channel in chosen))
+
+
+def _exemplar_pool(run: Run) -> tuple[list[Path], list[Picture]]:
+    """Training pictures among which exemplars are sought: all, or a seeded thousand of them."""
+    files, pictures = files_of(run, "train", None)
+    if len(files) <= EXEMPLAR_POOL:
+        return files, list(pictures)
+    draw = np.random.default_rng(run.config.seed).choice(len(files), EXEMPLAR_POOL, replace=False)
+    chosen = sorted(int(index) for index in draw)
+    return [files[i] for i in chosen], [pictures[i] for i in chosen]
+
+
+def parse_channels(text: str, classifier: Classifier, layer: str) -> tuple[int, ...]:
+    """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
+
+    Raises:
+        UnknownName: no such layer.
+        InputError: not of that form, or a channel that the layer does not have.
+    """
+    find_layer(classifier.network, layer)
+    described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
+    total = described[layer].channels if layer in described else 0
+    if text == "all":
+        return tuple(range(total))
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
+        chosen += range(int(first), int(last or first) + 1)
+    beyond = [channel for channel in chosen if channel >= total]
+    if beyond or not chosen:
+        raise InputError(
+            f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
+        )
+    return tuple(dict.fromkeys(chosen))

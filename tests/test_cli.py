@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import transferscope
+from transferscope.storage import write_tensors
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "transferscope.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+VERBS = [
+    *("demo", "tune", "evaluate", "predict", "visualize"),
+    *("compare", "atlas", "layers", "backbones", "doctor"),
+]
+
+
+def test_help_is_quick_and_does_not_load_torch():
+    code = (
+        "import sys; from transferscope.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "heavy = {'torch', 'numpy', 'timm', 'PIL', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb):
+    done = command(verb, "--help")
+    assert done.returncode == 0
+    assert "--help" in done.stdout
+
+
+def test_wrong_usage_is_exit_code_2():
+    assert command("tune").returncode == 2
+    assert command("tune", "x", "--out", "y", "--strategy", "magic").returncode == 2
+    assert command("no-such-verb").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("tune", "nowhere", "--out", "out"), "nowhere"),
+        (("evaluate", "nowhere"), "not a folder"),
+        (("predict", "efficientnet_lit0", "x.png"), "did you mean 'efficientnet_lite0'"),
+        (("layers", "timm/test_resnet"), "--download"),
+        (
+            (
+                "visualize",
+                "efficientnet_lite0",
+                "--layer",
+                "blocks.77",
+                "--channels",
+                "0",
+                "--out",
+                "v",
+            ),
+            "did you mean 'blocks",
+        ),
+        (("predict", "efficientnet_lite0", "missing.png"), "none of the 1 pictures could be read"),
+        (("compare", ".", "--sample", "few"), "--sample is 'few'"),
+    ],
+)
+def test_mistakes_are_one_sentence_exit_code_1_and_no_traceback(arguments, words, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_exit_code_130(tmp_path, make_folder):
+    import signal
+
+    make_folder(tmp_path / "set", {"a": 30, "b": 30}, side=256)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "transferscope.cli",
+            "tune",
+            "set",
+            "--out",
+            "run",
+            "--epochs",
+            "900",
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stderr is not None
+    for line in holder.stderr:
+        if line.startswith("epoch"):
+            break
+    time.sleep(0.2)
+    os.kill(holder.pid, signal.SIGINT)
+    rest = holder.stderr.read()
+    assert holder.wait(timeout=60) == 130
+    holder.stderr.close()
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+
+
+def test_layers_and_doctor_speak_json():
+    rows = json.loads(command("layers", "efficientnet_lite0", "--json").stdout)
+    keys = {"name", "type", "stage", "output_shape", "parameters", "trainable"}
+    assert keys <= set(rows[0])
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["blocks.4.2"]["output_shape"] == [112, 14, 14]
+    assert by_name["blocks.4.2"]["stage"] == "blocks.4"
+    assert by_name["classifier"]["stage"] == "head"
+    assert "torch" in json.loads(command("doctor", "--json").stdout)
+
+
+def test_data_on_stdout_and_talk_on_stderr(tmp_path, make_folder):
+    folder = make_folder(tmp_path / "set", {"a": 2})
+    done = command("predict", "efficientnet_lite0", folder, "--json", "--csv", tmp_path / "p.csv")
+    answers = json.loads(done.stdout)
+    assert [set(a) >= {"path", "top", "strip", "error"} for a in answers] == [True, True]
+    assert len(answers[0]["top"]) == 5
+    assert "predicting" in done.stderr
+    assert (tmp_path / "p.csv").read_text().startswith("path,place,class,probability,error\n")
+    quiet = command("predict", "efficientnet_lite0", folder, "--json", "--quiet")
+    assert quiet.stderr == ""
+
+
+def test_the_public_map_is_true():
+    listed = set(transferscope.__all__)
+    assert listed == set(transferscope._HOMES)
+    for name in listed:
+        assert getattr(transferscope, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = transferscope.nonsense
+
+
+def test_names_are_right_after_their_rooms_were_imported():
+    import transferscope.compare
+
+    assert callable(transferscope.tune)
+    assert callable(transferscope.compare)
+
+
+def test_tune_reports_the_contracts_keys(tmp_path, make_folder):
+    from transferscope.backbones import load_backbone
+
+    make_folder(tmp_path / "set", {"a": 6, "b": 6})
+    source = load_backbone("timm/test_efficientnet", weights="random")
+    write_tensors(tmp_path / "w.safetensors", source.network.state_dict(), {})
+    options = ("--backbone", "timm/test_efficientnet", "--weights", "w.safetensors")
+    done = command(
+        "tune", "set", "--out", "run", *options, "--strategy", "probe", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    keys = {"run", "backbone", "strategy", "seconds", "cached", "validation"}
+    assert keys <= set(json.loads(done.stdout))
+    evaluated = json.loads(command("evaluate", "run", "--json", cwd=tmp_path).stdout)
+    wanted = {"n", "top1", "top1_interval", "top5", "mean_per_class", "ece", "nll", "per_class"}
+    assert wanted <= set(evaluated)

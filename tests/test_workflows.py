@@ -1,0 +1,421 @@
+"""The verbs end to end, on a small network with weights from a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import transferscope as ts
+from transferscope.backbones import load_backbone
+from transferscope.data import CONFUSABLE
+from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
+from transferscope.evaluation import predict
+from transferscope.storage import read_json, sha256_file, write_json, write_tensors
+from transferscope.workflows import (
+    Run,
+    compare_run,
+    diagnose,
+    evaluate_run,
+    open_model,
+    parse_channels,
+    read_strips,
+    visualize,
+    write_run_atlas,
+)
+
+BACKBONE = "timm/test_efficientnet"
+CLASSES = {'<b>猫 & "狗"</b>': 14, "b": 12, "c": 13}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    source = load_backbone(BACKBONE, weights="random")
+    file = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    write_tensors(file, source.network.state_dict(), {})
+    return file
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, make_folder) -> Path:
+    root = make_folder(tmp_path_factory.mktemp("photos") / "set", CLASSES)
+    (root / "b" / "broken.jpg").write_text("this is text")
+    return root
+
+
+def short(photos, weights, out, **options) -> Run:
+    defaults = {"strategy": "partial", "unfreeze": 2, "epochs": 2, "batch_size": 8}
+    return ts.tune(photos, out=out, backbone=BACKBONE, weights=weights, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def run(photos, weights, tmp_path_factory) -> Run:
+    # one unreadable picture of forty is under the cap of 5 percent
+    return short(photos, weights, tmp_path_factory.mktemp("runs") / "run")
+
+
+# ---------------------------------------------------------------------------- tune
+
+
+def test_a_run_holds_what_it_promises(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert {"run.json", "split.csv", "history.csv", "history.svg"} <= names
+    assert {"classifier.safetensors", "base_head.safetensors", "checkpoints"} <= names
+    assert "started.json" not in names
+    assert run.classifier.classes == tuple(sorted(CLASSES))
+    record = read_json(run.path / "run.json")
+    assert record["excluded"][0][0].endswith("broken.jpg")
+    assert "pictures" in record["results"]
+    assert sum(record["results"]["pictures"].values()) == 39
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_the_split_has_every_picture_once_with_its_hash(run, photos):
+    with open(run.path / "split.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["path"] for row in rows}) == len(rows) == 39
+    assert all(row["sha256"] == sha256_file(photos / row["path"]) for row in rows)
+    assert {row["class"] for row in rows} == set(CLASSES)
+
+
+def test_base_is_the_untuned_backbone_with_the_probes_head(run, weights):
+    source = load_backbone(BACKBONE, weights=weights)
+    assert run.base.body_hash() == source.body_hash()
+    assert run.classifier.body_hash() != source.body_hash() or run.results["candidates"]
+    assert run.base.classes == run.classifier.classes
+
+
+def test_two_runs_of_one_seed_have_the_same_weights(run, photos, weights, tmp_path):
+    again = short(photos, weights, tmp_path / "again")
+    assert again.results["cached"] == 39
+    same = torch.equal
+    old, new = run.classifier.state_dict(), again.classifier.state_dict()
+    assert all(same(old[key], new[key]) for key in old)
+    assert run.classifier.temperature == again.classifier.temperature
+
+
+def test_auto_keeps_the_better_on_validation(photos, weights, tmp_path):
+    run = short(photos, weights, tmp_path / "auto", strategy="auto")
+    scores = run.results["candidates"]
+    assert set(scores) == {"probe", "partial"}
+    best = max(scores, key=lambda name: (scores[name]["top1"], -scores[name]["loss"]))
+    assert run.results["strategy"] == best
+
+
+def test_probe_leaves_the_body_as_it_was(photos, weights, tmp_path):
+    run = short(photos, weights, tmp_path / "probe", strategy="probe")
+    assert run.classifier.body_hash() == run.base.body_hash()
+    assert len(run.history) == 1
+
+
+def test_an_existing_run_is_refused_and_resumed(run, photos, weights):
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="--resume"):
+        short(photos, weights, run.path)
+    resumed = short(photos, weights, run.path, resume=True)
+    assert resumed.results == run.results
+    with pytest.raises(RunError, match="begun with seed = 0, and now it is 1"):
+        short(photos, weights, run.path, resume=True, seed=1)
+    after = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_a_folder_of_other_files_is_not_written_into(photos, weights, tmp_path):
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with pytest.raises(RunError, match="other files"):
+        short(photos, weights, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_killed_tune_is_resumed_to_the_same_weights(run, photos, weights, tmp_path):
+    out = tmp_path / "killed"
+    script = f"""
+        import os, signal, sys
+        import transferscope as ts
+        from transferscope.workflows.run import Silent
+        class Killer(Silent):
+            def epoch(self, row):
+                if row.epoch == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        ts.tune({str(photos)!r}, out={str(out)!r}, backbone={BACKBONE!r}, weights={str(weights)!r},
+                strategy="partial", unfreeze=2, epochs=2, batch_size=8, reporter=Killer())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert done.returncode == -9
+    with pytest.raises(RunError, match="not finished"):
+        Run(out)
+    resumed = short(photos, weights, out, resume=True)
+    old, new = run.classifier.state_dict(), resumed.classifier.state_dict()
+    assert all(torch.equal(old[key], new[key]) for key in old)
+    assert not (out / "started.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({}, "no"),
+        ({"only": 9}, "one class|only one"),
+        ({"a": 9, "empty": 0}, "empty"),
+        ({"a": 9, "two": 2}, "two"),
+    ],
+)
+def test_sets_that_cannot_be_trained_on_are_refused_before_anything_is_written(
+    tmp_path, make_folder, weights, classes, words
+):
+    root = make_folder(tmp_path / "set", classes)
+    root.mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=words):
+        short(root, weights, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_unreadable_pictures_stop_it(tmp_path, make_folder, weights):
+    root = make_folder(tmp_path / "set", {"a": 8, "b": 8})
+    (root / "a" / "bad.jpg").write_text("text")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        short(root, weights, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_out_of_range_are_refused_before_anything_is_written(photos, weights, tmp_path):
+    for options, error in [
+        ({"strategy": "magic"}, InputError),
+        ({"unfreeze": 99}, InputError),
+        ({"lr": 7.0}, InputError),
+        ({"ratio": "50/50"}, InputError),
+        ({"device": "gpu9"}, InputError),
+        ({"backbone": "efficientnet_lite9"}, UnknownName),
+    ]:
+        with pytest.raises(error):
+            ts.tune(
+                photos,
+                out=tmp_path / "out",
+                **({"backbone": BACKBONE, "weights": weights} | options),
+            )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(photos, weights, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write"):
+        short(photos, weights, tmp_path / "file" / "run")
+
+
+def test_a_base_from_other_weights_is_refused(run, tmp_path, weights):
+    import shutil
+
+    moved = tmp_path / "moved"
+    shutil.copytree(run.path, moved)
+    record = read_json(moved / "run.json")
+    record["body_hash"] = "0" * 64
+    write_json(moved / "run.json", record)
+    with pytest.raises(RunError, match="not those that"):
+        _ = Run(moved).base
+
+
+# ---------------------------------------------------------------------------- evaluate, predict
+
+
+def test_evaluation_is_of_the_split_and_has_the_before(run):
+    result = evaluate_run(run)
+    metrics = read_json(run.path / "evaluation" / "metrics.json")
+    assert metrics["tuned"] == json.loads(json.dumps(result.to_dict()))
+    assert {"tuned", "base"} == set(metrics)
+    assert result.n == run.results["pictures"]["test"]
+    with pytest.raises(DataError, match="'holdout'"):
+        evaluate_run(run, split="holdout")
+
+
+def test_pictures_that_changed_or_moved_are_noticed(photos, weights, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    run = short(copy, weights, tmp_path / "run", strategy="probe")
+    victim = copy / run.split.part("test")[0].path
+    whole = victim.read_bytes()
+    victim.write_bytes(whole + b"x")
+    with pytest.raises(DataError, match="hash differs"):
+        evaluate_run(run)
+    victim.unlink()
+    with pytest.raises(DataError, match="is gone"):
+        evaluate_run(run)
+    assert evaluate_run(run, data=photos).n == len(run.split.part("test"))
+
+
+def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp_path):
+    files = sorted((photos / "c").glob("*.png"))
+    classifier = open_model(run.path)
+    together = predict(classifier, files, top=3)
+    alone = [predict(open_model(run.path), [file], top=3)[0] for file in files]
+    command = [sys.executable, "-m", "transferscope.cli", "predict", str(run.path), "--top", "3"]
+    printed = subprocess.run(
+        [*command, "--json", "--quiet", *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    through_cli = json.loads(printed.stdout)
+    for one, other, cli in zip(together, alone, through_cli, strict=True):
+        for mine, yours, theirs in zip(one.top, other.top, cli["top"], strict=True):
+            assert mine.name == yours.name == theirs["class"]
+            assert mine.probability == pytest.approx(yours.probability, abs=1e-5)
+            assert mine.probability == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+# ---------------------------------------------------------------------------- see
+
+
+@pytest.fixture(scope="module")
+def compared(run):
+    layers = ("blocks.0", "blocks.2", "blocks.3")
+    return compare_run(run, layers=layers, sample=3), layers
+
+
+def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
+    comparison, layers = compared
+    assert [layer.layer for layer in comparison.layers] == list(layers)
+    boundary = run.results["boundary"]
+    by_name = {layer.layer: layer for layer in comparison.layers}
+    assert boundary == "blocks.2"
+    assert by_name["blocks.0"].identical
+    assert by_name["blocks.0"].similarity == 1.0
+    assert not by_name["blocks.3"].identical or run.results["candidates"]
+    assert all(len(layer.channels) == 3 for layer in comparison.layers)
+    files = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
+    again = compare_run(run, layers=layers, sample=3)
+    assert again.to_dict() == comparison.to_dict()
+    after = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
+    assert files == after, "finished renders were drawn again"
+
+
+def test_exemplars_are_the_training_pictures_that_excite_most(run, compared):
+    from transferscope.features import channel_responses
+
+    comparison, _ = compared
+    layer = comparison.layers[-1]
+    part = run.split.part("train")
+    root = Path(run.config.data)
+    responses = channel_responses(run.classifier, [root / p.path for p in part], [layer.layer])
+    for channel in layer.channels:
+        best = int(responses[layer.layer][:, channel.channel].argmax())
+        assert channel.exemplars["tuned"][0].path == part[best].path
+
+
+def test_the_atlas_opens_and_shows_every_channel(run, compared):
+    evaluate_run(run)
+    index = write_run_atlas(run, title='<script>alert("x")</script>')
+    comparison, _ = compared
+    text = index.read_text(encoding="utf-8")
+    assert '<script>alert("x")' not in text
+    units = list((index.parent / "units").glob("*.html"))
+    assert len(units) == sum(len(layer.channels) for layer in comparison.layers)
+
+
+def test_an_atlas_without_a_comparison_says_what_to_do(photos, weights, tmp_path):
+    run = short(photos, weights, tmp_path / "run", strategy="probe")
+    with pytest.raises(RunError, match="transferscope compare"):
+        write_run_atlas(run)
+
+
+def test_unknown_layers_and_channels_are_refused(run):
+    with pytest.raises(UnknownName, match=r"blocks\.9"):
+        compare_run(run, layers=["blocks.9"])
+    with pytest.raises(InputError, match="at least 2 renders"):
+        compare_run(run, seeds=1)
+    with pytest.raises(InputError, match="at least 2 channels"):
+        compare_run(run, layers=["blocks.3"], sample=1)
+    classifier = run.classifier
+    assert parse_channels("0,2-4,2", classifier, "blocks.0") == (0, 2, 3, 4)
+    with pytest.raises(InputError, match="0,5,8-15"):
+        parse_channels("3-", classifier, "blocks.0")
+    with pytest.raises(InputError, match=r"has \d+ channels"):
+        parse_channels("9999", classifier, "blocks.0")
+
+
+def test_visualize_writes_one_picture_a_channel_and_sign(run, tmp_path):
+    rows = visualize(
+        run.classifier, "blocks.3", [0, 5], out=tmp_path / "v", signs=("plus", "minus"), steps=2
+    )
+    assert [(row["channel"], row["sign"]) for row in rows] == [
+        (0, "plus"),
+        (5, "plus"),
+        (0, "minus"),
+        (5, "minus"),
+    ]
+    assert all(Path(row["file"]).is_file() for row in rows)
+    assert (tmp_path / "v" / "sheet.png").is_file()
+    assert {"layer", "channel", "sign", "seed", "activation", "exemplar_max", "status"} <= set(
+        rows[0]
+    )
+
+
+# ---------------------------------------------------------------------------- the rest
+
+
+def test_strips_are_scored_with_look_alikes_apart(run, tmp_path, monkeypatch):
+    answers = ["AO1B", "XXXX", "II00"]
+    rows = [("a.png", "A01B"), ("b.png", "XXXX"), ("c.png", "AAAA")]
+    (tmp_path / "strips.csv").write_text(
+        "path,text\n" + "".join(f"{path},{text}\n" for path, text in rows)
+    )
+    from dataclasses import replace
+
+    from transferscope.evaluation import Prediction
+
+    monkeypatch.setattr(
+        "transferscope.workflows.demo.predict",
+        lambda *_, **__: [Prediction("x", strip=answer) for answer in answers],
+    )
+    fake = Run(run.path)
+    fake.config = replace(run.config, data=str(tmp_path / "characters"), confusable=CONFUSABLE)
+    found = read_strips(fake)
+    assert (found["n"], found["right"], found["right_with_lookalikes_merged"]) == (3, 1, 2)
+
+
+def test_models_are_opened_by_name_folder_or_file(run):
+    assert open_model(run.path).classes == run.classifier.classes
+    assert open_model(run.path / "classifier.safetensors").classes == run.classifier.classes
+    with pytest.raises(RunError, match="neither a run folder"):
+        open_model("./nowhere")
+    with pytest.raises(RunError, match=r"no run\.json"):
+        open_model(run.path.parent)
+
+
+def test_doctor_names_what_matters():
+    found = diagnose()
+    assert {"torch", "device", "cache", "bf16 is fast here", "embedded weights"} <= set(found)
+
+
+def test_a_lock_keeps_a_second_process_out(run, photos, weights, tmp_path):
+    out = tmp_path / "held"
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from transferscope.storage import locked\nimport time\n"
+            f"with locked({str(out)!r}):\n print('held', flush=True); time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match="in use"):
+            short(photos, weights, out)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    began = time.monotonic()
+    assert short(photos, weights, out, strategy="probe").results
+    assert time.monotonic() - began < 60
