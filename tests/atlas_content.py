@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from transferscope.compare import ChannelComparison, Comparison, Exemplar, LayerComparison
+from transferscope.comparison import ChannelComparison, Comparison, Exemplar, LayerComparison
 from transferscope.evaluation import ClassResult, Confusion, Evaluation, Predictions
 from transferscope.report.atlas import AtlasContent
 from transferscope.visualize.records import Render, Status

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +87,9 @@ def make_folder() -> Callable[..., Path]:
         draw = np.random.default_rng(seed)
         for index, (name, count) in enumerate(classes.items()):
             (root / name).mkdir(parents=True, exist_ok=True)
-            colour = np.array([(index * 97) % 256, (index * 59 + 80) % 256, (index * 31 + 160) % 256])
+            colour = np.array(
+                [(index * 97) % 256, (index * 59 + 80) % 256, (index * 31 + 160) % 256]
+            )
             for number in range(count):
                 noise = draw.normal(0, 40, (side, side, 3))
                 picture = np.clip(colour + noise, 0, 255).astype(np.uint8)

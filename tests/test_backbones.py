@@ -142,7 +142,9 @@ def test_fit_state_names_the_wrong_shape():
     network = TinyNet()
     state = network.state_dict()
     state["stem.weight"] = torch.zeros(8, 3, 5, 5)
-    with pytest.raises(WeightsError, match=r"stem\.weight \(8, 3, 5, 5\) instead of \(8, 3, 3, 3\)"):
+    with pytest.raises(
+        WeightsError, match=r"stem\.weight \(8, 3, 5, 5\) instead of \(8, 3, 3, 3\)"
+    ):
         fit_state(state, network, source="f.pth", name="tiny")
 
 
@@ -183,7 +185,9 @@ def test_folding_changes_nothing_but_the_speed(lite0):
     with torch.no_grad():
         torch.testing.assert_close(fast(x), network.eval()(x), rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
-    assert {n for n, _ in network.named_modules()} >= {"bn1"} <= {n for n, _ in fast.named_modules()}
+    assert (
+        {n for n, _ in network.named_modules()} >= {"bn1"} <= {n for n, _ in fast.named_modules()}
+    )
     assert same_state(before, state_of(network))
 
 

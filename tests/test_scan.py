@@ -91,13 +91,27 @@ def test_split_folders(folders: tuple[str, ...], splits: tuple[str, ...], tmp_pa
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     """Vehicles: not a split, as the other folders are not."""
     found = scan_folder(put(tmp_path, *several("train", "bus", "test/deeper")))
-    assert found.classes == ("bus", "test", "train")
+    assert found.classes == ("bus", "test/deeper", "train")
     assert {picture.split for picture in found.pictures} == {None}
 
 
 def test_a_class_missing_from_the_test_split_is_allowed(tmp_path: Path) -> None:
     found = scan_folder(put(tmp_path, *several("train/a", "train/b", "test/a")))
     assert found.counts() == {"a": 6, "b": 3}
+
+
+def test_a_class_is_the_topmost_folder_that_holds_pictures_itself(tmp_path: Path) -> None:
+    name = '<b>猫 & "狗"</b>'  # on a disk, the slash makes two folders of it
+    found = scan_folder(put(tmp_path, *several("a/x", "b/x", "c", name), "c/more/9.png"))
+    assert found.classes == (name, "a/x", "b/x", "c")
+    assert found.counts()["c"] == 4
+
+
+def test_a_class_is_the_same_in_every_split(tmp_path: Path) -> None:
+    nested = put(
+        tmp_path, *several("train/cat/old", "train/cat/young", "train/dog"), "test/cat/1.png"
+    )
+    assert scan_folder(nested).classes == ("cat", "dog")
 
 
 def test_pictures_are_found_at_any_depth_of_their_class(tmp_path: Path) -> None:

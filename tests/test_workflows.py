@@ -52,7 +52,7 @@ def photos(tmp_path_factory, make_folder) -> Path:
 
 
 def short(photos, weights, out, **options) -> Run:
-    defaults = {"strategy": "partial", "unfreeze": 2, "epochs": 2, "batch_size": 8}
+    defaults = {"strategy": "partial", "unfreeze": 4, "epochs": 2, "batch_size": 8}
     return ts.tune(photos, out=out, backbone=BACKBONE, weights=weights, **(defaults | options))
 
 
@@ -146,7 +146,7 @@ def test_a_killed_tune_is_resumed_to_the_same_weights(run, photos, weights, tmp_
                 if row.epoch == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
         ts.tune({str(photos)!r}, out={str(out)!r}, backbone={BACKBONE!r}, weights={str(weights)!r},
-                strategy="partial", unfreeze=2, epochs=2, batch_size=8, reporter=Killer())
+                strategy="partial", unfreeze=4, epochs=2, batch_size=8, reporter=Killer())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -9
@@ -230,7 +230,7 @@ def test_evaluation_is_of_the_split_and_has_the_before(run):
     assert metrics["tuned"] == json.loads(json.dumps(result.to_dict()))
     assert {"tuned", "base"} == set(metrics)
     assert result.n == run.results["pictures"]["test"]
-    with pytest.raises(DataError, match="'holdout'"):
+    with pytest.raises(UnknownName, match=r"'holdout'.*train, validation or test"):
         evaluate_run(run, split="holdout")
 
 
@@ -256,7 +256,7 @@ def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp
     classifier = open_model(run.path)
     together = predict(classifier, files, top=3)
     alone = [predict(open_model(run.path), [file], top=3)[0] for file in files]
-    command = [sys.executable, "-m", "transferscope.cli", "predict", str(run.path), "--top", "3"]
+    command = [sys.executable, "-m", "transferscope", "predict", str(run.path), "--top", "3"]
     printed = subprocess.run(
         [*command, "--json", "--quiet", *map(str, files)],
         capture_output=True,
@@ -372,7 +372,7 @@ def test_strips_are_scored_with_look_alikes_apart(run, tmp_path, monkeypatch):
     from transferscope.evaluation import Prediction
 
     monkeypatch.setattr(
-        "transferscope.workflows.demo.predict",
+        "transferscope.workflows.demonstration.predict",
         lambda *_, **__: [Prediction("x", strip=answer) for answer in answers],
     )
     fake = Run(run.path)

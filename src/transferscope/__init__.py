@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferscope.activations import TruncatedForward, capture
     from transferscope.backbones import Classifier, load_backbone
-    from transferscope.compare import Comparison
+    from transferscope.comparison import Comparison
     from transferscope.data import Scan, Split, make_split, scan
     from transferscope.errors import TransferscopeError
     from transferscope.evaluation import Evaluation, Predictions, predict
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "backbones",
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "Evaluation": "evaluation",
     "InputSpec": "images",
     "Objective": "visualize",
@@ -94,8 +94,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
     room, _, original = _HOMES[name].partition(":")
     value = getattr(importlib.import_module(f"transferscope.{room}"), original or name)
-    if not name.islower() or name not in ("compare",):
-        globals()[name] = value
+    globals()[name] = value
     return value
 
 

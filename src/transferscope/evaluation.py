@@ -168,7 +168,7 @@ def predict_files(
     classifier: Classifier,
     files: Sequence[Path],
     *,
-    batch_size: int = 32,
+    batch_size: int = 16,
     precision: Precision = "fp32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
@@ -368,7 +368,7 @@ def predict(
     *,
     top: int = 5,
     strip: int | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """What the classifier says of picture files.

@@ -122,7 +122,7 @@ def extract(
     *,
     targets: Sequence[str] = (POOLED,),
     precision: Precision = "auto",
-    batch_size: int = 32,
+    batch_size: int = 16,
     on_progress: Progress | None = None,
 ) -> Extracted:
     """Features of pictures at one or more targets, from the cache where they are in it.
@@ -375,7 +375,7 @@ def channel_responses(
     files: Sequence[Path],
     layers: Sequence[str],
     *,
-    batch_size: int = 32,
+    batch_size: int = 8,
     on_progress: Progress | None = None,
 ) -> dict[str, torch.Tensor]:
     """How strongly real pictures excite every channel, in fp32.

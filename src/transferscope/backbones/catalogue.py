@@ -168,13 +168,23 @@ def build_architecture(name: str, classes: int, head: str) -> nn.Module:
 def stages_of(classifier: Classifier) -> tuple[str, ...]:
     """Layers that end a stage of the classifier's network, first to last, without the head.
 
-    Taken from the catalogue; for other networks the top-level children that hold parameters, one
-    that holds more than 60% of them (`features`, `blocks`) divided into its own children.
+    Taken from the catalogue; for other networks the top-level children that hold parameters. A child
+    is divided into its own children if it holds more than 30% of the network without its head and
+    their outputs differ in resolution (`features`, `blocks`), or more than 80% (a transformer's
+    `encoder`).
     """
     if classifier.backbone in EMBEDDED:
         return EMBEDDED[classifier.backbone].stages
     network = classifier.network
-    total = sum(p.numel() for p in network.parameters()) or 1
+    head = sum(p.numel() for p in classifier.head_layer.parameters())
+    total = sum(p.numel() for p in network.parameters()) - head
+    described = {layer.name: layer for layer in layers(network, classifier.example())}
+    order = {name: layer.order for name, layer in described.items()}
+
+    def divisible(name: str, child: nn.Module, count: int) -> bool:
+        inner = [f"{name}.{grandchild}" for grandchild, _ in child.named_children()]
+        shapes = {described[one].output_shape[-2:] for one in inner if one in described}
+        return (len(shapes) > 1 and count > 0.3 * total) or count > 0.8 * total
 
     def divide(prefix: str, module: nn.Module) -> list[str]:
         names: list[str] = []
@@ -183,10 +193,10 @@ def stages_of(classifier: Classifier) -> tuple[str, ...]:
             name = f"{prefix}{child_name}"
             if not count:
                 continue
-            names += divide(f"{name}.", child) if count > 0.6 * total else [name]
+            whole = name in order and not divisible(name, child, count)
+            names += [name] if whole else divide(f"{name}.", child)
         return names or [prefix.rstrip(".")]
 
-    order = {layer.name: layer.order for layer in layers(network, classifier.example())}
     holds_head = {
         classifier.head.rsplit(".", depth)[0] for depth in range(classifier.head.count(".") + 1)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +94,9 @@ def scan(
     """Finds, hashes and completely decodes the pictures of a folder.
 
     Layouts: one folder a class; or folders train, valid (validation, val) and test, in upper or
-    lower case, of class folders. Some of the three may be absent. Below a class folder pictures are
-    found at any depth. Hidden files, and files that do not end like a picture (`images.SUFFIXES`),
+    lower case, of class folders. Some of the three may be absent. A class is the topmost folder
+    that holds pictures itself, so `a/x` and `b/x` are two classes, and `cat/1.jpg` and `cat/more/2.jpg`
+    one. Hidden files, and files that do not end like a picture (`images.SUFFIXES`),
     are passed over.
 
     Args:
@@ -178,17 +179,23 @@ def _find(root: Path) -> tuple[list[_Candidate], list[tuple[str, str]]]:
             homes += [(f"{name}/{child}", given) for child in inside]
     # A link to one of these, from below a class, does not make its pictures that class's.
     visited = {_identity(root / folder) for folder in ("", *top, *(home for home, _ in homes))}
-    candidates = []
+    found: list[
+        tuple[str, str, str | None]
+    ] = []  # split folder with its slash, path below it, split
     empty = []
     for home, split in homes:
-        class_name = home.rpartition("/")[2]
-        files = [_Candidate(path, class_name, split) for path in _walk(root, home, visited)]
-        candidates += files
+        prefix = home[: home.rfind("/") + 1]
+        files = [path.removeprefix(prefix) for path in _walk(root, home, visited)]
+        found += [(prefix, path, split) for path in files]
         if not files:
-            empty.append(class_name)
-    if not candidates:
+            empty.append(home.removeprefix(prefix))
+    if not found:
         _refuse_no_pictures(root, stray)
-    missing = sorted(set(empty) - {candidate.class_name for candidate in candidates})
+    holders = {path.rpartition("/")[0] for _, path, _ in found}
+    candidates = [
+        _Candidate(pre + path, _class_of(path, holders), split) for pre, path, split in found
+    ]
+    missing = sorted(set(empty) - {path.partition("/")[0] for _, path, _ in found})
     if missing:
         raise DataError(
             f"no pictures in {str(root)!r} for {_listed(missing)}; every class folder needs some: "
@@ -197,6 +204,13 @@ def _find(root: Path) -> tuple[list[_Candidate], list[tuple[str, str]]]:
     candidates.sort(key=lambda candidate: candidate.path)
     reason = "it lies outside every class folder"
     return candidates, [(path, reason) for path in stray]
+
+
+def _class_of(path: str, holders: Set[str]) -> str:
+    """The topmost folder on the way to a picture that holds pictures itself: `cat`, or `cat/siamese`."""
+    folders = path.split("/")[:-1]
+    above = ("/".join(folders[:depth]) for depth in range(1, len(folders)))
+    return next((folder for folder in above if folder in holders), "/".join(folders))
 
 
 def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str] | None:

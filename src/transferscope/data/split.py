@@ -41,7 +41,7 @@ class Split:
         """
         if name not in SPLITS:
             raise UnknownName(
-                "split", name, SPLITS, where="a split", remedy="use one of these three"
+                "part", name, SPLITS, where="a split", remedy="use train, validation or test"
             )
         return tuple(picture for picture in self.scan.pictures if picture.split == name)
 

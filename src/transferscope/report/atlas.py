@@ -26,7 +26,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from transferscope.compare import (
+from transferscope.comparison import (
     NETWORKS,
     ChannelComparison,
     Comparison,

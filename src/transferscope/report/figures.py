@@ -29,7 +29,7 @@ from matplotlib.patches import Rectangle
 from transferscope.errors import InputError
 
 if TYPE_CHECKING:
-    from transferscope.compare import Comparison, LayerComparison
+    from transferscope.comparison import Comparison, LayerComparison
     from transferscope.evaluation import Evaluation, Predictions
 
 BASE_COLOUR = "#4477aa"

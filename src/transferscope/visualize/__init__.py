@@ -4,6 +4,7 @@ Four things are kept apart, as in lucid: objectives (what to maximise), parametr
 optimized), transforms (how the picture is moved meanwhile) and the loop.
 """
 
+from transferscope.visualize.loop import RenderRecipe, make_recipe, render, render_channels
 from transferscope.visualize.objectives import (
     LOGITS,
     Objective,
@@ -15,7 +16,6 @@ from transferscope.visualize.objectives import (
 )
 from transferscope.visualize.parametrization import Canvas, Parametrization, fourier, pixel
 from transferscope.visualize.records import Render, Sign, Status
-from transferscope.visualize.loop import RenderRecipe, make_recipe, render, render_channels
 from transferscope.visualize.sweep import Sweep, WorkUnit
 
 __all__ = [

@@ -85,7 +85,7 @@ def fourier(
 
     def decode(free: torch.Tensor) -> torch.Tensor:
         spectrum = torch.view_as_complex(free) * scale
-        plain = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho") / 4
+        plain: torch.Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho") / 4
         return torch.sigmoid(_correlate(plain))
 
     return Canvas(free.requires_grad_(), decode)
@@ -113,7 +113,8 @@ def _frequency_scale(height: int, width: int, decay: float) -> torch.Tensor:
     down = torch.fft.fftfreq(height)[:, None]
     across = torch.fft.rfftfreq(width)[None, :]
     frequency = (down.square() + across.square()).sqrt()
-    return frequency.clamp_min(1 / max(height, width)).pow(-decay)
+    scale: torch.Tensor = frequency.clamp_min(1 / max(height, width)).pow(-decay)
+    return scale
 
 
 def _correlate(plain: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ import torch
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import WeightsError
 from transferscope.storage import read_tensors, sha256_json, write_tensors
-from transferscope.visualize.records import Render, Sign
 from transferscope.visualize.loop import BATCH, Drawn, Engine, Progress, RenderRecipe, judge
+from transferscope.visualize.records import Render, Sign
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The verbs that join several rooms, and the `Run` that they work on."""
 
-from transferscope.workflows.demo import demo, read_strips
+from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
 from transferscope.workflows.judging import evaluate_run
 from transferscope.workflows.publishing import write_run_atlas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from transferscope.compare import Comparison
+from transferscope.comparison import Comparison
 from transferscope.errors import RunError
 from transferscope.evaluation import Evaluation, Predictions
 from transferscope.report import AtlasContent, write_atlas

@@ -12,7 +12,7 @@ from PIL import Image
 from transferscope.activations import Layer, find_layer
 from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier, default_layers, find_device
-from transferscope.compare import Comparison, compare_networks, frozen_up_to
+from transferscope.comparison import Comparison, compare_networks, frozen_up_to
 from transferscope.data import Picture
 from transferscope.errors import InputError
 from transferscope.features import channel_responses

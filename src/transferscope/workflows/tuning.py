@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -174,14 +175,21 @@ def _finished(out: Path, config: Config, resume: bool) -> Run | None:
         )
     record = read_json(out / stored)
     before = Config.from_dict(record["config"] if stored == "run.json" else record)
-    changed = [f.name for f in fields(Config) if getattr(before, f.name) != getattr(config, f.name)]
+    old, new = _flat(before), _flat(config)
+    changed = [name for name in old if old[name] != new[name]]
     if changed:
         name = changed[0]
         raise RunError(
-            f"{str(out)!r} was begun with {name} = {getattr(before, name)!r}, and now it is "
-            f"{getattr(config, name)!r}; repeat the first options to resume, or choose another --out"
+            f"{str(out)!r} was begun with {name} = {old[name]!r}, and now it is {new[name]!r}; repeat "
+            "the first options to resume, or choose another --out"
         )
     return Run(out) if stored == "run.json" else None
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Fields of the configuration and of its recipe by name."""
+    values = config.to_dict()
+    return {**values.pop("recipe"), **values}
 
 
 def _tune_locked(
