@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from types import SimpleNamespace
@@ -153,7 +154,33 @@ def test_frozen_is_bit_by_bit_up_to_the_layer():
         frozen_up_to(base, tuned, "stages.7")
 
 
+def test_parameters_of_an_enclosing_module_count_too():
+    from transferscope.backbones import load_backbone
+
+    base = load_backbone("timm/test_vit", weights="random")
+    tuned = copy.deepcopy(base)
+    assert frozen_up_to(base, tuned, "blocks.0")
+    with torch.no_grad():
+        tuned.network.pos_embed += 1e-3
+    assert not frozen_up_to(base, tuned, "blocks.0")
+
+
 # ---------------------------------------------------------------------------- comparing
+
+
+def test_a_render_that_left_the_numbers_is_not_called_changed_and_is_saved(tmp_path):
+    other = LAYERS[1]
+    broken = drawings(other, range(3), range(2))
+    for one in broken:
+        one.activation, one.status = float("nan"), "non_finite"
+    found = compared(
+        renders={"base": {other: drawings(other, range(3), range(2))}, "tuned": {other: broken}},
+        null_renders={other: drawings(other, range(3), range(2, 4))},
+    )
+    found.save(tmp_path)
+    loaded = Comparison.load(tmp_path).layers[0].channels[0]
+    assert np.isnan(loaded.activation["tuned"])
+    assert loaded.statuses["tuned"] == "non_finite"
 
 
 def test_a_real_change_is_called_changed_and_a_frozen_layer_identical():

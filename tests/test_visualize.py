@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from transferscope.visualize import (
     total_variation,
 )
 from transferscope.visualize.depthwise import phased
-from transferscope.visualize.loop import Engine, _RedirectableReLU, _with_redirectable_relus
+from transferscope.visualize.loop import _RedirectableReLU, _with_redirectable_relus
 from transferscope.visualize.transforms import Movement, draw_moves, move, seed_of
 
 LAYER = "stages.1.bn2"
@@ -123,8 +124,11 @@ def test_no_movement_leaves_the_picture_where_it_is():
     x = torch.rand(2, 3, 32, 40)
     still = Movement(jitter=0, scale=(1, 1), rotation=0)
     torch.testing.assert_close(move(x, torch.zeros(2, 4), still), x, rtol=1e-4, atol=1e-4)
-    half = move(x, torch.zeros(2, 4), Movement(jitter=0, scale=(1, 1), rotation=0, view=0.5))
-    torch.testing.assert_close(half, x[:, :, 8:24, 10:30], rtol=1e-4, atol=1e-4)
+    twice = move(x, torch.zeros(2, 4), Movement(jitter=0, scale=(2, 2), rotation=0))
+    wanted = nn.functional.interpolate(x[:, :, 8:24, 10:30], scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(
+        twice[..., 2:-2, 2:-2], wanted[..., 2:-2, 2:-2], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_movements_are_each_pictures_own():
@@ -345,16 +349,9 @@ def test_options_out_of_range_are_refused():
         render_channels(classifier, LAYER, [8])
 
 
-def test_the_window_is_used_where_the_network_permits_it():
-    small = Engine(tiny_classifier(), [LAYER], RenderRecipe(size=(128, 128)))
-    assert small._window == 0.5
-    vit = load_backbone("timm/vit_tiny_patch16_224", weights="random")
-    assert Engine(vit, ["blocks.0"], RenderRecipe())._window == 1.0
-
-
 # ---------------------------------------------------------------------------- sweep
 
-RECIPE = RenderRecipe(steps=3)
+RECIPE = RenderRecipe(steps=3, precision="fp32")
 
 
 def units(classifier: Classifier) -> list[WorkUnit]:
@@ -366,7 +363,7 @@ def units(classifier: Classifier) -> list[WorkUnit]:
 def test_a_sweep_equals_rendering_and_is_never_repeated(tmp_path):
     classifier = tiny_classifier()
     sweep = Sweep(tmp_path)
-    sweep.run(classifier, units(classifier), precision="fp32")
+    sweep.run(classifier, units(classifier))
     direct = render_channels(classifier, LAYER, (0, 1, 4), seed=1, steps=3, precision="fp32")
     best = {0: 1e6, 1: -1e6, 4: None}
     loaded = sweep.load(units(classifier)[1], exemplar_max=best)
@@ -375,7 +372,7 @@ def test_a_sweep_equals_rendering_and_is_never_repeated(tmp_path):
         assert (one.activation, one.seed, one.channel) == (other.activation, 1, other.channel)
     assert [one.status for one in loaded][:2] == ["below_exemplar", "optimized"]
     times = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    sweep.run(classifier, units(classifier), precision="fp32")
+    sweep.run(classifier, units(classifier))
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == times
 
 
@@ -395,15 +392,21 @@ def test_a_damaged_unit_is_drawn_again(tmp_path):
 def test_the_key_is_everything_that_the_pictures_depend_on():
     classifier = tiny_classifier()
     unit = units(classifier)[0]
+    another_head = classifier.with_head(torch.ones(2, 8), torch.zeros(2), ["x", "y"])
+    wider = replace(SPEC, mean=(0.5, 0.5, 0.5))
+    another_input = Classifier(classifier.network, wider, classifier.classes)
     others = [
         WorkUnit.of(tiny_classifier(seed=1), LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
         WorkUnit.of(classifier, "stages.0", (0, 1, 4), seed=0, recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1), seed=0, recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=1, recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, sign="minus", recipe=RECIPE),
-        WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, recipe=RenderRecipe(steps=4)),
+        WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, recipe=replace(RECIPE, steps=4)),
+        WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, recipe=replace(RECIPE, precision="bf16")),
+        WorkUnit.of(another_head, LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
+        WorkUnit.of(another_input, LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
     ]
-    assert len({unit.key, *(other.key for other in others)}) == 7
+    assert len({unit.key, *(other.key for other in others)}) == 10
     assert units(tiny_classifier())[0].key == unit.key
 
 

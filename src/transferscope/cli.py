@@ -513,7 +513,13 @@ def visualize(
     _table(
         ("-channel", "sign", "-activation", "status", "file"),
         [
-            (str(r["channel"]), r["sign"], f"{r['activation']:.3f}", r["status"], r["file"])
+            (
+                str(r["channel"]),
+                r["sign"],
+                "-" if r["activation"] is None else f"{r['activation']:.3f}",
+                r["status"],
+                r["file"],
+            )
             for r in rows
         ],
     )

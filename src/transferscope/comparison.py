@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -240,7 +241,7 @@ class Comparison:
             *("status_base", "status_tuned"),
         )
         write_csv(folder / "comparison.csv", header, rows)
-        write_json(folder / "comparison.json", asdict(self))
+        write_json(folder / "comparison.json", _without_nan(asdict(self)))
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
@@ -275,11 +276,24 @@ def _brief(channel: ChannelComparison) -> dict[str, Any]:
     return {name: getattr(channel, name) for name in names}
 
 
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a rendering that left the numbers has an activation of null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _layer_from(fields: dict[str, Any]) -> LayerComparison:
     channels = tuple(
         ChannelComparison(
             **{
                 **channel,
+                "activation": {
+                    network: math.nan if value is None else value
+                    for network, value in channel["activation"].items()
+                },
                 "exemplars": {
                     network: tuple(Exemplar(**one) for one in found)
                     for network, found in channel["exemplars"].items()
@@ -308,8 +322,12 @@ def frozen_up_to(base: Classifier, tuned: Classifier, layer: str) -> bool:
         UnknownName: no such layer.
     """
     below = set(modules_below(base.network, layer, base.example()))
+    every = {name for name, _ in base.network.named_modules()}
+    # A module that encloses the layer may use parameters of its own before it (a `pos_embed`).
+    enclosing = {name for name in every if any(one.startswith(f"{name}.") for one in below)} | {""}
+    owners = below | (enclosing - {layer})
     old, new = base.network.state_dict(), tuned.network.state_dict()
-    names = [name for name in old if name.rpartition(".")[0] in below]
+    names = [name for name in old if name.rpartition(".")[0] in owners]
     return all(name in new and torch.equal(old[name], new[name]) for name in names)
 
 
@@ -550,7 +568,8 @@ def _compare_channel(
     half = len(vectors["base"])
     apart = ~torch.eye(half, dtype=torch.bool)
     statistic = 0.0 if identical else change_statistic(similarity)
-    p = 1.0 if identical else (1 + sum(n >= statistic for n in null)) / (1 + len(null))
+    usable = not identical and math.isfinite(statistic)
+    p = (1 + sum(n >= statistic for n in null)) / (1 + len(null)) if usable else 1.0
     signed = {n: responses[n] * (1 if first.sign == "plus" else -1) for n in NETWORKS}
     best = {n: signed[n].argsort(descending=True, stable=True) for n in NETWORKS}
     top = min(20, len(paths))

@@ -39,26 +39,24 @@ Progress = Callable[[int, int], None]
 class RenderRecipe:
     """How a picture is drawn.
 
-    Most steps look at a window of half the picture's side that wanders over it, which costs a
-    quarter; the last ones see the whole. In equal steps NAdam at 0.2 drives channels further than
-    Adam at 0.05, with more natural pictures (measured on EfficientNet-Lite0).
+    NAdam at 0.15, 32 steps on the whole picture: among recipes of about the same cost on
+    EfficientNet-Lite0 (fewer pixels and more steps, other rates, a falling rate) the one with the most
+    natural colours and the highest activations.
 
     Attributes:
         steps: optimization steps.
         size: (height, width) in pixels; None: the network's own input size.
         rate: NAdam's learning rate.
-        window: side of the window, as a share of the picture's.
-        whole: share of the steps, the last ones, that see the whole picture.
         redirect: for at most this many first steps, shut ReLUs let gradients through to pictures
-            that have none.
+            that have none; those still without one then begin again from another start.
+        precision: of the loop; "auto" is bf16 where the hardware is fast at it.
     """
 
-    steps: int = 56
+    steps: int = 32
     size: tuple[int, int] | None = None
-    rate: float = 0.2
-    window: float = 0.5
-    whole: float = 0.2
-    redirect: int = 16
+    rate: float = 0.15
+    redirect: int = 8
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -126,8 +124,8 @@ def render_channels(
         UnknownName: no such layer.
         InputError: no such channel, or an option out of range.
     """
-    recipe = make_recipe(steps, size)
-    engine = Engine(classifier, (layer,), recipe, precision=precision)
+    recipe = make_recipe(steps, size, precision)
+    engine = Engine(classifier, (layer,), recipe)
     renders: list[Render] = []
     for begin in range(0, len(indexes), BATCH):
         part = tuple(indexes[begin : begin + BATCH])
@@ -155,16 +153,19 @@ def render(
         A `Render` whose layer is the objective's name, whose channel is -1 and whose activation is
         the objective's value.
     """
-    recipe = make_recipe(steps, size)
-    engine = Engine(classifier, objective.layers, recipe, precision=precision)
+    recipe = make_recipe(steps, size, precision)
+    engine = Engine(classifier, objective.layers, recipe)
     generators = [torch.Generator().manual_seed(seed_of(objective.name, seed))]
     drawn = engine.draw(objective, generators, parametrization=parametrization)
     return judge(drawn, objective.name, (-1,), "plus", seed, recipe.steps, {})[0]
 
 
-def make_recipe(steps: int | None = None, size: int | None = None) -> RenderRecipe:
-    """The default recipe with another number of steps or another side."""
+def make_recipe(
+    steps: int | None = None, size: int | None = None, precision: Precision = "auto"
+) -> RenderRecipe:
+    """The default recipe with another number of steps, another side or precision."""
     return RenderRecipe(
+        precision=precision,
         steps=RenderRecipe.steps if steps is None else steps,
         size=None if size is None else (size, size),
     )
@@ -224,20 +225,11 @@ class Engine:
         classifier: unchanged; figures are measured on it.
         layers: dotted names, `LOGITS` for the head.
         recipe: see `RenderRecipe`.
-        precision: of the loop.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        layers: Sequence[str],
-        recipe: RenderRecipe,
-        *,
-        precision: Precision = "auto",
-    ):
+    def __init__(self, classifier: Classifier, layers: Sequence[str], recipe: RenderRecipe):
         self.classifier = classifier
         self.recipe = recipe
-        self.precision = precision
         self.shape = (classifier.input.channels, *(recipe.size or classifier.input.size))
         self._names = {name: classifier.head if name == LOGITS else name for name in layers}
         example = classifier.example()
@@ -249,7 +241,6 @@ class Engine:
             wanted = list(self._names.values())
             self._forward = TruncatedForward(self._network, wanted, example)
             self._exact = TruncatedForward(classifier.network, wanted, example)
-        self._window = self._usable_window()
 
     def draw_channels(
         self,
@@ -284,17 +275,15 @@ class Engine:
         optimizer = torch.optim.NAdam([canvas.free], lr=recipe.rate, maximize=True)
         for step in range(recipe.steps):
             if step == recipe.redirect and blocked.any():
-                self._restart(canvas, parametrization, generators, starts, blocked)
-            whole = step >= recipe.steps * (1 - recipe.whole)
-            movement = Movement(view=1.0 if whole else self._window)
+                self._restart(canvas, optimizer, parametrization, generators, starts, blocked)
             moves = draw_moves(generators)
             optimizer.zero_grad(set_to_none=True)
-            self._value(canvas, objective, moves, movement).sum().backward()
+            self._value(canvas, objective, moves).sum().backward()
             gradient = canvas.free.grad
             assert gradient is not None
             shut = _rows_without(gradient)
             if shut.any() and step < recipe.redirect:
-                gradient[shut] = self._redirected(canvas, objective, moves, movement)[shut]
+                gradient[shut] = self._redirected(canvas, objective, moves)[shut]
             blocked &= shut.cpu()
             broken = ~torch.isfinite(gradient).flatten(1).all(1)
             finite &= ~broken.cpu()
@@ -308,29 +297,27 @@ class Engine:
 
     # ------------------------------------------------------------------ steps
 
-    def _value(
-        self, canvas: Canvas, objective: Objective, moves: torch.Tensor, movement: Movement
-    ) -> torch.Tensor:
+    def _value(self, canvas: Canvas, objective: Objective, moves: torch.Tensor) -> torch.Tensor:
         pictures = canvas.pictures()
-        moved = move(pictures, moves, movement)
+        moved = move(pictures, moves, Movement())
         return objective(self._activations(moved), pictures)
 
     def _activations(self, moved: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self._names:
             return {}
-        with autocast(self.classifier.device, self.precision):
+        with autocast(self.classifier.device, self.recipe.precision):
             found = self._forward(self.classifier.input.normalise(moved))
         return {name: found[actual] for name, actual in self._names.items()}
 
     def _redirected(
-        self, canvas: Canvas, objective: Objective, moves: torch.Tensor, movement: Movement
+        self, canvas: Canvas, objective: Objective, moves: torch.Tensor
     ) -> torch.Tensor:
         """The gradient that the free numbers would have if shut ReLUs let it through."""
         relus = [m for m in self._network.modules() if isinstance(m, _RedirectableReLU)]
         for relu in relus:
             relu.redirected = True
         try:
-            value = self._value(canvas, objective, moves, movement).sum()
+            value = self._value(canvas, objective, moves).sum()
             (gradient,) = torch.autograd.grad(value, canvas.free)
         finally:
             for relu in relus:
@@ -340,26 +327,26 @@ class Engine:
     def _restart(
         self,
         canvas: Canvas,
+        optimizer: torch.optim.Optimizer,
         parametrization: Parametrization,
         generators: Sequence[torch.Generator],
         starts: Sequence[torch.Tensor | None],
         blocked: torch.Tensor,
     ) -> None:
-        """Puts the real picture given, if any, in the place of a start that has no gradient."""
-        for row, start in enumerate(starts):
-            if start is None or not blocked[row]:
-                continue
-            sized = nn.functional.interpolate(
-                start[None].float(), self.shape[1:], mode="bilinear", antialias=True
-            )
-            fresh = parametrization(
-                generators[row : row + 1],
-                self.shape,
-                device=canvas.free.device,
-                start=sized.clamp(0, 1),
-            )
+        """Gives blocked rows another start: the real picture given, or a fresh random one."""
+        device = canvas.free.device
+        for row in blocked.nonzero().flatten().tolist():
+            start = starts[row] if row < len(starts) else None
+            if start is not None:
+                start = nn.functional.interpolate(
+                    start[None].float(), self.shape[1:], mode="bilinear", antialias=True
+                ).clamp(0, 1)
+            own = generators[row : row + 1]
+            fresh = parametrization(own, self.shape, device=device, start=start)
             with torch.no_grad():
                 canvas.free[row] = fresh.free[0]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                optimizer.state[canvas.free][moment][row] = 0
 
     def _measured(self, canvas: Canvas, objective: Objective) -> torch.Tensor:
         """(N,): the objective of the pictures as files would hold them, on the untouched network."""
@@ -374,20 +361,6 @@ class Engine:
             found = self._exact(spec.normalise(batch))
         values = {name: found[actual] for name, actual in self._names.items()}
         return objective(values, batch).float().cpu()
-
-    def _usable_window(self) -> float:
-        """The recipe's window, or 1 where the network or the layer wants its whole input size."""
-        window = self.recipe.window
-        height, width = (round(side * window) for side in self.shape[1:])
-        if not self._names or min(height, width) < 64:
-            return 1.0
-        probe = torch.zeros(1, self.shape[0], height, width, device=self.classifier.device)
-        try:
-            with torch.no_grad():
-                self._forward(probe)
-        except (RuntimeError, AssertionError, ValueError):
-            return 1.0
-        return window
 
 
 def _rows_without(gradient: torch.Tensor) -> torch.Tensor:

@@ -6,15 +6,16 @@ only what has no finished file; files of other units are not touched.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from transferscope.backbones import Classifier, Precision
+from transferscope.backbones import Classifier, fast_bf16
 from transferscope.errors import WeightsError
-from transferscope.storage import read_tensors, sha256_json, write_tensors
+from transferscope.storage import hash_tensors, read_tensors, sha256_json, write_tensors
 from transferscope.visualize.loop import BATCH, Drawn, Engine, Progress, RenderRecipe, judge
 from transferscope.visualize.records import Render, Sign
 
@@ -24,7 +25,8 @@ class WorkUnit:
     """Some channels of one layer of one network, in one direction, from one seed.
 
     Attributes:
-        weights: `Classifier.body_hash` of the network.
+        weights: hash of all of the network's weights and buffers.
+        input: `InputSpec.to_dict()`, as JSON.
         layer: dotted name.
         channels: indexes.
         sign: direction.
@@ -33,6 +35,7 @@ class WorkUnit:
     """
 
     weights: str
+    input: str
     layer: str
     channels: tuple[int, ...]
     sign: Sign
@@ -52,7 +55,11 @@ class WorkUnit:
     ) -> WorkUnit:
         """The unit for a classifier's network; the default recipe if none is given."""
         recipe = recipe or RenderRecipe()
-        return cls(classifier.body_hash(), layer, tuple(channels), sign, seed, recipe)
+        if recipe.precision == "auto":
+            recipe = replace(recipe, precision="bf16" if fast_bf16(classifier.device) else "fp32")
+        weights = hash_tensors(classifier.network.state_dict())
+        spec = json.dumps(classifier.input.to_dict())
+        return cls(weights, spec, layer, tuple(channels), sign, seed, recipe)
 
     @property
     def key(self) -> str:
@@ -79,7 +86,6 @@ class Sweep:
         classifier: Classifier,
         units: Sequence[WorkUnit],
         *,
-        precision: Precision = "auto",
         on_progress: Progress | None = None,
     ) -> None:
         """Draws the units that have no whole file yet; the others are left as they are.
@@ -87,7 +93,6 @@ class Sweep:
         Args:
             classifier: whose network the units are of; unchanged.
             units: of any layers.
-            precision: of the loop.
             on_progress: called with (pictures done, pictures in all); finished ones count as done.
 
         Raises:
@@ -100,7 +105,7 @@ class Sweep:
             if not self._finished(unit):
                 wanted = (unit.layer, unit.recipe)
                 if engine is None or engine[0] != wanted:
-                    made = Engine(classifier, (unit.layer,), unit.recipe, precision=precision)
+                    made = Engine(classifier, (unit.layer,), unit.recipe)
                     engine = (wanted, made)
                 self._draw(engine[1], unit)
             done += len(unit.channels)

@@ -28,14 +28,11 @@ class Movement:
         jitter: largest shift along each axis, as a share of the picture's side.
         scale: enlargement, drawn uniformly from (low, high).
         rotation: largest turn to either side, in degrees.
-        view: side of the window that the network sees, as a share of the picture's side; below 1
-            the window also wanders over the whole picture.
     """
 
     jitter: float = 0.06
     scale: tuple[float, float] = (0.92, 1.12)
     rotation: float = 8.0
-    view: float = 1.0
 
 
 def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -52,26 +49,22 @@ def move(pictures: torch.Tensor, moves: torch.Tensor, movement: Movement) -> tor
         movement: what -1 and 1 mean.
 
     Returns:
-        (N, C, H', W') in channels-last memory; H' and W' are `movement.view` of H and W.
+        (N, C, H, W) in channels-last memory.
     """
     count, channels, height, width = pictures.shape
     moves = moves.to(pictures)
     low, high = movement.scale
     zoom = 1 / ((low + high) / 2 + moves[:, 2] * (high - low) / 2)
     angle = moves[:, 3] * math.radians(movement.rotation)
-    reach = 2 * movement.jitter + (1 - movement.view)
+    reach = 2 * movement.jitter
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shape = (round(height * movement.view), round(width * movement.view))
-    share = (shape[0] / height, shape[1] / width)
     matrix = torch.stack(
         [
-            torch.stack(
-                [cosine * share[1], -sine * share[0] * height / width, moves[:, 0] * reach]
-            ),
-            torch.stack([sine * share[1] * width / height, cosine * share[0], moves[:, 1] * reach]),
+            torch.stack([cosine, -sine * height / width, moves[:, 0] * reach]),
+            torch.stack([sine * width / height, cosine, moves[:, 1] * reach]),
         ]
     ).permute(2, 0, 1)
-    places = F.affine_grid(matrix, [count, channels, *shape], align_corners=False)
+    places = F.affine_grid(matrix, [count, channels, height, width], align_corners=False)
     moved = F.grid_sample(
         pictures, places, mode="bilinear", padding_mode="reflection", align_corners=False
     )

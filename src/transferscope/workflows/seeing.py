@@ -74,7 +74,7 @@ def visualize(
                         "channel": render.channel,
                         "sign": sign,
                         "seed": seed,
-                        "activation": render.activation,
+                        "activation": render.activation if render.status != "non_finite" else None,
                         "exemplar_max": render.exemplar_max,
                         "status": render.status,
                         "file": str(Path(out) / name),
