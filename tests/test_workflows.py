@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -210,8 +211,6 @@ def test_an_output_that_cannot_be_written_is_one_sentence(photos, weights, tmp_p
 
 
 def test_a_base_from_other_weights_is_refused(run, tmp_path, weights):
-    import shutil
-
     moved = tmp_path / "moved"
     shutil.copytree(run.path, moved)
     record = read_json(moved / "run.json")
@@ -235,8 +234,6 @@ def test_evaluation_is_of_the_split_and_has_the_before(run):
 
 
 def test_pictures_that_changed_or_moved_are_noticed(photos, weights, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(photos, copy)
     run = short(copy, weights, tmp_path / "run", strategy="probe")
@@ -356,6 +353,20 @@ def test_visualize_writes_one_picture_a_channel_and_sign(run, tmp_path):
     assert {"layer", "channel", "sign", "seed", "activation", "exemplar_max", "status"} <= set(
         rows[0]
     )
+    assert rows[0]["exemplar_max"] is None
+
+
+def test_visualize_holds_drawings_against_real_pictures(run, photos, tmp_path):
+    from transferscope.features import channel_responses
+
+    copy = tmp_path / "readable"
+    shutil.copytree(photos, copy, ignore=shutil.ignore_patterns("broken.jpg"))
+    (row,) = visualize(
+        run.classifier, "blocks.3", [5], out=tmp_path / "v", signs=("minus",), steps=1, data=copy
+    )
+    files = sorted(copy.rglob("*.png"))
+    means = channel_responses(run.classifier, files, ["blocks.3"])["blocks.3"][:, 5]
+    assert row["exemplar_max"] == pytest.approx(float((-means).max()), abs=1e-4)
 
 
 # ---------------------------------------------------------------------------- the rest

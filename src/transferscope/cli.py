@@ -486,6 +486,9 @@ def visualize(
     ] = "plus",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Real pictures to hold the drawings against.")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     json_: Json = False,
@@ -505,6 +508,7 @@ def visualize(
         seed=seed,
         steps=steps,
         size=size,
+        data=data,
         reporter=_Terminal(quiet),
     )
     if json_:

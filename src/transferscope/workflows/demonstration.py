@@ -61,7 +61,7 @@ def demo(
         evaluate_run(run, device=device, reporter=reporter)
     if not (out / "evaluation" / "strips.json").is_file():
         write_json(out / "evaluation" / "strips.json", read_strips(run, reporter=reporter))
-    if not (out / "comparison").is_dir():
+    if not (out / "comparison" / "comparison.json").is_file():
         compare_run(run, device=device, reporter=reporter)
     if not (out / "atlas" / "index.html").is_file():
         write_run_atlas(run, title="36 characters")

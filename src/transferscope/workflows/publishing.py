@@ -32,7 +32,7 @@ def write_run_atlas(
         RunError: the run was not compared yet.
         OutputError: `out` is not ours to replace.
     """
-    if not (run.path / "comparison").is_dir():
+    if not (run.path / "comparison" / "comparison.json").is_file():
         raise RunError(
             f"{str(run.path)!r} has no comparison to show; 'transferscope compare {run.path}' makes it"
         )

@@ -163,7 +163,7 @@ def _finished(out: Path, config: Config, resume: bool) -> Run | None:
         return None
     if not out.is_dir():
         raise RunError(f"{str(out)!r} is a file; --out must name a new folder")
-    present = {path.name for path in out.iterdir()} - {".lock"}
+    present = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     stored = next((n for n in ("run.json", "started.json") if n in present), None)
     if stored is None:
         if present - {"data"}:
