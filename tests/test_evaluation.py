@@ -186,3 +186,5 @@ def test_nan_weights_are_an_error_not_an_answer(folder):
         classifier.head_layer.bias.fill_(float("nan"))
     with pytest.raises(WeightsError, match="NaN"):
         predict_files(classifier, sorted(folder.rglob("*.png")))
+    with pytest.raises(WeightsError, match="NaN"):
+        predict(classifier, [folder])

@@ -20,6 +20,10 @@ from transferscope.errors import DataError, InputError, PictureError, WeightsErr
 from transferscope.images import SUFFIXES, as_float, read_picture
 from transferscope.storage import read_tensors, write_csv, write_tensors
 
+_DAMAGED = (
+    "the network answers with NaN or infinity; its weights are damaged: restore or tune them again"
+)
+
 BINS = 15
 """Equal-width confidence bins of the expected calibration error (Guo et al. 2017)."""
 
@@ -191,10 +195,7 @@ def predict_files(
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             logits = classifier(pictures).float().cpu()
             if not torch.isfinite(logits).all():
-                raise WeightsError(
-                    "the network answers with NaN or infinity; its weights are damaged: restore or "
-                    "tune them again"
-                )
+                raise WeightsError(_DAMAGED)
             parts.append(logits)
             done += len(batch)
             if on_progress:
@@ -395,14 +396,14 @@ def predict(
     with classifier.inference():
         for begin in range(0, len(paths), batch_size):
             part = paths[begin : begin + batch_size]
-            results += _predict_part(classifier, part, top, strip)
+            results += _predict_part(classifier, part, top, strip, batch_size)
             if on_progress:
                 on_progress(min(begin + batch_size, len(paths)), len(paths))
     return results
 
 
 def _predict_part(
-    classifier: Classifier, paths: Sequence[str], top: int, strip: int | None
+    classifier: Classifier, paths: Sequence[str], top: int, strip: int | None, batch_size: int
 ) -> list[Prediction]:
     loaded: list[tuple[str, list[torch.Tensor] | None, str | None]] = []
     for path in paths:
@@ -411,9 +412,11 @@ def _predict_part(
         except PictureError as error:
             loaded.append((path, None, error.reason))
     tensors = [piece for _, pieces, _ in loaded for piece in pieces or []]
-    if tensors:
-        batch = as_float(torch.stack(tensors).to(classifier.device))
-        rows = iter(classifier.probabilities(batch).cpu())
+    rows = iter(
+        row
+        for begin in range(0, len(tensors), batch_size)
+        for row in _probabilities(classifier, tensors[begin : begin + batch_size])
+    )
     results = []
     for path, pieces, reason in loaded:
         if pieces is None:
@@ -428,6 +431,15 @@ def _predict_part(
         text = joint.join(guess.name for guess in read)
         results.append(Prediction(path, strip=text, pieces=read))
     return results
+
+
+def _probabilities(classifier: Classifier, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(N, K) on the CPU, of uint8 pictures (C, H, W); NaN weights are an error, as in a file's batch."""
+    batch = as_float(torch.stack(list(pictures)).to(classifier.device))
+    found = classifier.probabilities(batch.contiguous(memory_format=torch.channels_last)).cpu()
+    if not torch.isfinite(found).all():
+        raise WeightsError(_DAMAGED)
+    return found
 
 
 def _pieces(classifier: Classifier, path: str, strip: int | None) -> list[torch.Tensor]:
