@@ -55,12 +55,12 @@ def test_wrong_usage_is_exit_code_2():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        (("tune", "nowhere", "--out", "out"), "nowhere"),
-        (("evaluate", "nowhere"), "not a folder"),
-        (("predict", "efficientnet_lit0", "x.png"), "did you mean 'efficientnet_lite0'"),
-        (("layers", "timm/test_resnet"), "--download"),
+        (("tune", "nowhere", "--out", "out"), "nowhere", 1),
+        (("evaluate", "nowhere"), "not a folder", 1),
+        (("predict", "efficientnet_lit0", "x.png"), "did you mean 'efficientnet_lite0'", 2),
+        (("layers", "timm/test_resnet"), "--download", 1),
         (
             (
                 "visualize",
@@ -73,14 +73,15 @@ def test_wrong_usage_is_exit_code_2():
                 "v",
             ),
             "did you mean 'blocks",
+            2,
         ),
-        (("predict", "efficientnet_lite0", "missing.png"), "none of the 1 pictures could be read"),
-        (("compare", ".", "--sample", "few"), "--sample is 'few'"),
+        (("predict", "efficientnet_lite0", "missing.png"), "could be read as asked", 1),
+        (("compare", ".", "--sample", "few"), "--sample is 'few'", 2),
     ],
 )
-def test_mistakes_are_one_sentence_exit_code_1_and_no_traceback(arguments, words, tmp_path):
+def test_mistakes_are_one_sentence_and_no_traceback(arguments, words, code, tmp_path):
     done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
@@ -133,6 +134,16 @@ def test_data_on_stdout_and_talk_on_stderr(tmp_path, make_folder):
     assert (tmp_path / "p.csv").read_text().startswith("path,place,class,probability,error\n")
     quiet = command("predict", "efficientnet_lite0", folder, "--json", "--quiet")
     assert quiet.stderr == ""
+
+
+def test_what_was_predicted_is_told_even_if_the_csv_cannot_be_written(tmp_path, make_folder):
+    folder = make_folder(tmp_path / "set", {"a": 1})
+    (tmp_path / "file").write_text("in the way")
+    table = tmp_path / "file" / "p.csv"
+    done = command("predict", "efficientnet_lite0", folder, "--json", "--csv", table)
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)) == 1
+    assert "a part of its path is a file" in done.stderr
 
 
 def test_the_public_map_is_true():

@@ -129,6 +129,12 @@ def test_an_existing_run_is_refused_and_resumed(run, photos, weights):
     assert before == after
 
 
+def test_a_run_inside_its_own_data_is_refused(photos, weights):
+    with pytest.raises(InputError, match="inside the data folder"):
+        short(photos, weights, photos / "run")
+    assert not (photos / "run").exists()
+
+
 def test_a_folder_of_other_files_is_not_written_into(photos, weights, tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(RunError, match="other files"):
@@ -334,6 +340,8 @@ def test_unknown_layers_and_channels_are_refused(run):
     assert parse_channels("0,2-4,2", classifier, "blocks.0") == (0, 2, 3, 4)
     with pytest.raises(InputError, match="0,5,8-15"):
         parse_channels("3-", classifier, "blocks.0")
+    with pytest.raises(InputError, match="smaller one first"):
+        parse_channels("5-2", classifier, "blocks.0")
     with pytest.raises(InputError, match=r"has \d+ channels"):
         parse_channels("9999", classifier, "blocks.0")
 

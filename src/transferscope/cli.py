@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 
-from transferscope.errors import InputError, TransferscopeError
+from transferscope.errors import DataError, InputError, TransferscopeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ Model = Annotated[
 
 
 def _verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Turns our errors into one sentence and exit code 1, and Ctrl-C into exit code 130."""
+    """Our errors as one sentence: exit code 2 for a wrong option, 1 otherwise, 130 for Ctrl-C."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -71,7 +71,7 @@ def _verb(function: Callable[P, R]) -> Callable[P, R]:
             _console().print(
                 f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True
             )
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
         except KeyboardInterrupt:
             _console().print("interrupted; what was finished is kept, --resume continues a run")
             raise typer.Exit(130) from None
@@ -369,7 +369,10 @@ def predict(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is on pictures. A file that cannot be read gets its own line with the reason."""
+    """Say what is on pictures. A file that cannot be read gets its own line with the reason.
+
+    The exit code is 0 if at least one picture was read.
+    """
     from transferscope.evaluation import predict as predict_pictures
     from transferscope.storage import write_csv
     from transferscope.workflows import open_model
@@ -383,8 +386,6 @@ def predict(
         for place, guess in enumerate(a.top or a.pieces)
     ]
     rows += [(a.path, "", "", "", a.error) for a in answers if a.error]
-    if csv:
-        write_csv(csv, ("path", "place", "class", "probability", "error"), rows)
     if json_:
         _print_json([answer.to_dict() for answer in answers])
     else:
@@ -393,9 +394,12 @@ def predict(
             said = ", ".join(f"{g.name} {g.probability:.1%}" for g in a.top or a.pieces)
             shown.append((a.path, a.strip or "", (a.error and f"error: {a.error}") or said))
         _table(("picture", "strip" if strip else "", "guesses"), shown)
+    if csv:  # after the table: what was predicted is not lost if the file cannot be written
+        write_csv(csv, ("path", "place", "class", "probability", "error"), rows)
     if all(answer.error for answer in answers):
-        raise InputError(
-            f"none of the {len(answers)} pictures could be read; the reasons stand beside their names"
+        raise DataError(
+            f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "
+            "beside their names"
         )
 
 

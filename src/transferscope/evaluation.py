@@ -389,8 +389,9 @@ def predict(
     Raises:
         InputError: nothing matches, or an option out of range.
     """
-    if top < 1 or (strip is not None and strip < 1):
-        raise InputError(f"--top is {top} and --strip {strip}; both must be at least 1")
+    for name, value in (("top", top), ("strip", strip)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}; it must be at least 1")
     paths = _expand(images)
     results: list[Prediction] = []
     with classifier.inference():

@@ -64,6 +64,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a part of its path is a file, not a folder"
         raise OutputError(
             f"cannot write {str(path)!r}: {reason}; what was there before is untouched; "
             "choose a folder that can be written, or make room on the disk"

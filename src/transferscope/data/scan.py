@@ -307,9 +307,8 @@ def _refuse_no_pictures(root: Path, stray: Sequence[str]) -> None:
             f"{str(root)!r} holds {len(stray)} pictures but none in a class folder; sort them into "
             f"{_LAYOUTS}"
         )
-    endings = ", ".join(sorted(SUFFIXES)[:4])
     raise DataError(
-        f"{str(root)!r} holds no pictures (files ending in {endings}, ...); give {_LAYOUTS}"
+        f"{str(root)!r} holds no pictures (files ending in .jpg, .png, .webp and the like); give {_LAYOUTS}"
     )
 
 

@@ -57,10 +57,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError(
-                f"epochs is {self.epochs} and batch size {self.batch_size}; both must be at least 1"
-            )
+        for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning rate is {self.learning_rate}; it must be between 0 and 1")
 

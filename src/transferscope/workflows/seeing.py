@@ -269,6 +269,10 @@ def parse_channels(text: str, classifier: Classifier, layer: str) -> tuple[int, 
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
+        if dash and int(last) < int(first):
+            raise InputError(
+                f"--channels has the range {part.strip()!r}; write the smaller one first"
+            )
         chosen += range(int(first), int(last or first) + 1)
     beyond = [channel for channel in chosen if channel >= total]
     if beyond or not chosen:

@@ -125,6 +125,11 @@ def tune(
         precision=precision,
         confusable=tuple(confusable),
     )
+    if out.resolve().is_relative_to(config.data):
+        raise InputError(
+            f"--out {str(out)!r} lies inside the data folder, where it would be taken for a class; give a "
+            "folder beside it"
+        )
     if finished := _finished(out, config, resume):
         reporter.say(f"{out} is finished already")
         return finished
