@@ -216,6 +216,13 @@ def test_an_output_that_cannot_be_written_is_one_sentence(photos, weights, tmp_p
         short(photos, weights, tmp_path / "file" / "run")
 
 
+def test_a_run_json_that_was_cut_or_emptied_is_one_sentence(run, tmp_path):
+    for text, words in [("", "as JSON"), ("[]", "schema None"), ('{"schema": 1}', "incomplete")]:
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(RunError, match=words):
+            Run(tmp_path)
+
+
 def test_a_base_from_other_weights_is_refused(run, tmp_path, weights):
     moved = tmp_path / "moved"
     shutil.copytree(run.path, moved)

@@ -122,13 +122,19 @@ class Run:
                 else f"{str(path)!r} has no run.json; give the --out of a 'transferscope tune'"
             )
         record = read_json(self.path / "run.json")
-        if record.get("schema") != SCHEMA:
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA:
             raise RunError(
-                f"{str(path)!r} has schema {record.get('schema')!r} and this version reads {SCHEMA}; "
-                "use the version it was made with, or tune again"
+                f"{str(path)!r} has schema {schema!r} and this version reads {SCHEMA}; use the version it "
+                "was made with, or tune again"
             )
         self.record: dict[str, Any] = record
-        self.config = Config.from_dict(record["config"])
+        try:
+            self.config = Config.from_dict(record["config"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"run.json of {str(path)!r} is incomplete ({error!r}); restore it, or tune again"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
