@@ -144,30 +144,24 @@ def extract(
     device = classifier.device
     bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(device))
     body = classifier.body_hash()
-    stores = {target: _open_store(classifier, body, target, bf16) for target in targets}
-    missing = {
-        hashed: file
-        for hashed, file in zip(hashes, files, strict=True)
-        if any(hashed not in store for store in stores.values())
-    }
-    found = len(set(hashes)) - len(missing)
-    if missing:
-        _fill(classifier, stores, missing, precision, batch_size, on_progress)
-    try:
-        rows = {target: store.rows(hashes) for target, store in stores.items()}
-    except WeightsError as damage:  # a shard whose checksum fails: compute its pictures again
-        for store in stores.values():
-            _drop_damaged(store)
+    for last in (False, True):
         stores = {target: _open_store(classifier, body, target, bf16) for target in targets}
         missing = {
             hashed: file
             for hashed, file in zip(hashes, files, strict=True)
             if any(hashed not in store for store in stores.values())
         }
-        if not missing:
-            raise damage
-        _fill(classifier, stores, missing, precision, batch_size, on_progress)
-        rows = {target: store.rows(hashes) for target, store in stores.items()}
+        found = len(set(hashes)) - len(missing)
+        if missing:
+            _fill(classifier, stores, missing, precision, batch_size, on_progress)
+        try:
+            rows = {target: store.rows(hashes) for target, store in stores.items()}
+            break
+        except WeightsError:  # a shard whose checksum fails: its pictures are computed again
+            if last:
+                raise
+            for store in stores.values():
+                _drop_damaged(store)
     return Extracted(rows, found)
 
 

@@ -7,6 +7,7 @@ without one, its stages found by a forward pass.
 from __future__ import annotations
 
 import importlib
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -245,6 +246,19 @@ def catalogue_table() -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------- weights
+
+_UNLOADABLE = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What `torch.load` raises for files that are damaged, of another kind, or would run code."""
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
