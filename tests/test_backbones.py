@@ -138,6 +138,26 @@ def test_files_that_would_run_code_are_refused(tmp_path):
         read_state(tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2, 40, 400, -1, -200])
+def test_weights_cut_anywhere_are_one_sentence(tmp_path, keep):
+    file = tmp_path / "w.pth"
+    torch.save(TinyNet().state_dict(), file)
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match="not a plain state dict"):
+        read_state(file)
+
+
+def test_a_mistake_of_our_own_is_not_called_a_bad_file(tmp_path, monkeypatch):
+    torch.save(TinyNet().state_dict(), tmp_path / "w.pth")
+
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(torch, "load", broken)
+    with pytest.raises(ZeroDivisionError):
+        read_state(tmp_path / "w.pth")
+
+
 def test_fit_state_names_the_wrong_shape():
     network = TinyNet()
     state = network.state_dict()

@@ -276,7 +276,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         return read_tensors(path)[0]
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except _UNLOADABLE as error:
         raise WeightsError(
             f"{str(path)!r} is not a plain state dict ({type(error).__name__}); files that need "
             "code to be run are refused: save `network.state_dict()` and give that"
