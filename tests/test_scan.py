@@ -214,10 +214,10 @@ def test_files_known_to_be_readable_are_not_decoded(
     put(tmp_path, *several("a", "b"))
     first = scan_folder(tmp_path)
     decoded = []
-    real = module.read_picture
+    real = module.read_with_facts
     monkeypatch.setattr(
         module,
-        "read_picture",
+        "read_with_facts",
         lambda file, **options: (decoded.append(file), real(file, **options)),
     )
     known = {picture.sha256 for picture in first.pictures[1:]}

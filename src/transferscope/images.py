@@ -39,6 +39,7 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_ORIENTATION = 0x0112  # EXIF's tag; values of 5 and more exchange width and height
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -56,6 +57,23 @@ _UNREADABLE = (
 
 
 # ---------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a picture file holds, before it is made into what a network sees.
+
+    Attributes:
+        format: Pillow's name, such as JPEG; read from the bytes.
+        mode: Pillow's mode as stored, such as RGB, L, P, CMYK, RGBA, I;16.
+        size: (width, height) in pixels, upright: after the EXIF orientation.
+        animated: whether it holds more than one frame.
+    """
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    animated: bool
 
 
 def read_picture(
@@ -76,6 +94,13 @@ def read_picture(
         PictureError: missing, empty, truncated, not a picture, of more than 50 megapixels, or of a
             depth without a meaning as a picture. No other picture is ever put in its place.
     """
+    return read_with_facts(source, channels=channels, least_side=least_side)[0]
+
+
+def read_with_facts(
+    source: str | Path | IO[bytes], *, channels: int = 3, least_side: int | None = None
+) -> tuple[Image.Image, FileFacts]:
+    """`read_picture`, and what the file itself was."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", "<bytes>")
     if (
         isinstance(source, str | Path)
@@ -92,13 +117,18 @@ def read_picture(
                     f"{width} x {height} pixels is more than the cap of "
                     f"{PIXEL_CAP // 1_000_000} megapixels; scale it down",
                 )
+            stored = (picture.format or "", picture.mode)
+            animated = bool(getattr(picture, "is_animated", False))
             if least_side is not None and picture.format in ("JPEG", "MPO"):
                 scale = least_side / min(width, height)
                 if scale < 1:
                     picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-            return _to_8_bit(upright, "RGB" if channels == 3 else "L", name)
+            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
+            size = (height, width) if turned else (width, height)
+            facts = FileFacts(*stored, size, animated)
+            return _to_8_bit(upright, "RGB" if channels == 3 else "L", name), facts
     except PictureError:
         raise
     except UnidentifiedImageError:

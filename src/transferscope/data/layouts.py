@@ -1,0 +1,219 @@
+"""Which files make up a set of pictures, and what a layout says of each: class, split, group.
+
+A layout is found without opening a picture: folders of classes, with or without splits above them, a
+table that lists the files (`manifest`), or the original files of a well-known set (`datasets`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from transferscope.errors import DataError
+from transferscope.images import SUFFIXES
+
+LAYOUTS = "one folder a class (DATA/cat/1.jpg), or train, validation and test folders of those"
+"""What can be given, for messages."""
+
+SPLIT_NAMES = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+"""Names of a split, in lower case, as folders and tables have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that should be a picture, before it is opened.
+
+    Attributes:
+        path: from the set's root, with forward slashes.
+        class_name: None where the layout does not say.
+        split: train, validation, test, or None.
+        group: pictures of one group belong into one split; None: alone.
+    """
+
+    path: str
+    class_name: str | None
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a set.
+
+    Attributes:
+        root: folder that paths start from.
+        candidates: ordered by path.
+        stray: (path, reason) of pictures that belong to no class while others do.
+        empty: class folders without a picture.
+        unsorted: split folders without class folders.
+    """
+
+    root: Path
+    candidates: tuple[Candidate, ...]
+    stray: tuple[tuple[str, str], ...] = ()
+    empty: tuple[str, ...] = ()
+    unsorted: tuple[str, ...] = ()
+
+
+def folder_layout(root: Path) -> Layout:
+    """Class folders, or splits of class folders, at any depth.
+
+    A class is the topmost folder that holds pictures itself. Where no folder is a class, the pictures
+    lie directly in the set or in its splits, and have none.
+
+    Raises:
+        DataError: no such folder, one that cannot be listed, two folders for one split, a name that is
+            not UTF-8, or no pictures at all.
+    """
+    if not root.exists():
+        raise DataError(
+            f"there is no folder {str(root)!r}; give a folder of pictures that exists: {LAYOUTS}"
+        )
+    if not root.is_dir():
+        raise DataError(f"{str(root)!r} is a file, not a folder of pictures; give {LAYOUTS}")
+    top, names = _listing(root, "")
+    loose: list[tuple[str, str | None]] = [(name, None) for name in names]
+    splits = _split_folders(root, top)
+    homes: list[tuple[str, str | None]] = []  # folder, split
+    unsorted = []
+    if splits is None:
+        homes += [(name, None) for name in top]
+    else:
+        for name, given in splits.items():
+            inside, beside = _listing(root, f"{name}/")
+            loose += [(path, given) for path in beside]
+            homes += [(f"{name}/{child}", given) for child in inside]
+            unsorted += [] if inside else [name]
+    # A link to one of these, from below a class, does not make its pictures that class's.
+    visited = {_identity(root / folder) for folder in ("", *top, *(home for home, _ in homes))}
+    found: list[tuple[str, str, str | None]] = []  # split's folder and slash, path below it, split
+    empty = []
+    for home, split in homes:
+        prefix = home[: home.rfind("/") + 1]
+        files = [path.removeprefix(prefix) for path in _walk(root, home, visited)]
+        found += [(prefix, path, split) for path in files]
+        if not files:
+            empty.append(home.removeprefix(prefix))
+    holders = {path.rpartition("/")[0] for _, path, _ in found}
+    candidates = [
+        Candidate(pre + path, _class_of(path, holders), split) for pre, path, split in found
+    ]
+    missing = sorted(set(empty) - {path.partition("/")[0] for _, path, _ in found})
+    stray: list[tuple[str, str]] = []
+    if candidates:
+        stray += [(path, "it lies outside every class folder") for path, _ in loose]
+    else:
+        candidates = [Candidate(path, None, split) for path, split in loose]
+    if not candidates:
+        raise DataError(
+            f"{str(root)!r} holds no pictures (files ending in .jpg, .png, .webp and the like); give "
+            f"{LAYOUTS}"
+        )
+    candidates.sort(key=lambda candidate: candidate.path)
+    return Layout(root, tuple(candidates), tuple(stray), tuple(missing), tuple(unsorted))
+
+
+def _class_of(path: str, holders: Set[str]) -> str:
+    """The topmost folder on the way to a picture that holds pictures itself: `cat`, or `cat/siamese`."""
+    folders = path.split("/")[:-1]
+    above = ("/".join(folders[:depth]) for depth in range(1, len(folders)))
+    return next((folder for folder in above if folder in holders), "/".join(folders))
+
+
+def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str] | None:
+    """Folder name to split when the top of a set is made of splits; None when it is of classes."""
+    found: dict[str, str] = {}
+    for name in names:
+        split = SPLIT_NAMES.get(name.lower())
+        if split is None:
+            return None
+        for other, taken in found.items():
+            if taken == split:
+                raise DataError(
+                    f"{str(root)!r} has two folders for the split {split}: {other!r} and {name!r}; "
+                    "merge them, or rename one"
+                )
+        found[name] = split
+    return found or None
+
+
+def _listing(root: Path, prefix: str) -> tuple[list[str], list[str]]:
+    """Folder names, and paths of files named like pictures, directly below a folder; sorted."""
+    folders, files = [], []
+    try:
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders.append(_spelled(root, prefix, entry.name))
+                elif _is_candidate(entry):
+                    files.append(prefix + _spelled(root, prefix, entry.name))
+    except OSError as error:
+        raise DataError(
+            f"cannot list {str(root / prefix)!r}: {error.strerror or error}; make it readable, or "
+            "move it out of the set"
+        ) from error
+    return sorted(folders), sorted(files)
+
+
+def _walk(root: Path, home: str, visited: set[tuple[int, int]]) -> Iterator[str]:
+    """Paths of files named like pictures at any depth; a folder reached twice is read once."""
+    waiting = [home]
+    while waiting:
+        folder = waiting.pop()
+        folders, files = _listing(root, f"{folder}/")
+        yield from files
+        for child in (f"{folder}/{name}" for name in folders):
+            identity = _identity(root / child)
+            if identity not in visited:  # otherwise a link back up, or a second one to a folder
+                visited.add(identity)
+                waiting.append(child)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What two names of one folder have in common."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_candidate(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is named like a picture and is a file, or a link that leads nowhere."""
+    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122 (a name, not a path)
+        return False
+    try:
+        return entry.is_file() or not Path(entry.path).exists()
+    except OSError:
+        return True
+
+
+def _spelled(root: Path, prefix: str, name: str) -> str:
+    """`name`, if it can be written down: split files and reports are UTF-8."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name {name!r} in {str(root / prefix)!r} is not valid UTF-8; rename it"
+        ) from None
+    return name
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to five names, quoted, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(name) for name in names[:5]) + more
