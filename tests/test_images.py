@@ -274,8 +274,6 @@ def test_damaged_bytes_never_raise_anything_else() -> None:
                 assert read_picture(io.BytesIO(bytes(data))).mode == "RGB"
             except PictureError:
                 refused += 1
-            except UserWarning:  # Pillow warns of a damaged tag; warnings are errors in tests only
-                refused += 1
     assert refused > 50
 
 

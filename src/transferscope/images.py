@@ -6,17 +6,23 @@ network's `InputSpec` says 1.
 
 from __future__ import annotations
 
+import io
 import math
+import re
+import stat
 import struct
+import threading
+import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from transferscope.errors import InputError, PictureError
 
@@ -39,20 +45,34 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_ORIENTATION = 0x0112  # EXIF's tag; values of 5 and more exchange width and height
-_UNREADABLE = (
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {  # by its value; 5 and more exchange width and height
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0  # a value of TIFF's photometric interpretation
+_UNREADABLE = (  # what Pillow's decoders let through when bytes are not what they expect
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
     EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    RuntimeError,  # of the AVIF decoder
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    Warning,  # where a program has made errors of warnings
 )
 
 
@@ -81,8 +101,10 @@ def read_picture(
 ) -> Image.Image:
     """Decodes a picture completely, or says why it cannot.
 
-    EXIF orientation is applied; transparency is laid over white; palettes, CMYK, 16-bit and 32-bit
-    depths become 8-bit; of an animation the first frame is taken.
+    EXIF orientation is applied, and taken for upright where EXIF itself is damaged; transparency is
+    laid over white; palettes, CMYK, LAB, 16-bit and 32-bit depths become 8-bit; of an animation the
+    first frame is taken. Colour profiles and gamma values are not applied: the numbers are the file's.
+    Pillow's own warnings of damaged metadata are not shown.
 
     Args:
         source: a file's path or an open binary file. The format is read from the bytes.
@@ -90,9 +112,14 @@ def read_picture(
         least_side: the shorter side that will be needed, in pixels. A larger JPEG is then decoded
             at 1/2, 1/4 or 1/8 of its size (never below `least_side`), about twice as fast.
 
+    Returns:
+        The pixels alone, without the file's metadata.
+
     Raises:
-        PictureError: missing, empty, truncated, not a picture, of more than 50 megapixels, or of a
-            depth without a meaning as a picture. No other picture is ever put in its place.
+        PictureError: missing, empty, truncated, not a picture, not a regular file, of more than 50
+            megapixels, or of a depth without a meaning as a picture. No other picture is ever put in
+            its place. (A program that sets Pillow's `LOAD_TRUNCATED_IMAGES` has asked for grey areas
+            in place of what is missing, here too.)
     """
     return read_with_facts(source, channels=channels, least_side=least_side)[0]
 
@@ -102,33 +129,10 @@ def read_with_facts(
 ) -> tuple[Image.Image, FileFacts]:
     """`read_picture`, and what the file itself was."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", "<bytes>")
-    if (
-        isinstance(source, str | Path)
-        and Path(source).is_file()
-        and not Path(source).stat().st_size
-    ):
-        raise PictureError(name, "the file is empty (0 bytes)")
+    mode = "RGB" if channels == 3 else "L"
     try:
-        with Image.open(source, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > PIXEL_CAP:
-                raise PictureError(
-                    name,
-                    f"{width} x {height} pixels is more than the cap of "
-                    f"{PIXEL_CAP // 1_000_000} megapixels; scale it down",
-                )
-            stored = (picture.format or "", picture.mode)
-            animated = bool(getattr(picture, "is_animated", False))
-            if least_side is not None and picture.format in ("JPEG", "MPO"):
-                scale = least_side / min(width, height)
-                if scale < 1:
-                    picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
-            size = (height, width) if turned else (width, height)
-            facts = FileFacts(*stored, size, animated)
-            return _to_8_bit(upright, "RGB" if channels == 3 else "L", name), facts
+        with _DECODING, _opened(source) as file:
+            return _decoded(file, mode, least_side, name)
     except PictureError:
         raise
     except UnidentifiedImageError:
@@ -137,16 +141,144 @@ def read_with_facts(
         ) from None
     except FileNotFoundError:
         raise PictureError(name, "there is no such file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        cap = PIXEL_CAP // 1_000_000
-        raise PictureError(name, f"more than the cap of {cap} megapixels; scale it down") from None
+    except Image.DecompressionBombError:  # Pillow's limit, which a program may have lowered
+        cap = min(PIXEL_CAP, 2 * (Image.MAX_IMAGE_PIXELS or PIXEL_CAP)) / 1_000_000
+        raise PictureError(
+            name, f"more than the cap of {cap:.3g} megapixels; scale it down"
+        ) from None
     except _UNREADABLE as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # the system's, not the decoder's
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system's error, not the decoder's.
             raise PictureError(name, f"it cannot be opened ({error.strerror})") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PictureError(name, f"damaged or cut short ({reason.rstrip('.')})") from error
+
+
+@contextmanager
+def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """An open file as it is; a path opened, once it is known that reading it will end.
+
+    Pillow is given the open file and not the path, from which it would map some formats into memory:
+    the picture would change with its file, and the process end where the file is cut meanwhile.
+    """
+    if not isinstance(source, str | Path):
+        yield source if source.seekable() else io.BytesIO(source.read())
+        return
+    status = Path(source).stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise PictureError(source, "it is a pipe, a socket or a device, not a file")
+    if stat.S_ISREG(status.st_mode) and not status.st_size:
+        raise PictureError(source, "the file is empty (0 bytes)")
+    with open(source, "rb") as file:
+        yield file
+
+
+class _Decoding(threading.local):
+    """Within it, what Pillow warns of in this thread is not shown; nothing else changes for anyone.
+
+    Pillow warns of every oddity in metadata, once a file, on stderr. `warnings.catch_warnings` would
+    exchange the filters of all threads, and a filter for Pillow's modules would also silence a
+    program's own use of Pillow. This is one filter whose pattern matches in a decoding thread alone.
+    """
+
+    active = False
+
+    def match(self, _message: str) -> bool:
+        """Asked by `warnings` in place of a regular expression for the message."""
+        return self.active
+
+    def __enter__(self) -> None:
+        if not warnings.filters or warnings.filters[0] is not _QUIET:
+            others = [entry for entry in warnings.filters if entry is not _QUIET]
+            warnings.filters = [_QUIET, *others]
+        self.active = True
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
+
+
+_DECODING = _Decoding()
+_QUIET: Any = ("ignore", _DECODING, Warning, re.compile(r"PIL\."), 0)
+
+
+def _decoded(
+    file: IO[bytes], mode: str, least_side: int | None, name: object
+) -> tuple[Image.Image, FileFacts]:
+    """The upright 8-bit picture in an open file; raises whatever the decoder does."""
+    _refuse_large(_size_in_icon(file), name)
+    with Image.open(file, formats=FORMATS) as picture:
+        width, height = picture.size
+        _refuse_large(picture.size, name)
+        stored = (picture.format or "", picture.mode)
+        animated = bool(getattr(picture, "is_animated", False))
+        if least_side is not None and picture.format in ("JPEG", "MPO"):
+            scale = least_side / min(width, height)
+            if scale < 1:
+                picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+        _scale_transparent_colour(picture)
+        picture.load()
+        orientation = _orientation(picture)
+        decoded = _to_8_bit(picture, mode, name)
+        if orientation in _UPRIGHT:
+            decoded = decoded.transpose(_UPRIGHT[orientation])
+        elif decoded is picture:
+            decoded = picture.copy()  # without the decoder and the file
+    decoded.info = {}  # an orientation in it would be applied again by the next reader
+    size = (height, width) if orientation >= 5 else (width, height)
+    return decoded, FileFacts(*stored, size, animated)
+
+
+def _refuse_large(size: tuple[int, int], name: object) -> None:
+    width, height = size
+    if width * height > PIXEL_CAP:
+        raise PictureError(
+            name,
+            f"{width} x {height} pixels is more than the cap of "
+            f"{PIXEL_CAP // 1_000_000} megapixels; scale it down",
+        )
+
+
+def _size_in_icon(file: IO[bytes]) -> tuple[int, int]:
+    """(width, height) of the picture inside an icon, whatever the icon's table says; else (0, 0).
+
+    Pillow decodes an icon when it is opened, so that there is no size to be asked before.
+    """
+    file.seek(0)
+    head = file.read(6)
+    file.seek(0)
+    if not head.startswith(b"\0\0\1\0"):
+        return 0, 0
+    icon = IcoImagePlugin.IcoFile(file)
+    file.seek(icon.entry[0].offset)
+    inner = file.read(24)
+    file.seek(0)
+    if inner.startswith(b"\x89PNG"):
+        width, height = struct.unpack(">16xII", inner)
+    else:  # a bitmap: colours above a mask of the same size
+        width, height = struct.unpack("<4xii12x", inner)
+        height //= 2
+    return abs(width), abs(height)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 (upright) where there is none or EXIF is damaged, as viewers do."""
+    try:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _scale_transparent_colour(picture: ImageFile.ImageFile) -> None:
+    """A PNG's transparent colour in units of the decoded pixels: it is stored in those of its depth."""
+    if picture.format != "PNG" or not picture.tile:
+        return
+    colour = picture.info.get("transparency")
+    stored = picture.tile[0].args
+    if stored in ("L;2", "L;4") and isinstance(colour, int):
+        picture.info["transparency"] = colour * (85 if stored == "L;2" else 17)
+    elif stored == "RGB;16B" and isinstance(colour, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _to_8_bit(picture: Image.Image, mode: str, name: object) -> Image.Image:
@@ -156,34 +288,52 @@ def _to_8_bit(picture: Image.Image, mode: str, name: object) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         picture = _from_deep_grey(picture, name)
     elif picture.mode == "LAB":
-        from PIL import ImageCms
+        picture = picture.convert("RGB")  # the one mode that Pillow converts LAB to
+    elif picture.mode == "La":
+        picture = picture.convert("LA")  # likewise
+    if picture.has_transparency_data:
+        picture = _over_white(picture)
+    return picture if picture.mode == mode else picture.convert(mode)
 
-        lab = ImageCms.createProfile("LAB")
-        picture = ImageCms.profileToProfile(  # type: ignore[assignment]
-            picture, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    if picture.has_transparency_data or picture.mode in ("La", "RGBa", "PA"):
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert(mode)
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """A picture with transparency of any kind as RGB, or as L where it has no colours."""
+    if picture.mode == "LA":
+        values, alpha = picture.split()
+    else:
+        values = alpha = picture.convert("RGBA")
+    white = Image.new("L" if picture.mode == "LA" else "RGB", picture.size, "white")
+    white.paste(values, mask=alpha)
+    return white
 
 
 def _from_deep_grey(picture: Image.Image, name: object) -> Image.Image:
     """16-bit, 32-bit and floating-point grey as mode L, scaled by the range of its type."""
+    black, white = _grey_range(picture)
+    least, most = min(black, white), max(black, white)
     values = np.asarray(picture)
-    if picture.mode == "F":
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise PictureError(
-                name, "floating-point values outside [0, 1] have no meaning as a picture"
-            )
-        grey = values * 255
-    else:
-        values = values.astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise PictureError(name, "32-bit values outside 0..65535 have no meaning as a picture")
-        grey = values / 257
-    return Image.fromarray(np.rint(grey).astype(np.uint8))
+    transparent = picture.info.get("transparency")
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, 2**20 // picture.width)  # at a time: 50 megapixels in float64 are 400 MB
+    for top in range(0, picture.height, rows):
+        part = values[top : top + rows]
+        if not (part.min() >= least and part.max() <= most):  # NaN is neither
+            kind = "floating-point" if picture.mode == "F" else "32-bit"
+            limits = "[0, 1]" if picture.mode == "F" else f"0..{most:.0f}"
+            raise PictureError(name, f"{kind} values outside {limits} have no meaning as a picture")
+        grey[top : top + rows] = np.rint((part - black) * (255 / (white - black)))
+        if isinstance(transparent, int):
+            grey[top : top + rows][part == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _grey_range(picture: Image.Image) -> tuple[float, float]:
+    """The values of black and of white; in a TIFF, Pillow leaves both to its caller."""
+    tags = getattr(picture, "tag_v2", {})
+    white = 1.0 if picture.mode == "F" else 65535.0
+    if tags.get(_TIFF_BITS) == (12,):
+        white = 4095.0
+    return (white, 0.0) if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO else (0.0, white)
 
 
 # ---------------------------------------------------------------------------- InputSpec
