@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from transferscope.data import scan as scan_folder
-from transferscope.errors import DataError
+from transferscope.errors import DataError, InputError
 from transferscope.storage import sha256_file
 
 ODD_NAMES = (
@@ -114,6 +114,16 @@ def test_a_class_is_the_same_in_every_split(tmp_path: Path) -> None:
     assert scan_folder(nested).classes == ("cat", "dog")
 
 
+def test_classes_in_folders_of_their_own_are_apart_in_every_split(tmp_path: Path) -> None:
+    found = scan_folder(
+        put(tmp_path, *several("train/a/x", "train/b/x", "train/c", "val/b/x", "test/a/x"))
+    )
+    assert found.classes == ("a/x", "b/x", "c")
+    assert found.counts() == {"a/x": 6, "b/x": 6, "c": 3}
+    of_test = [picture for picture in found.pictures if picture.split == "test"]
+    assert {found.classes[picture.label or 0] for picture in of_test} == {"a/x"}
+
+
 def test_pictures_are_found_at_any_depth_of_their_class(tmp_path: Path) -> None:
     found = scan_folder(put(tmp_path, "a/1.png", "a/x/y/2.png", "b/z/3.PNG", "b/4.jpg"))
     assert paths(found) == ["a/1.png", "a/x/y/2.png", "b/4.jpg", "b/z/3.PNG"]
@@ -161,6 +171,45 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a" / "pipe.png")
     (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "pipe.png")
     assert paths(scan_folder(tmp_path)) == several("a", "b")
+
+
+# ---------------------------------------------------------------------------- groups
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        ("p[0-9]+", ["p1", "p2", None, "p1"]),
+        ("(p)[0-9]+", ["p", "p", None, "p"]),
+        ("p([0-9]+)_(.)", ["1", "2", None, "1"]),
+        ("p2|(p1)", ["p1", None, None, "p1"]),
+        ("^a", ["a", "a", "a", None]),  # from the root: folders too
+        ("[0-9]*$", None),  # matches everywhere, and nothing
+    ],
+)
+def test_groups_are_read_off_the_paths(
+    pattern: str, groups: list[str | None] | None, tmp_path: Path
+) -> None:
+    put(tmp_path, "a/p1_x.png", "a/p2_x.png", "a/q.png", "b/p1_y.png")
+    if groups is None:
+        with pytest.raises(InputError):
+            scan_folder(tmp_path, group=pattern)
+        return
+    for lenient in (False, True):
+        found = scan_folder(tmp_path, group=pattern, lenient=lenient)
+        assert [picture.group for picture in found.pictures] == groups
+
+
+def test_a_pattern_that_no_path_matches(tmp_path: Path) -> None:
+    put(tmp_path, *several("a", "b"))
+    with pytest.raises(InputError, match=r"'patient' finds no group .*, such as 'a/0\.png'; give"):
+        scan_folder(tmp_path, group="patient")
+
+
+def test_a_pattern_that_is_none(tmp_path: Path) -> None:
+    put(tmp_path, *several("a", "b"))
+    with pytest.raises(InputError, match=r"'\(p' is not a regular expression \(missing \)"):
+        scan_folder(tmp_path, group="(p")
 
 
 # ---------------------------------------------------------------------------- unreadable files

@@ -7,15 +7,23 @@ table that lists the files (`manifest`), or the original files of a well-known s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transferscope.errors import DataError
+from transferscope.errors import DataError, InputError
 from transferscope.images import SUFFIXES
 
-LAYOUTS = "one folder a class (DATA/cat/1.jpg), or train, validation and test folders of those"
+LAYOUTS = (
+    "one folder a class (DATA/cat/1.jpg), or train, validation and test folders of those, or a CSV or "
+    "Parquet table with the columns path and label"
+)
 """What can be given, for messages."""
+
+OUTSIDE = "it lies outside every class folder"
+UNLABELLED = "it has no label"
+"""Why a file is stray: it may well be readable."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -109,7 +117,7 @@ def folder_layout(root: Path) -> Layout:
     missing = sorted(set(empty) - {path.partition("/")[0] for _, path, _ in found})
     stray: list[tuple[str, str]] = []
     if candidates:
-        stray += [(path, "it lies outside every class folder") for path, _ in loose]
+        stray += [(path, OUTSIDE) for path, _ in loose]
     else:
         candidates = [Candidate(path, None, split) for path, split in loose]
     if not candidates:
@@ -119,6 +127,40 @@ def folder_layout(root: Path) -> Layout:
         )
     candidates.sort(key=lambda candidate: candidate.path)
     return Layout(root, tuple(candidates), tuple(stray), tuple(missing), tuple(unsorted))
+
+
+def grouped(layout: Layout, pattern: str) -> Layout:
+    """A layout whose groups are read off the paths.
+
+    Args:
+        layout: groups that it has are replaced.
+        pattern: a regular expression, searched in each path from the root. Its first capture group is
+            the name of the picture's group, or the whole match where it has none. A picture that does
+            not match, or matches nothing, is alone.
+
+    Raises:
+        InputError: not a regular expression, or one that no path matches.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"the group pattern {pattern!r} is not a regular expression ({error}); give one that finds "
+            "the group in a picture's path, such as 'patient[0-9]+'"
+        ) from None
+    which = min(compiled.groups, 1)
+
+    def group_of(path: str) -> str | None:
+        found = compiled.search(path)
+        return (found[which] or None) if found else None
+
+    candidates = tuple(replace(one, group=group_of(one.path)) for one in layout.candidates)
+    if candidates and all(candidate.group is None for candidate in candidates):
+        raise InputError(
+            f"the group pattern {pattern!r} finds no group in any picture's path, such as "
+            f"{candidates[0].path!r}; give a regular expression that does, such as 'patient[0-9]+'"
+        )
+    return replace(layout, candidates=candidates)
 
 
 def _class_of(path: str, holders: Set[str]) -> str:

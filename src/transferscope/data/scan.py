@@ -1,4 +1,4 @@
-"""What a folder of pictures holds: every file hashed and decoded once, unreadable ones named."""
+"""What a set of pictures holds: every file hashed and decoded once, unreadable ones named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from transferscope.data.layouts import LAYOUTS, Candidate, Layout, folder_layout, listed
+from transferscope.data.datasets import dataset_layout
+from transferscope.data.layouts import (
+    LAYOUTS,
+    OUTSIDE,
+    UNLABELLED,
+    Candidate,
+    Layout,
+    folder_layout,
+    grouped,
+    listed,
+)
 from transferscope.data.loading import in_order
+from transferscope.data.manifest import MANIFESTS, has_column, manifest_layout
 from transferscope.errors import DataError, PictureError
 from transferscope.images import FileFacts, read_with_facts
 from transferscope.storage import sha256_file
@@ -21,7 +32,9 @@ SPLITS = ("train", "validation", "test")
 UNREADABLE_CAP = 0.05
 """Share of a set's files that may be unreadable; with more of them the set itself is in doubt."""
 
-_DECODED_SIDE = 256  # a JPEG's every byte is still read when it is decoded at 1/8 of its size
+MEASURED_SIDE = 256
+"""Shorter side, in pixels, at which files are read to see whether they can be: a JPEG's every byte is
+still read when it is decoded at 1/8 of its size."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +58,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scan:
-    """The readable pictures of a folder, and why the others are left out.
+    """The readable pictures of a set, and why the others are left out.
 
     Attributes:
-        root: the folder.
+        root: the folder that paths start from.
         pictures: ordered by path.
         classes: names in label order, sorted as plain strings when scanned and stored ever after.
         excluded: (path, reason) of each file that is not among the pictures.
@@ -79,6 +92,9 @@ def scan(
     channels: int = 3,
     known_readable: Collection[str] = (),
     lenient: bool = False,
+    group: str | None = None,
+    dataset: str | None = None,
+    download: bool = False,
     measure: Measure | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
@@ -88,14 +104,19 @@ def scan(
     lower case, of class folders. Some of the three may be absent. A class is the topmost folder
     that holds pictures itself, so `a/x` and `b/x` are two classes, and `cat/1.jpg` and `cat/more/2.jpg`
     one. Hidden files, and files that do not end like a picture (`images.SUFFIXES`),
-    are passed over.
+    are passed over. Or a table of files (`manifest.manifest_layout`), or the original files of a
+    well-known set (`datasets.DATASETS`).
 
     Args:
-        root: the folder.
+        root: the folder, or a .csv, .tsv or .parquet file.
         channels: how pictures will be decoded, 3 (RGB) or 1 (grey).
         known_readable: SHA-256 digests of files that need not be decoded again.
         lenient: takes a set as it is, for looking at it: also one that cannot be trained on, without
             classes or with many unreadable files.
+        group: where a picture's group is found: the name of a table's column, or a regular
+            expression that is searched in its path (`layouts.grouped`).
+        dataset: name of a well-known set, whose original files `root` holds.
+        download: with `dataset`, fetches the files that are missing.
         measure: is shown every readable picture. With it, known pictures are decoded too.
         on_progress: called with (files done, files in all) after every file.
 
@@ -103,10 +124,13 @@ def scan(
         The set; an unreadable file is in `excluded` and nothing takes its place.
 
     Raises:
-        DataError: no folder, no pictures; and unless `lenient`, no classes to tell apart, a class
-            without (training) pictures, or more than 5% of the files unreadable.
+        InputError: a group that is neither a column nor found in any path.
+        UnknownName: a dataset of another name.
+        DataError: no folder, no pictures, a table that cannot be meant, a dataset that is not there;
+            and unless `lenient`, no classes to tell apart, a class without (training) pictures, or
+            more than 5% of the files unreadable.
     """
-    layout = folder_layout(Path(root))
+    layout = _layout(Path(root), group=group, dataset=dataset, download=download)
     if not lenient:
         _refuse_layout(layout)
     root, candidates = layout.root, layout.candidates
@@ -128,7 +152,7 @@ def scan(
                 digest,
             )
             if digest not in known:
-                decoded, facts = read_with_facts(file, channels=channels, least_side=_DECODED_SIDE)
+                decoded, facts = read_with_facts(file, channels=channels, least_side=MEASURED_SIDE)
                 if measure is not None:
                     measure(picture, decoded, facts)
         except PictureError as error:
@@ -152,9 +176,26 @@ def scan(
             on_progress(done, len(candidates))
     result = Scan(root, tuple(pictures), classes, tuple(sorted([*unreadable, *layout.stray])))
     if not lenient:
-        _refuse_unreadable(root, unreadable, len(candidates))
-        _refuse_empty_classes(result)
+        refuse_untrainable(result)
     return result
+
+
+def _layout(root: Path, *, group: str | None, dataset: str | None, download: bool) -> Layout:
+    """The files that make up a set, with their groups."""
+    if dataset is not None:
+        layout = dataset_layout(dataset, root, download=download)
+    elif root.suffix.lower() in MANIFESTS and not root.is_dir():
+        if group is not None and (not _like_a_pattern(group) or has_column(root, group)):
+            return manifest_layout(root, group=group)
+        layout = manifest_layout(root)
+    else:
+        layout = folder_layout(root)
+    return layout if group is None else grouped(layout, group)
+
+
+def _like_a_pattern(text: str) -> bool:
+    """Whether a regular expression has a character that means more than itself."""
+    return any(character in r".^$*+?{}[]\|()" for character in text)
 
 
 # ---------------------------------------------------------------------------- refusing
@@ -172,10 +213,27 @@ def _refuse_layout(layout: Layout) -> None:
             "some: add them, or remove the folder"
         )
     if all(candidate.class_name is None for candidate in layout.candidates):
-        raise DataError(
-            f"{str(layout.root)!r} holds {len(layout.candidates)} pictures but none in a class folder; "
-            f"sort them into {LAYOUTS}"
-        )
+        _refuse_no_classes(layout.root, len(layout.candidates))
+
+
+def refuse_untrainable(found: Scan) -> None:
+    """Refuses a set that no classifier can be trained on.
+
+    Raises:
+        DataError: no classes, one class alone, a class without a readable picture or without one in the
+            training split that the layout gives, or more than 5% of the files unreadable.
+    """
+    if not found.classes:
+        _refuse_no_classes(found.root, len(found.pictures))
+    unreadable = [one for one in found.excluded if one[1] not in (OUTSIDE, UNLABELLED)]
+    _refuse_unreadable(found.root, unreadable, len(found.pictures) + len(unreadable))
+    _refuse_empty_classes(found)
+
+
+def _refuse_no_classes(root: Path, count: int) -> None:
+    raise DataError(
+        f"{str(root)!r} holds {count} pictures but none in a class folder; sort them into {LAYOUTS}"
+    )
 
 
 def _refuse_unreadable(root: Path, unreadable: Sequence[tuple[str, str]], total: int) -> None:
