@@ -74,7 +74,12 @@ def _in_order(
 
 
 def load_batches(
-    files: Sequence[Path], spec: InputSpec, *, batch_size: int = 32, workers: int | None = None
+    files: Sequence[Path],
+    spec: InputSpec,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    load: Callable[[int], torch.Tensor] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Pictures as a network with this `InputSpec` will see them, in the order of `files`.
 
@@ -83,6 +88,9 @@ def load_batches(
         spec: size and channels.
         batch_size: pictures a batch; the last batch has what is left.
         workers: decoding threads; see `in_order`.
+        load: makes the picture uint8 (C, H, W) of the file with this index, where training sees it
+            differently (`Augmentation.load`); must be safe to call from several threads. None:
+            `spec.load`.
 
     Yields:
         uint8 (n, C, H, W), contiguous; `images.as_float` makes [0, 1] of it.
@@ -93,9 +101,11 @@ def load_batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-    return _load_batches(
-        in_order(spec.load, files, workers=workers, ahead=2 * batch_size), batch_size
-    )
+    if load is None:
+        pictures = in_order(spec.load, files, workers=workers, ahead=2 * batch_size)
+    else:
+        pictures = in_order(load, range(len(files)), workers=workers, ahead=2 * batch_size)
+    return _load_batches(pictures, batch_size)
 
 
 def _load_batches(pictures: Iterator[torch.Tensor], batch_size: int) -> Iterator[torch.Tensor]:
