@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import inspection_content
 from transferscope.comparison import ChannelComparison, Comparison, Exemplar, LayerComparison
 from transferscope.evaluation import ClassResult, Confusion, Evaluation, Predictions
 from transferscope.report.atlas import AtlasContent
@@ -177,8 +178,9 @@ def history() -> list[dict[str, str]]:
 
 
 def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
-    """All of it; the pictures are written under `root`."""
+    """All of it; the pictures are written under `root`, those that were inspected beside it."""
     paths = write_pictures(root)
+    inspected = root.with_name(root.name + "-inspected")
     record = comparison(paths)
     return AtlasContent(
         title=f"Flowers, {NASTY}",
@@ -199,4 +201,5 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         renders=renders(record),
         data_root=root,
         strips={"n": 60, "right": 41, "share": 41 / 60},
+        inspection=inspection_content.inspection(inspected),
     )

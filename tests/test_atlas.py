@@ -17,7 +17,7 @@ import atlas_content as made
 from transferscope.errors import InputError, OutputError
 from transferscope.report.atlas import STATUS_WORDS, AtlasContent, headline, write_atlas
 
-VOID = {"meta", "link", "img", "br", "input", "hr"}
+VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -287,6 +287,32 @@ def test_the_users_pictures_can_be_left_out(content: AtlasContent, tmp_path: Pat
     assert "left out of this atlas" in Page(index.parent / "units/blocks-4-2-3.html").words
 
 
+def test_the_pictures_have_a_page_if_they_were_inspected(
+    content: AtlasContent, pages: dict[str, Page], tmp_path: Path
+) -> None:
+    words = pages["data.html"].words
+    assert "37 pictures of 3 classes; 1 file left out; 1 copy; 2 near duplicates" in words
+    assert "inspection.json" not in words
+    assert all(
+        any(reference.endswith("data.html") for reference in page.references)
+        for page in pages.values()
+    )
+    plain = dataclasses.replace(content, inspection=None)
+    out = write_atlas(plain, tmp_path / "atlas").parent
+    assert not (out / "data.html").exists()
+    assert not (out / "images/data").exists()
+    assert "data.html" not in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_inspected_pictures_can_be_left_out(content: AtlasContent, tmp_path: Path) -> None:
+    out = write_atlas(content, tmp_path / "atlas", pictures=False).parent
+    assert list((out / "images/data").iterdir()) == []
+    page = Page(out / "data.html")
+    assert "片" not in page.html
+    assert "blank.png" not in page.html
+    assert "Class by class" in page.words
+
+
 def test_content_with_nothing_to_show_is_still_a_whole_atlas(
     content: AtlasContent, tmp_path: Path
 ) -> None:
@@ -305,6 +331,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         comparison=dataclasses.replace(content.comparison, layers=()),
         renders={},
         strips=None,
+        inspection=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "method.html"]

@@ -48,7 +48,13 @@ def run(browser: str, profile: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["index.html", "layers/blocks-4-2.html", "units/blocks-4-2-1.html", "evaluation.html"],
+    [
+        "index.html",
+        "layers/blocks-4-2.html",
+        "units/blocks-4-2-1.html",
+        "evaluation.html",
+        "data.html",
+    ],
 )
 def test_the_script_runs_without_an_error(
     browser: str, atlas: Path, tmp_path: Path, name: str

@@ -170,7 +170,10 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     put(tmp_path, *several("a", "b"))
     os.mkfifo(tmp_path / "a" / "pipe.png")
     (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "pipe.png")
-    assert paths(scan_folder(tmp_path)) == several("a", "b")
+    found = scan_folder(tmp_path, lenient=True)
+    assert paths(found) == several("a", "b")
+    assert [path for path, _ in found.excluded] == ["a/pipe.png", "b/link.png"]
+    assert all("pipe" in reason for _, reason in found.excluded)
 
 
 # ---------------------------------------------------------------------------- groups

@@ -15,12 +15,12 @@ from transferscope.data import (
     Picture,
     Scan,
     Split,
-    duplicates_across,
     make_split,
     parse_ratio,
     read_split,
     write_split,
 )
+from transferscope.data.duplicates import duplicates_across
 from transferscope.data.split import quotas
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.storage import sha256_bytes
@@ -280,9 +280,11 @@ def odd_split() -> Split:
     scan = made(*(4 for _ in ODD_CLASSES))
     pictures = [
         replace(
-            picture, path=f"{ODD_CLASSES[picture.label or 0]}/{picture.path}", group="patient, 7"
+            picture,
+            path=f"{ODD_CLASSES[picture.label or 0]}/{picture.path}",
+            group=f"patient, {number % 4}",
         )
-        for picture in scan.pictures
+        for number, picture in enumerate(scan.pictures)
     ]
     return make_split(replace(scan, classes=ODD_CLASSES, pictures=tuple(pictures)), seed=3)
 

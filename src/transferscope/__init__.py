@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from transferscope.activations import TruncatedForward, capture
     from transferscope.backbones import Classifier, load_backbone
     from transferscope.comparison import Comparison
-    from transferscope.data import Scan, Split, make_split, scan
+    from transferscope.data import Inspection, Scan, Split, make_split, scan
+    from transferscope.data.augmentation import augmentation
     from transferscope.errors import TransferscopeError
     from transferscope.evaluation import Evaluation, Predictions, predict
     from transferscope.images import InputSpec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
     from transferscope.workflows import Run, tune
     from transferscope.workflows import compare_run as compare
+    from transferscope.workflows import inspect_data as inspect
     from transferscope.workflows import write_run_atlas as write_atlas
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "Comparison": "comparison",
     "Evaluation": "evaluation",
     "InputSpec": "images",
+    "Inspection": "data",
     "Objective": "visualize",
     "Predictions": "evaluation",
     "Render": "visualize",
@@ -44,8 +47,10 @@ _HOMES = {
     "TransferscopeError": "errors",
     "TruncatedForward": "activations",
     "capture": "activations",
+    "augmentation": "data.augmentation",
     "channel": "visualize",
     "compare": "workflows:compare_run",
+    "inspect": "workflows:inspect_data",
     "load_backbone": "backbones",
     "logit": "visualize",
     "make_split": "data",
@@ -64,6 +69,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "InputSpec",
+    "Inspection",
     "Objective",
     "Predictions",
     "Render",
@@ -72,9 +78,11 @@ __all__ = [
     "Split",
     "TransferscopeError",
     "TruncatedForward",
+    "augmentation",
     "capture",
     "channel",
     "compare",
+    "inspect",
     "load_backbone",
     "logit",
     "make_split",

@@ -34,6 +34,11 @@ app = typer.Typer(
     epilog="MODEL is the name of a backbone or a run folder. Start with: transferscope demo",
 )
 
+_CLASSES_SHOWN = 15
+"""Classes at either end of a table in the terminal; the report has all."""
+
+_FILES_SHOWN = 10
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,6 +53,29 @@ Precision = Annotated[
     typer.Option(help="auto: bf16 where the hardware is fast at it."),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder of class folders, or a table (.csv, .parquet) of files. With --dataset: none.",
+        show_default=False,
+    ),
+]
+Dataset = Annotated[
+    str | None, typer.Option(help="A well-known set by name, such as caltech101, under --root.")
+]
+Root = Annotated[
+    Path | None, typer.Option("--root", help="The folder that holds the files of --dataset.")
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN|PATTERN",
+        help="What must stay in one split: a table's column, or a pattern searched in the paths, "
+        "such as '(patient[0-9]+)'.",
+    ),
+]
+Ratio = Annotated[str, typer.Option(help="train/validation/test, where the layout has none.")]
 Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A backbone's name or a run folder.", show_default=False),
@@ -90,6 +118,26 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def _source(data: Path | None, dataset: str | None, root: Path | None) -> Path:
+    """Where the pictures are: DATA, or --dataset under --root."""
+    if dataset is None:
+        if root is not None:
+            raise InputError(
+                f"--root {str(root)!r} is the folder of a --dataset, and none is named; give its name, "
+                "or give the folder as DATA"
+            )
+        if data is None:
+            raise InputError("no pictures are named; give DATA, or --dataset NAME --root DIR")
+        return data
+    if data is not None:
+        raise InputError(
+            f"DATA {str(data)!r} and --dataset {dataset!r} are both given; give one of them"
+        )
+    if root is None:
+        raise InputError(f"--dataset {dataset!r} needs --root DIR, the folder that holds its files")
+    return root
 
 
 def _print_json(value: Any) -> None:
@@ -246,15 +294,88 @@ def demo(
 
 @app.command()
 @_verb
+def inspect(
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a report with figures and contact sheets here.")
+    ] = None,
+    dataset: Dataset = None,
+    root: Root = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Permit fetching --dataset.")
+    ] = False,
+    ratio: Ratio = "70/15/15",
+    group: Group = None,
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Show augmentation without mirroring.")
+    ] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures/--no-pictures", help="Pictures and file names in the report."),
+    ] = True,
+    seed: Seed = 0,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a set of pictures before training on it: counts, leaks, bad files, augmentation."""
+    from transferscope.report import findings, opening
+    from transferscope.workflows import inspect_data, write_report
+
+    terminal = _Terminal(quiet)
+    source = _source(data, dataset, root)
+    found = inspect_data(
+        source,
+        dataset=dataset,
+        download=download,
+        group=group,
+        ratio=ratio,
+        seed=seed,
+        reporter=terminal,
+    )
+    page = None
+    if out is not None:
+        title = dataset or source.resolve().stem
+        with terminal.task("writing the report"):
+            page = write_report(found, out, title=title, flip=not no_flip, pictures=pictures)
+    if json_:
+        _print_json(found.to_dict() | ({"report": str(page)} if page else {}))
+        return
+    typer.echo(opening(found) + "\n")
+    counts = found.counts()
+    names = sorted(counts, key=lambda name: (-sum(counts[name].values()), name))
+    rows = [(name, *(f"{counts[name][part]:,}" for part in found.splits)) for name in names]
+    hidden = len(rows) - 2 * _CLASSES_SHOWN
+    if hidden > 0:
+        between = (f"... {hidden} classes between ...", *("" for _ in found.splits))
+        rows = [*rows[:_CLASSES_SHOWN], between, *rows[-_CLASSES_SHOWN:]]
+    if rows:
+        _table(("class", *(f"-{part}" for part in found.splits)), rows)
+    if found.split_drawn:
+        typer.echo(f"\nThe layout has no splits: these are what 'tune' draws with --ratio {ratio}.")
+    for path, reason in found.scan.excluded[:_FILES_SHOWN]:
+        typer.echo(f"left out {path}: {reason}")
+    if len(found.scan.excluded) > _FILES_SHOWN:
+        typer.echo(f"and {len(found.scan.excluded) - _FILES_SHOWN} more; --json lists all")
+    words = {"stop": "must be mended", "fix": "worth mending", "know": "good to know"}
+    rows = [(words[f.gravity], f.sentence, f.remedy) for f in findings(found)]
+    typer.echo("")
+    _table(("before training", "", ""), rows or [("nothing to mend", "", "")])
+    typer.echo(f"\nopen {page}" if page else "\n--out DIR writes a report with the pictures")
+
+
+@app.command()
+@_verb
 def tune(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders.")],
     out: Annotated[Path, typer.Option(help="A new folder for the run.")],
+    data: Data = None,
+    dataset: Dataset = None,
+    root: Root = None,
     backbone: Annotated[
         str, typer.Option(help="See 'transferscope backbones'.")
     ] = "efficientnet_lite0",
     weights: Annotated[Path | None, typer.Option(help="A local .safetensors or .pth.")] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Permit fetching the backbone's weights.")
+        bool, typer.Option("--download", help="Permit fetching weights and --dataset.")
     ] = False,
     strategy: Annotated[
         Literal["auto", "probe", "partial"], typer.Option(help="auto: the better on validation.")
@@ -265,7 +386,24 @@ def tune(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
-    ratio: Annotated[str, typer.Option(help="train/validation/test.")] = "70/15/15",
+    augment: Annotated[
+        Literal["none", "light", "strong"],
+        typer.Option(
+            help="What fine-tuning sees of the training pictures; 'inspect --out' shows it."
+        ),
+    ] = "none",
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Never mirror: for characters, roads, X-rays.")
+    ] = False,
+    ratio: Ratio = "70/15/15",
+    group: Group = None,
+    split_from: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Take the split of this run.")
+    ] = None,
+    dedupe: Annotated[
+        bool,
+        typer.Option("--dedupe", help="Leave copies of training pictures out of other splits."),
+    ] = False,
     device: Device = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -277,8 +415,9 @@ def tune(
     from transferscope.workflows import tune as run_tune
 
     run = run_tune(
-        data,
+        _source(data, dataset, root),
         out=out,
+        dataset=dataset,
         backbone=backbone,
         weights=weights,
         download=download,
@@ -287,7 +426,12 @@ def tune(
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
+        augment=augment,
+        flip=not no_flip,
         ratio=ratio,
+        group=group,
+        split_from=split_from,
+        dedupe=dedupe,
         seed=seed,
         device=device,
         precision=precision,
@@ -595,7 +739,10 @@ def atlas(
     """Publish the run as static pages that open without a server."""
     from transferscope.workflows import Run, write_run_atlas
 
-    typer.echo(f"open {write_run_atlas(Run(run), out=out, pictures=not no_pictures)}")
+    page = write_run_atlas(
+        Run(run), out=out, pictures=not no_pictures, reporter=_Terminal(quiet=False)
+    )
+    typer.echo(f"open {page}")
 
 
 @app.command()

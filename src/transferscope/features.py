@@ -23,7 +23,7 @@ from transferscope.activations import TruncatedForward, capture, capture_inputs,
 from transferscope.backbones import Classifier, Precision, autocast, fast_bf16, folded
 from transferscope.data import load_batches
 from transferscope.errors import DataError, WeightsError
-from transferscope.images import as_float
+from transferscope.images import InputSpec, as_float
 from transferscope.storage import cache_dir, read_tensors, sha256_json, write_tensors
 
 POOLED = "pooled"
@@ -37,6 +37,8 @@ SHARD = 512
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
+
+    from transferscope.data.augmentation import Augmentation
 
 Progress = Callable[[int, int], None]
 
@@ -102,6 +104,35 @@ def _shard_pictures(shard: Path) -> list[str]:
         return []
 
 
+@dataclass(frozen=True)
+class View:
+    """One augmented look at every picture of a training split, the same whenever it is asked for.
+
+    Attributes:
+        augmentation: what is done to a picture.
+        number: 1, 2, ...; another number draws other crops.
+        seed: likewise.
+    """
+
+    augmentation: Augmentation
+    number: int
+    seed: int
+
+    def key(self) -> dict[str, object]:
+        """JSON-able part of the cache's key."""
+        return {
+            "augmentation": self.augmentation.to_dict(),
+            "number": self.number,
+            "seed": self.seed,
+        }
+
+    def load(self, file: Path, spec: InputSpec, *, identity: str) -> torch.Tensor:
+        """uint8 (C, H, W) of a file with the hash `identity`."""
+        return self.augmentation.load(
+            file, spec, seed=self.seed, view=self.number, identity=identity
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
     """Features of N pictures.
@@ -123,6 +154,7 @@ def extract(
     targets: Sequence[str] = (POOLED,),
     precision: Precision = "auto",
     batch_size: int = 16,
+    view: View | None = None,
     on_progress: Progress | None = None,
 ) -> Extracted:
     """Features of pictures at one or more targets, from the cache where they are in it.
@@ -136,6 +168,7 @@ def extract(
         hashes: sha256 of each file.
         targets: `POOLED` (float32) and names of layers (float16, or float32 where that overflows).
         precision: of the forward pass.
+        view: how training sees the pictures; None: as prediction does.
         on_progress: called with (done, total) after every batch.
 
     Raises:
@@ -145,7 +178,7 @@ def extract(
     bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(device))
     body = classifier.body_hash()
     for last in (False, True):
-        stores = {target: _open_store(classifier, body, target, bf16) for target in targets}
+        stores = {target: _open_store(classifier, body, target, bf16, view) for target in targets}
         missing = {
             hashed: file
             for hashed, file in zip(hashes, files, strict=True)
@@ -153,7 +186,7 @@ def extract(
         }
         found = len(set(hashes)) - len(missing)
         if missing:
-            _fill(classifier, stores, missing, precision, batch_size, on_progress)
+            _fill(classifier, stores, missing, precision, batch_size, view, on_progress)
         try:
             rows = {target: store.rows(hashes) for target, store in stores.items()}
             break
@@ -171,7 +204,9 @@ def cached_pictures(classifier: Classifier, *, precision: Precision = "auto") ->
     return set(_open_store(classifier, classifier.body_hash(), POOLED, bf16)._where)
 
 
-def _open_store(classifier: Classifier, body: str, target: str, bf16: bool) -> FeatureStore:
+def _open_store(
+    classifier: Classifier, body: str, target: str, bf16: bool, view: View | None = None
+) -> FeatureStore:
     return FeatureStore(
         {
             "version": FEATURE_VERSION,
@@ -179,7 +214,7 @@ def _open_store(classifier: Classifier, body: str, target: str, bf16: bool) -> F
             "target": target,
             "input": classifier.input.to_dict(),
             "bf16": bf16,
-            "view": 0,
+            "view": view.key() if view else 0,
         }
     )
 
@@ -198,6 +233,7 @@ def _fill(
     missing: Mapping[str, Path],
     precision: Precision,
     batch_size: int,
+    view: View | None,
     on_progress: Progress | None,
 ) -> None:
     """Computes the features of `missing` (hash to file) and adds them to every store, in shards."""
@@ -209,7 +245,13 @@ def _fill(
     hashes, files = list(missing), list(missing.values())
     pending: dict[str, list[torch.Tensor]] = {target: [] for target in stores}
     done = written = 0
-    for batch in load_batches(files, classifier.input, batch_size=batch_size):
+
+    def augmented(index: int) -> torch.Tensor:
+        assert view is not None
+        return view.load(files[index], classifier.input, identity=hashes[index])
+
+    load = augmented if view else None
+    for batch in load_batches(files, classifier.input, batch_size=batch_size, load=load):
         pictures = classifier.input.normalise(as_float(batch.to(device)))
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(device, precision):

@@ -1,5 +1,9 @@
-"""Sets of pictures: what a folder holds, how it is divided, batches of it, and the demo set."""
+"""Sets of pictures: what one holds, how it is divided, batches of it, and the demo set.
 
+What training does to its pictures is in `data.augmentation`, which loads torchvision.
+"""
+
+from transferscope.data.datasets import DATASETS
 from transferscope.data.demo import (
     CHARACTERS,
     CONFUSABLE,
@@ -10,11 +14,31 @@ from transferscope.data.demo import (
     draw_character,
     write_demo_set,
 )
+from transferscope.data.duplicates import (
+    MAX_EMBEDDED,
+    Copies,
+    NearPair,
+    dedupe,
+    duplicates_across,
+    exact_duplicates,
+    near_by_embedding,
+    near_duplicates,
+    refuse_duplicates,
+)
+from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order, load_batches
-from transferscope.data.scan import SPLITS, UNREADABLE_CAP, Picture, Scan, scan
+from transferscope.data.scan import (
+    MEASURED_SIDE,
+    SPLITS,
+    UNREADABLE_CAP,
+    Picture,
+    Scan,
+    refuse_untrainable,
+    scan,
+)
 from transferscope.data.split import (
     Split,
-    duplicates_across,
+    adopt_split,
     make_split,
     parse_ratio,
     read_split,
@@ -24,22 +48,38 @@ from transferscope.data.split import (
 __all__ = [
     "CHARACTERS",
     "CONFUSABLE",
+    "DATASETS",
     "FAMILIES",
+    "MAX_EMBEDDED",
+    "MEASURED_SIDE",
     "SIDE",
     "SPLITS",
     "STRIP_LENGTH",
+    "THUMBNAIL",
     "UNREADABLE_CAP",
+    "Copies",
     "FontFamily",
+    "Inspection",
+    "NearPair",
     "Picture",
+    "PictureFacts",
     "Scan",
     "Split",
+    "adopt_split",
+    "dedupe",
     "draw_character",
     "duplicates_across",
+    "exact_duplicates",
     "in_order",
     "load_batches",
     "make_split",
+    "measured",
+    "near_by_embedding",
+    "near_duplicates",
     "parse_ratio",
     "read_split",
+    "refuse_duplicates",
+    "refuse_untrainable",
     "scan",
     "write_demo_set",
     "write_split",

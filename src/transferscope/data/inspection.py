@@ -7,21 +7,52 @@ files. Nothing here draws or prints.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import imagehash
 import numpy as np
 from PIL import Image
 
 from transferscope.data.duplicates import Copies, NearPair
-from transferscope.data.scan import Picture, Scan
+from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.images import FileFacts
+from transferscope.storage import read_csv, read_json, write_csv, write_json
 
 THUMBNAIL = 16
-"""Side in pixels of the grey thumbnail that confirms a near duplicate."""
+"""Side in pixels of the thumbnail that confirms a near duplicate."""
+
+UNSPLIT = "all"
+"""What the one part is called where no picture has a split."""
+
+BLANK_CONTRAST = 0.01
+"""A picture whose grey values deviate by less shows nothing: 2.55 of 255 levels."""
+
+OUTLIER_Z = 3.5
+"""Robust z-score from which a picture is an outlier.
+
+Reference: Iglewicz and Hoaglin 1993, How to detect and handle outliers (modified z-scores)."""
+
+_LEAST_SCALE = (
+    0.02  # of brightness and contrast: in a set of equals no small difference is remarkable
+)
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of widths, heights and aspect ratios, in this order."""
+
+Reason = Literal["blank", "dark", "bright", "flat", "harsh"]
+REASONS: tuple[Reason, ...] = ("blank", "dark", "bright", "flat", "harsh")
+"""Why a picture stands out: it shows nothing; its brightness is far below or above the set's; its
+contrast is."""
+
+COLUMNS = (
+    "path", "class", "split", "group", "width", "height", "format", "mode", "animated",
+    "brightness", "contrast", "phash", "sha256",
+)  # fmt: skip
+"""The header of pictures.csv."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +68,8 @@ class PictureFacts:
         brightness: mean of the grey picture, in [0, 1].
         contrast: standard deviation of the grey picture, in [0, 0.5].
         phash: 64-bit perceptual hash of the DCT's low frequencies (imagehash.phash).
-        thumbnail: THUMBNAIL x THUMBNAIL grey values, row by row.
+        mirrored: the same of the picture's mirror image.
+        thumbnail: THUMBNAIL x THUMBNAIL pixels of red, green and blue, row by row.
     """
 
     width: int
@@ -48,15 +80,21 @@ class PictureFacts:
     brightness: float
     contrast: float
     phash: int
+    mirrored: int
     thumbnail: bytes
 
 
 def measured(picture: Image.Image, file: FileFacts) -> PictureFacts:
-    """Measures a decoded picture (RGB or L, possibly a JPEG's draft of the file)."""
+    """Measures a decoded picture (RGB or L, possibly a JPEG's draft of the file).
+
+    Mean and deviation come from the histogram of grey levels: exact, and without a copy of the pixels
+    as floats. The hash is taken from a reduced picture of 4 x THUMBNAIL pixels a side.
+    """
     grey = picture.convert("L")
     small = grey.resize((THUMBNAIL * 4, THUMBNAIL * 4), Image.Resampling.BOX)
-    values = np.asarray(grey, dtype=np.float32) / 255
-    bits = imagehash.phash(small).hash.ravel()
+    tiny = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    levels = np.asarray(grey.histogram(), dtype=np.float64) / (grey.width * grey.height)
+    mean = float(levels @ _LEVELS)
     width, height = file.size
     return PictureFacts(
         width,
@@ -64,11 +102,46 @@ def measured(picture: Image.Image, file: FileFacts) -> PictureFacts:
         file.mode,
         file.format,
         file.animated,
-        float(values.mean()),
-        float(values.std()),
-        int.from_bytes(np.packbits(bits).tobytes(), "big"),
-        small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes(),
+        mean,
+        float(np.sqrt(levels @ (_LEVELS - mean) ** 2)),
+        _hashed(small),
+        _hashed(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        tiny.convert("RGB").tobytes(),
     )
+
+
+_LEVELS = np.arange(256) / 255
+
+
+def _hashed(small: Image.Image) -> int:
+    return int.from_bytes(np.packbits(imagehash.phash(small).hash.ravel()).tobytes(), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A picture that stands out from its set.
+
+    Attributes:
+        path: as in the scan.
+        reason: one of REASONS, the gravest that holds.
+        value: its contrast where it is blank, flat or harsh; else its brightness.
+        z: robust z-score of that value in the set: distance from the median, in deviations.
+    """
+
+    path: str
+    reason: Reason
+    value: float
+    z: float
+
+
+def across_splits(found: Copies | NearPair) -> bool:
+    """Whether what looks the same stands in more than one split: a leak."""
+    return len({split for split in found.splits if split is not None}) > 1
+
+
+def across_classes(found: Copies | NearPair) -> bool:
+    """Whether what looks the same has more than one label: probably an error."""
+    return len({name for name in found.classes if name is not None}) > 1
 
 
 @dataclass(frozen=True)
@@ -92,3 +165,279 @@ class Inspection:
     split_drawn: bool = False
     problems: tuple[str, ...] = ()
     embedding: str | None = None
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that pictures have, in the order of a ratio; UNSPLIT alone if there are none."""
+        found = {picture.split for picture in self.scan.pictures}
+        named = tuple(name for name in SPLITS if name in found)
+        return named + ((UNSPLIT,) if None in found or not named else ())
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Of every picture, int64 (n,); -1 where it has none."""
+        labels = (picture.label for picture in self.scan.pictures)
+        return self._column(-1 if label is None else label for label in labels).astype(np.int64)
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """In pixels, float64 (n,)."""
+        return self._column(one.width for one in self.facts)
+
+    @cached_property
+    def heights(self) -> np.ndarray:
+        """In pixels, float64 (n,)."""
+        return self._column(one.height for one in self.facts)
+
+    @cached_property
+    def brightness(self) -> np.ndarray:
+        """Mean grey, float64 (n,) in [0, 1]."""
+        return self._column(one.brightness for one in self.facts)
+
+    @cached_property
+    def contrast(self) -> np.ndarray:
+        """Deviation of grey, float64 (n,) in [0, 0.5]."""
+        return self._column(one.contrast for one in self.facts)
+
+    def _column(self, values: Iterator[float]) -> np.ndarray:
+        return np.fromiter(values, dtype=np.float64, count=len(self.facts))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Class to split to number of pictures, in class order; 0 where a split lacks a class."""
+        place = {name: index for index, name in enumerate(self.splits)}
+        parts = self._column(place[p.split or UNSPLIT] for p in self.scan.pictures).astype(int)
+        labelled = self.labels >= 0
+        cells = self.labels[labelled] * len(place) + parts[labelled]
+        table = np.bincount(cells, minlength=len(self.scan.classes) * len(place))
+        rows = table.reshape(-1, len(place)).tolist()
+        return {
+            name: dict(zip(self.splits, row, strict=True))
+            for name, row in zip(self.scan.classes, rows, strict=True)
+        }
+
+    @cached_property
+    def class_sizes(self) -> dict[str, int]:
+        """Class to number of training pictures, or of all where nothing is set apart for training."""
+        return {
+            name: parts.get("train", sum(parts.values())) for name, parts in self.counts().items()
+        }
+
+    @property
+    def imbalance(self) -> float | None:
+        """Largest class / smallest class with any picture, by `class_sizes`; None below two classes."""
+        sizes = [size for size in self.class_sizes.values() if size]
+        return max(sizes) / min(sizes) if len(sizes) > 1 else None
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """Pillow's mode as stored to number of pictures, the commonest first."""
+        return _commonest(Counter(one.mode for one in self.facts))
+
+    @property
+    def formats(self) -> dict[str, int]:
+        """File format to number of pictures, the commonest first."""
+        return _commonest(Counter(one.format for one in self.facts))
+
+    @property
+    def animated(self) -> int:
+        """Pictures of more than one frame."""
+        return sum(one.animated for one in self.facts)
+
+    def sizes(self) -> dict[str | None, dict[str, tuple[float, ...]]]:
+        """Width, height and aspect ratio (width / height) as QUANTILES, by class.
+
+        Returns:
+            Class to measure to quantiles; the key None has those of all pictures. A class without
+            pictures is absent.
+        """
+        if not self.facts:
+            return {}
+        measures = np.stack([self.widths, self.heights, self.widths / self.heights])
+        order = np.argsort(self.labels, kind="stable")
+        starts = np.searchsorted(self.labels[order], np.arange(len(self.scan.classes) + 1))
+        groups: dict[str | None, np.ndarray] = {None: measures}
+        for label, name in enumerate(self.scan.classes):
+            if starts[label] < starts[label + 1]:
+                groups[name] = measures[:, order[starts[label] : starts[label + 1]]]
+        return {name: _quantiles(values) for name, values in groups.items()}
+
+    @cached_property
+    def outliers(self) -> tuple[Outlier, ...]:
+        """Pictures far from the set's own brightness and contrast, by reason, the farthest first.
+
+        The distance is from the median, in deviations estimated as 1.4826 x the median absolute
+        deviation (at least 0.02); OUTLIER_Z of them are far. A contrast below BLANK_CONTRAST always
+        stands out.
+        """
+        if not self.facts:
+            return ()
+        light, range_ = _robust_z(self.brightness), _robust_z(self.contrast)
+        reasons: dict[Reason, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
+            "blank": (self.contrast < BLANK_CONTRAST, self.contrast, range_),
+            "dark": (light < -OUTLIER_Z, self.brightness, light),
+            "bright": (light > OUTLIER_Z, self.brightness, light),
+            "flat": (range_ < -OUTLIER_Z, self.contrast, range_),
+            "harsh": (range_ > OUTLIER_Z, self.contrast, range_),
+        }
+        found: list[Outlier] = []
+        taken = np.zeros(len(self.facts), dtype=bool)
+        for reason, (holds, values, z) in reasons.items():
+            places = np.flatnonzero(holds & ~taken)
+            taken[places] = True
+            for at in places[np.argsort(-np.abs(z[places]), kind="stable")]:
+                path = self.scan.pictures[at].path
+                found.append(Outlier(path, reason, float(values[at]), float(z[at])))
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able summary: every file that needs attention by name, the others as numbers."""
+        counts = self.counts()
+        sizes = {
+            name: {measure: list(values) for measure, values in measures.items()}
+            for name, measures in self.sizes().items()
+        }
+        return {
+            "n": len(self.scan.pictures),
+            "classes": {name: sum(parts.values()) for name, parts in counts.items()},
+            "splits": {
+                split: {name: parts[split] for name, parts in counts.items()}
+                for split in self.splits
+                if split != UNSPLIT
+            },
+            "split_drawn": self.split_drawn,
+            "imbalance": self.imbalance,
+            "problems": list(self.problems),
+            "excluded": [{"path": path, "reason": why} for path, why in self.scan.excluded],
+            "duplicates": [
+                {"paths": [*one.paths], "classes": [*one.classes], "splits": [*one.splits]}
+                for one in self.duplicates
+            ],
+            "near_duplicates": [
+                {
+                    "paths": [*pair.paths],
+                    "classes": [*pair.classes],
+                    "splits": [*pair.splits],
+                    "measure": pair.measure,
+                    "distance": pair.distance,
+                }
+                for pair in self.near_duplicates
+            ],
+            "embedding": self.embedding,
+            "outliers": [
+                {"path": one.path, "reason": one.reason, "value": one.value, "z": one.z}
+                for one in self.outliers
+            ],
+            "formats": self.formats,
+            "modes": self.modes,
+            "animated": self.animated,
+            "sizes": {
+                "quantiles": list(QUANTILES),
+                "all": sizes.pop(None, {}),
+                "classes": sizes,
+            },
+        }
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """A row a picture, with COLUMNS."""
+        for picture, one in zip(self.scan.pictures, self.facts, strict=True):
+            yield (
+                picture.path,
+                "" if picture.label is None else self.scan.classes[picture.label],
+                picture.split or "",
+                picture.group or "",
+                one.width,
+                one.height,
+                one.format,
+                one.mode,
+                int(one.animated),
+                one.brightness,
+                one.contrast,
+                f"{one.phash:016x}",
+                picture.sha256,
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_json(Path(folder) / "inspection.json", self.to_dict())
+        write_csv(Path(folder) / "pictures.csv", COLUMNS, self.rows())
+
+    @classmethod
+    def load(cls, folder: str | Path, *, root: str | Path) -> Inspection:
+        """What `save` wrote. Thumbnails and mirrored hashes are not kept.
+
+        Args:
+            folder: that was saved into.
+            root: the set's folder, which a report does not tell.
+
+        Raises:
+            RunError: a file is missing or cannot be read.
+        """
+        record = read_json(Path(folder) / "inspection.json")
+        rows = read_csv(Path(folder) / "pictures.csv")
+        labels = {name: label for label, name in enumerate(record["classes"])}
+        pictures = tuple(
+            Picture(
+                row["path"],
+                labels.get(row["class"]),
+                row["split"] or None,
+                row["group"] or None,
+                row["sha256"],
+            )
+            for row in rows
+        )
+        excluded = tuple((one["path"], one["reason"]) for one in record["excluded"])
+        return cls(
+            Scan(Path(root), pictures, tuple(labels), excluded),
+            tuple(map(_facts_of, rows)),
+            tuple(Copies(**_tuples(one)) for one in record["duplicates"]),
+            tuple(NearPair(**_tuples(one)) for one in record["near_duplicates"]),
+            split_drawn=record["split_drawn"],
+            problems=tuple(record["problems"]),
+            embedding=record["embedding"],
+        )
+
+
+# ---------------------------------------------------------------------------- parts of it
+
+
+def _robust_z(values: np.ndarray) -> np.ndarray:
+    middle = np.median(values)
+    scale = max(1.4826 * float(np.median(np.abs(values - middle))), _LEAST_SCALE)
+    return np.asarray((values - middle) / scale)
+
+
+def _quantiles(measures: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Of (3, n): width, height, aspect."""
+    table = np.quantile(measures, QUANTILES, axis=1).T.tolist()
+    return {
+        name: tuple(row) for name, row in zip(("width", "height", "aspect"), table, strict=True)
+    }
+
+
+def _commonest(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _facts_of(row: Mapping[str, str]) -> PictureFacts:
+    return PictureFacts(
+        int(row["width"]),
+        int(row["height"]),
+        row["mode"],
+        row["format"],
+        row["animated"] == "1",
+        float(row["brightness"]),
+        float(row["contrast"]),
+        int(row["phash"], 16),
+        0,
+        b"",
+    )
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }

@@ -197,7 +197,7 @@ def _listing(root: Path, prefix: str) -> tuple[list[str], list[str]]:
                     continue
                 if _is_folder(entry):
                     folders.append(_spelled(root, prefix, entry.name))
-                elif _is_candidate(entry):
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 (a name)
                     files.append(prefix + _spelled(root, prefix, entry.name))
     except OSError as error:
         raise DataError(
@@ -232,16 +232,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
-
-
-def _is_candidate(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is named like a picture and is a file, or a link that leads nowhere."""
-    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122 (a name, not a path)
-        return False
-    try:
-        return entry.is_file() or not Path(entry.path).exists()
-    except OSError:
-        return True
 
 
 def _spelled(root: Path, prefix: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ def scan(
         """The picture, or why there is none."""
         file = root / candidate.path
         try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                return "it is a pipe, a socket or a device, not a file"  # reading it may never end
             digest = sha256_file(file)
             picture = Picture(
                 candidate.path,

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from transferscope.data.groups import draw_groups, refuse_torn_groups
+from transferscope.data.layouts import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
 from transferscope.storage import read_csv, write_csv
@@ -77,7 +79,8 @@ def make_split(scan: Scan, *, ratio: tuple[int, int, int] = (70, 15, 15), seed: 
     Splits that the folder gives are kept. Where only the test part is given, validation is taken
     off the training pictures in the proportion validation/(train + validation), and so on. In every
     class each part gets its exact share, rounded by largest remainder, and at least one picture.
-    Byte-identical files stay together, so that no part holds a copy from another drawn one.
+    Byte-identical files stay together, so that no part holds a copy from another drawn one. So do
+    the pictures of one group, where there are groups: then the shares are as near as whole groups allow.
 
     Args:
         scan: from `scan`.
@@ -87,9 +90,11 @@ def make_split(scan: Scan, *, ratio: tuple[int, int, int] = (70, 15, 15), seed: 
 
     Raises:
         InputError: a share below 1.
-        DataError: too few pictures of a class to draw from, or splits without training pictures.
+        DataError: too few pictures or groups of a class to draw from, splits without training
+            pictures, or a group that lies in two splits of the layout's own.
     """
     ratio = _checked_ratio(ratio)
+    refuse_torn_groups(scan)
     given = {picture.split for picture in scan.pictures}
     if given != {None} and "train" not in given:
         raise DataError(
@@ -113,10 +118,13 @@ def make_split(scan: Scan, *, ratio: tuple[int, int, int] = (70, 15, 15), seed: 
 
 def _draw(scan: Scan, shares: Mapping[str, int], seed: int) -> dict[str, str]:
     """Path to split of every picture that is not in a given validation or test part."""
+    open_ = [p for p in scan.pictures if p.split in (None, "train") and p.label is not None]
+    if any(picture.group is not None for picture in open_):
+        return draw_groups(scan, open_, shares, seed)
     copies: dict[int, dict[str, list[str]]] = {label: {} for label in range(len(scan.classes))}
-    for picture in scan.pictures:
-        if picture.split in (None, "train") and picture.label is not None:
-            copies[picture.label].setdefault(picture.sha256, []).append(picture.path)
+    for picture in open_:
+        assert picture.label is not None
+        copies[picture.label].setdefault(picture.sha256, []).append(picture.path)
     _refuse_small_classes(scan, {label: len(files) for label, files in copies.items()}, shares)
     place: dict[str, str] = {}  # sha256 to split; a file that lies in two classes is placed once
     for label, name in enumerate(scan.classes):
@@ -182,22 +190,67 @@ def quotas(count: int, shares: Mapping[str, int]) -> dict[str, int]:
     return quota
 
 
-def duplicates_across(split: Split) -> list[tuple[str, str]]:
-    """Pairs of paths in different splits with the same bytes: test pictures that were trained on.
+def adopt_split(scan: Scan, other: Split) -> Split:
+    """Gives every picture the part that it has in another split, whatever the layout says.
+
+    Pictures are recognised by their bytes, so that the set may have moved or been renamed; the path
+    decides only where the other split has the same bytes in two parts. Pictures of the other split that
+    are gone are no hindrance.
 
     Returns:
-        For each file's content, its first path in one split beside its first in each other split
-        (order train, validation, test); pairs ordered by path.
+        The split, with the other's ratio and seed.
+
+    Raises:
+        DataError: other classes, a picture that the other split does not have, or has in two parts under
+            other paths, or a part or a class in training without pictures.
     """
-    first: dict[str, dict[str, str]] = defaultdict(dict)
-    for picture in split.scan.pictures:
-        if picture.split is not None:
-            first[picture.sha256].setdefault(picture.split, picture.path)
-    pairs = []
-    for paths in first.values():
-        ordered = [paths[name] for name in SPLITS if name in paths]
-        pairs += [(ordered[0], other) for other in ordered[1:]]
-    return sorted(pairs)
+    odd = sorted(set(scan.classes) ^ set(other.scan.classes))
+    if odd:
+        raise DataError(
+            f"the classes of {str(scan.root)!r} are not those of the split to take: {listed(odd)} "
+            f"{'is' if len(odd) == 1 else 'are'} in one of them only; take the split of a run on the "
+            "same classes"
+        )
+    parts: dict[str, dict[str, str | None]] = defaultdict(dict)  # sha256 to path to part
+    for picture in other.scan.pictures:
+        parts[picture.sha256][picture.path] = picture.split
+    pictures, unknown = [], []
+    for picture in scan.pictures:
+        places = parts.get(picture.sha256, {})
+        distinct = set(places.values())
+        part = distinct.pop() if len(distinct) == 1 else places.get(picture.path)
+        pictures.append(replace(picture, split=part))
+        unknown += [] if part else [picture.path]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of the {len(pictures)} pictures of {str(scan.root)!r} have no part in the "
+            f"split to take: {listed(unknown)}; leave them out, or have a split drawn anew"
+        )
+    split = Split(replace(scan, pictures=tuple(pictures)), other.ratio, other.seed)
+    refuse_incomplete(split)
+    return split
+
+
+def refuse_incomplete(split: Split) -> None:
+    """Refuses a split that cannot train, choose and judge.
+
+    Raises:
+        DataError: a part is empty, or a class has no picture to train on.
+    """
+    where = repr(str(split.scan.root))
+    empty = [name for name in SPLITS if not split.part(name)]
+    if empty:
+        raise DataError(
+            f"the split of {where} leaves no pictures for {' and '.join(empty)}; add some, or have a "
+            "split drawn anew"
+        )
+    trained = {picture.label for picture in split.part("train")}
+    lacking = [name for label, name in enumerate(split.scan.classes) if label not in trained]
+    if lacking:
+        raise DataError(
+            f"the split of {where} leaves no picture of {listed(lacking)} to train on; add some, or have "
+            "a split drawn anew"
+        )
 
 
 def _refuse_small_classes(scan: Scan, sizes: Mapping[int, int], shares: Mapping[str, int]) -> None:

@@ -2,6 +2,8 @@
 
 - `figures`: SVG figures of training, evaluation and comparison.
 - `atlas`: the folder of static pages that opens without a server.
+- `inspection`: the report on a set of pictures; `data_figures`: its figures.
+- `pages`: what all pages share.
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ from transferscope.report.figures import (
     layer_box_plot,
     per_class_figure,
 )
+from transferscope.report.inspection import Finding, findings, opening, write_inspection
 
 __all__ = [
     "BASE_COLOUR",
     "TUNED_COLOUR",
     "AtlasContent",
+    "Finding",
     "channel_null_figure",
     "confusion_figure",
+    "findings",
     "history_figure",
     "layer_box_plot",
+    "opening",
     "per_class_figure",
     "write_atlas",
+    "write_inspection",
 ]

@@ -4,6 +4,7 @@
     layers/LAYER.html     every channel of a layer that was compared
     units/LAYER-N.html    one channel: both networks' renders, exemplars and all figures
     evaluation.html       how good the classifier is, where it errs
+    data.html             what the pictures are, if they were inspected
     method.html           what "changed", the noise floor and chance mean
     images/ assets/       WebP pictures; the style sheet and the script
 
@@ -17,12 +18,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
@@ -36,11 +34,14 @@ from transferscope.comparison import (
 from transferscope.errors import InputError, PictureError
 from transferscope.images import read_picture
 from transferscope.report import figures
+from transferscope.report.inspection import inspection_page
+from transferscope.report.pages import PagePicture, Pages, percent, save_picture
 from transferscope.storage import replaced_folder, sha256_bytes
 
 if TYPE_CHECKING:
     import os
 
+    from transferscope.data.inspection import Inspection
     from transferscope.evaluation import Evaluation, Predictions
     from transferscope.visualize.records import Render
 
@@ -50,7 +51,6 @@ RenderKey = tuple[str, str, int, str, int]
 THUMBNAIL = 160
 """Side of an exemplar's picture in pixels."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SHORTLIST = 6  # channels shown as most and as least changed
 _GALLERY = 18  # worst errors shown
 _PAIRS = 8  # confused pairs shown with pictures
@@ -90,6 +90,7 @@ class AtlasContent:
         data_root: folder that exemplars' and predictions' paths are relative to. A picture that is
             no longer there shows as a tile that says so.
         strips: for strips of several characters: `n`, `right` and `share`, or None.
+        inspection: of the pictures, for a page of their own, or None.
     """
 
     title: str
@@ -106,6 +107,7 @@ class AtlasContent:
     renders: Mapping[RenderKey, Render]
     data_root: Path
     strips: Mapping[str, object] | None = None
+    inspection: Inspection | None = None
 
 
 def write_atlas(
@@ -118,8 +120,8 @@ def write_atlas(
     Args:
         content: what to show.
         out: a new folder, an empty one, or an earlier atlas, which is replaced.
-        pictures: False leaves out the data folder's own pictures (exemplars and errors) and their
-            names, so that the atlas can be given to people who must not see them. Renders stay.
+        pictures: False leaves out the data folder's own pictures (exemplars, errors, samples) and
+            their names, so that the atlas can be given to people who must not see them. Renders stay.
 
     Returns:
         The path of index.html.
@@ -138,15 +140,6 @@ def write_atlas(
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A picture's file, relative to the atlas, or None with the reason in `words`."""
-
-    file: str | None
-    words: str
-    side: int
-
-
-@dataclass(frozen=True)
 class _Unit:
     """A compared channel with its page and pictures."""
 
@@ -154,8 +147,8 @@ class _Unit:
     label: str
     page: str
     layer_page: str
-    seeds: tuple[tuple[int, dict[str, _Picture]], ...]
-    exemplars: dict[str, tuple[tuple[Exemplar, _Picture], ...]]
+    seeds: tuple[tuple[int, dict[str, PagePicture]], ...]
+    exemplars: dict[str, tuple[tuple[Exemplar, PagePicture], ...]]
 
 
 @dataclass(frozen=True)
@@ -180,29 +173,17 @@ class _Site:
         self.content = content
         self.folder = folder
         self.pictures = pictures
-        self.thumbnails: dict[str, _Picture] = {}
-        self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.environment.filters.update(
-            number=_number,
-            percent=_percent,
-            chance=_probability,
-            signed=_signed,
-            address=partial(quote, safe="/"),
-        )
+        self.thumbnails: dict[str, PagePicture] = {}
+        self.site = Pages(folder)
 
     def write(self) -> None:
-        for name in ("images/renders", "images/pictures", "assets", "layers", "units"):
+        for name in ("images/renders", "images/pictures", "layers", "units"):
             (self.folder / name).mkdir(parents=True)
-        self._write("assets/atlas.css", _style())
-        self._write("assets/atlas.js", (_TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
+        self.site.write_assets()
         layers = self._layers()
         units = [unit for layer in layers for unit in layer.units]
+        evaluated = self.content.evaluation is not None or bool(self.content.strips)
+        inspection = self.content.inspection
         shared = {
             "title": self.content.title,
             "content": self.content,
@@ -210,18 +191,28 @@ class _Site:
             "layers": layers,
             "networks": NETWORKS,
             "status_words": STATUS_WORDS,
-            "has_evaluation": self.content.evaluation is not None or bool(self.content.strips),
+            "has_evaluation": evaluated,
             "own_pictures": self.pictures,
+            "has_method": True,
+            "navigation": [
+                ("index.html", "Overview"),
+                *([("data.html", "Data")] if inspection is not None else []),
+                *([("evaluation.html", "Evaluation")] if evaluated else []),
+                ("method.html", "Method"),
+            ],
         }
-        self._page("index.html", "index", shared | self._overview(units))
-        self._page("method.html", "method", shared)
-        if shared["has_evaluation"]:
-            self._page("evaluation.html", "evaluation", shared | self._evaluation())
+        self.site.write_page("index.html", "index", shared | self._overview(units))
+        self.site.write_page("method.html", "method", shared)
+        if evaluated:
+            self.site.write_page("evaluation.html", "evaluation", shared | self._evaluation())
+        if inspection is not None:
+            values = inspection_page(inspection, self.folder, pictures=self.pictures)
+            self.site.write_page("data.html", "inspection", shared | values)
         for layer in layers:
-            self._page(layer.page, "layer", shared | {"layer": layer})
+            self.site.write_page(layer.page, "layer", shared | {"layer": layer})
             for unit in layer.units:
                 place = self.order[unit.page]
-                self._page(
+                self.site.write_page(
                     unit.page,
                     "unit",
                     shared
@@ -306,34 +297,36 @@ class _Site:
     def _key(channel: ChannelComparison, network: str, seed: int) -> RenderKey:
         return (network, channel.layer, channel.channel, channel.sign, seed)
 
-    def _render(self, channel: ChannelComparison, network: str, seed: int, stem: str) -> _Picture:
+    def _render(
+        self, channel: ChannelComparison, network: str, seed: int, stem: str
+    ) -> PagePicture:
         render = self.content.renders.get(self._key(channel, network, seed))
         side = self.content.comparison.size
         if render is None:
-            return _Picture(None, f"no render of seed {seed}", side)
+            return PagePicture(None, f"no render of seed {seed}", side, side)
         file = f"images/renders/{stem}-{network}-{seed}.webp"
-        _save(Image.fromarray(render.picture), self.folder / file, quality=90)
+        save_picture(Image.fromarray(render.picture), self.folder / file, quality=90)
         words = f"channel {channel.channel} of {channel.layer}, {network} network, seed {seed}"
-        return _Picture(file, words, render.picture.shape[0])
+        return PagePicture(file, words, *render.picture.shape[1::-1])
 
-    def _thumbnail(self, path: str) -> _Picture:
+    def _thumbnail(self, path: str) -> PagePicture:
         """A centre crop of one of the data folder's pictures."""
         if path not in self.thumbnails:
             self.thumbnails[path] = self._make_thumbnail(path)
         return self.thumbnails[path]
 
-    def _make_thumbnail(self, path: str) -> _Picture:
+    def _make_thumbnail(self, path: str) -> PagePicture:
         if not self.pictures:
-            return _Picture(None, "picture left out", THUMBNAIL)
+            return PagePicture(None, "picture left out", THUMBNAIL, THUMBNAIL)
         try:
             picture = read_picture(self.content.data_root / path, least_side=2 * THUMBNAIL)
         except PictureError:
-            return _Picture(None, "picture not found", THUMBNAIL)
+            return PagePicture(None, "picture not found", THUMBNAIL, THUMBNAIL)
         name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
         file = f"images/pictures/{name}.webp"
         small = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        _save(small, self.folder / file, quality=82)
-        return _Picture(file, path, THUMBNAIL)
+        save_picture(small, self.folder / file, quality=82)
+        return PagePicture(file, path, THUMBNAIL, THUMBNAIL)
 
     # ------------------------------------------------------------------ front page and evaluation
 
@@ -432,19 +425,6 @@ class _Site:
             )
         return values
 
-    # ------------------------------------------------------------------ writing
-
-    def _page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
-        root = "../" * name.count("/")
-        html = self.environment.get_template(f"{template}.html.j2").render(
-            values, root=root, page=name
-        )
-        self._write(name, html)
-
-    def _write(self, name: str, text: str) -> None:
-        # A file name that is not UTF-8 reaches a page as lone surrogates: shown as "?".
-        (self.folder / name).write_bytes(text.encode("utf-8", "replace"))
-
 
 # ---------------------------------------------------------------------------- words
 
@@ -476,7 +456,7 @@ def headline(content: AtlasContent) -> list[str]:
         sentences.append(
             f"{changed or 'None'} of the {len(channels)} channels compared changed more than drawing "
             "the same channel twice changes it, at a false discovery rate of "
-            f"{_percent(content.comparison.fdr, 0)}."
+            f"{percent(content.comparison.fdr, 0)}."
         )
         most = max(
             drawn, key=lambda layer: sum(c.changed for c in layer.channels) / len(layer.channels)
@@ -497,37 +477,11 @@ def headline(content: AtlasContent) -> list[str]:
 
 
 def _moved(pictures: str, before: float, after: float) -> str:
-    start, end = _percent(before), _percent(after)
+    start, end = percent(before), percent(after)
     if start == end:
         return f"Tuning left accuracy on {pictures} at {end}"
     verb = "lifted" if after > before else "lowered"
     return f"Tuning {verb} accuracy on {pictures} from {start} to {end}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    """Fixed decimals with a true minus sign; a dash for what is not a number."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
-
-
-def _signed(value: float | None, digits: int = 2) -> str:
-    text = _number(value, digits)
-    return text if text[0] in "−–" or not float(text) else f"+{text}"
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.{digits}f}%"
-
-
-def _probability(value: float | None) -> str:
-    """A p or q value: three decimals, and never a plain 0."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _slug(layer: str, *, taken: dict[str, str]) -> str:
@@ -539,13 +493,3 @@ def _slug(layer: str, *, taken: dict[str, str]) -> str:
         slug = f"{plain}_{number}"
     taken[slug.lower()] = layer
     return slug
-
-
-def _style() -> str:
-    """The style sheet, with the networks' colours that the figures have too."""
-    colours = f":root{{--base:{figures.BASE_COLOUR};--tuned:{figures.TUNED_COLOUR}}}\n"
-    return colours + (_TEMPLATES / "atlas.css").read_text(encoding="utf-8")
-
-
-def _save(picture: Image.Image, path: Path, *, quality: int) -> None:
-    picture.convert("RGB").save(path, format="WEBP", quality=quality, method=4)

@@ -37,15 +37,15 @@ TUNED_COLOUR = "#d1622b"
 """The two networks' colours, in every figure and page: told apart by every kind of colour vision,
 with a contrast of at least 3:1 on white and on near-black."""
 
-_INK = "#010203"
-_MUTED = "#010204"
-"""Stand-ins that matplotlib draws with; `_svg` puts the page's colours in their place."""
+INK = "#010203"
+MUTED = "#010204"
+"""Stand-ins that matplotlib draws with; `as_svg` puts the page's colours in their place."""
 
 _PIXELS = 96.0
 """Pixels an inch: matplotlib's points are 1/72 inch, the browsers' pixels 1/96."""
 
-_TEXT = 9.0  # points: 12 px
-_SMALL = 8.0  # points: 10.7 px
+TEXT = 9.0  # points: 12 px
+SMALL = 8.0  # points: 10.7 px
 
 _POINTS = 300
 """Points drawn beside a box at most; of more, every n-th is."""
@@ -103,15 +103,15 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
         for epoch, row in zip(epochs, rows, strict=True)
         if str(row.get("best", "")).strip().lower() in ("1", "1.0", "true", "yes")
     ]
-    with _drawing() as draw:
+    with drawing() as draw:
         figure = draw(760, 300)
         panels = figure.subplots(1, 2)
         for axes, measure, title in zip(
             panels, ("loss", "top1"), ("Loss", "Accuracy"), strict=True
         ):
-            _plain(axes)
+            plain_axes(axes)
             for part, label, colour, style in (
-                ("train", "training", _MUTED, (0, (4, 2))),
+                ("train", "training", MUTED, (0, (4, 2))),
                 ("validation", "validation", TUNED_COLOUR, "-"),
             ):
                 values = _column(rows, f"{part}_{measure}")
@@ -138,13 +138,13 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
                             markeredgecolor=TUNED_COLOUR,
                         )
             if best:
-                axes.axvline(best[-1], color=_MUTED, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
-            axes.set_title(title, loc="left", fontsize=_TEXT, fontweight="bold", color=_INK)
+                axes.axvline(best[-1], color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
+            axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
             if measure == "top1":
                 axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        panels[0].legend(frameon=False, fontsize=_SMALL, labelcolor=_INK)
+        panels[0].legend(frameon=False, fontsize=SMALL, labelcolor=INK)
         if best:
             panels[1].annotate(
                 f"best: epoch {best[-1]:g}",
@@ -153,10 +153,10 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
                 xytext=(-5 if best[-1] > np.nanmean(epochs) else 5, 0),
                 textcoords="offset points",
                 ha="right" if best[-1] > np.nanmean(epochs) else "left",
-                fontsize=_SMALL,
-                color=_INK,
+                fontsize=SMALL,
+                color=INK,
             )
-        return _svg(figure, "history", "Loss and accuracy by epoch", ())
+        return as_svg(figure, "history", "Loss and accuracy by epoch", ())
 
 
 # ---------------------------------------------------------------------------- comparison
@@ -180,10 +180,10 @@ def layer_box_plot(comparison: Comparison) -> str:
     if not comparison.layers:
         raise InputError("the comparison has no layers; compare at least one to draw it")
     rows = len(comparison.layers)
-    with _drawing() as draw:
+    with drawing() as draw:
         figure = draw(760, 88 + 66 * rows)
         axes = figure.subplots()
-        _plain(axes)
+        plain_axes(axes)
         lowest = 1.0
         for row, layer in enumerate(comparison.layers):
             if layer.identical:
@@ -195,8 +195,8 @@ def layer_box_plot(comparison: Comparison) -> str:
                     textcoords="offset points",
                     ha="right",
                     va="center",
-                    fontsize=_SMALL,
-                    color=_INK,
+                    fontsize=SMALL,
+                    color=INK,
                 )
                 continue
             if layer.chance_values:
@@ -206,13 +206,13 @@ def layer_box_plot(comparison: Comparison) -> str:
                         (low, row - 0.4),
                         high - low,
                         0.8,
-                        facecolor=_MUTED,
+                        facecolor=MUTED,
                         alpha=0.14,
                         linewidth=0,
                     )
                 )
                 lowest = min(lowest, float(low))
-            axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=_MUTED, linewidth=1)
+            axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=1)
             cross = [channel.similarity for channel in layer.channels]
             within = [value for channel in layer.channels for value in channel.rerender.values()]
             _box(axes, within, row - 0.18, BASE_COLOUR)
@@ -221,21 +221,21 @@ def layer_box_plot(comparison: Comparison) -> str:
         axes.set_xlim(min(0.9, math.floor(lowest * 10 - 0.2) / 10), 1.03)
         axes.set_ylim(rows - 0.45, -0.55)
         names = [layer.layer for layer in comparison.layers]
-        axes.set_yticks(range(rows), [_clipped(name, 34) for name in names])
+        axes.set_yticks(range(rows), [clipped(name, 34) for name in names])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=_MUTED, alpha=0.18, linewidth=0.6)
+        axes.grid(axis="x", color=MUTED, alpha=0.18, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_xlabel("similarity of two renders")
-        _legend(
+        legend(
             axes,
             [
                 ("base against tuned", TUNED_COLOUR, 0.9),
                 ("same network, another seed (ceiling)", BASE_COLOUR, 0.9),
-                ("unrelated channels (chance)", _MUTED, 0.3),
+                ("unrelated channels (chance)", MUTED, 0.3),
             ],
         )
-        return _svg(figure, "layers", "Similarity of base and tuned renders by layer", names)
+        return as_svg(figure, "layers", "Similarity of base and tuned renders by layer", names)
 
 
 def channel_null_figure(layer: LayerComparison) -> str:
@@ -261,10 +261,10 @@ def channel_null_figure(layer: LayerComparison) -> str:
     high = float(max(null.max(), values.max()))
     margin = 0.05 * (high - low) or 0.05
     edges = np.linspace(low - margin, high + margin, 33)
-    with _drawing() as draw:
+    with drawing() as draw:
         figure = draw(760, 270)
         axes = figure.subplots()
-        _plain(axes)
+        plain_axes(axes)
         for sample, colour, fill, label in (
             (null, BASE_COLOUR, 0.35, f"null: one network re-rendered ({len(null)})"),
             (values, TUNED_COLOUR, 0.0, f"channels: base against tuned ({len(values)})"),
@@ -284,7 +284,7 @@ def channel_null_figure(layer: LayerComparison) -> str:
         )
         changed = [channel.statistic for channel in layer.channels if channel.changed]
         if changed:
-            axes.axvline(min(changed), color=_MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+            axes.axvline(min(changed), color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
             axes.annotate(
                 "changed from here",
                 (min(changed), 0.97),
@@ -292,8 +292,8 @@ def channel_null_figure(layer: LayerComparison) -> str:
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="top",
-                fontsize=_SMALL,
-                color=_INK,
+                fontsize=SMALL,
+                color=INK,
             )
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
@@ -301,7 +301,7 @@ def channel_null_figure(layer: LayerComparison) -> str:
         axes.tick_params(axis="x", pad=7)
         axes.set_xlabel("statistic: similarity within a network − similarity across")
         axes.set_ylabel("share")
-        _legend(
+        legend(
             axes,
             [
                 (f"null: one network re-rendered ({len(null)})", BASE_COLOUR, 0.5),
@@ -309,7 +309,7 @@ def channel_null_figure(layer: LayerComparison) -> str:
             ],
         )
         name = f"null-{layer.layer}"
-        return _svg(figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,))
+        return as_svg(figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,))
 
 
 # ---------------------------------------------------------------------------- evaluation
@@ -331,12 +331,12 @@ def confusion_figure(predictions: Predictions) -> str:
     np.add.at(counts, (predictions.labels.cpu().numpy(), guesses), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = 34 if count <= 12 else 26 if count <= 24 else 20 if count <= 50 else 15
-    labels = [_clipped(name, 22) for name in classes]
-    reach = 24 + 7.2 * max(map(_width, labels))
-    with _drawing() as draw:
+    labels = [clipped(name, 22) for name in classes]
+    reach = 24 + 7.2 * max(map(text_width, labels))
+    with drawing() as draw:
         figure = draw(count * cell + reach + 24, count * cell + reach + 24)
         axes = figure.subplots()
-        _plain(axes)
+        plain_axes(axes)
         filled = [(int(row), int(column)) for row, column in np.argwhere(counts)]
         for right in (True, False):
             cells = [(row, column) for row, column in filled if (row == column) == right]
@@ -344,7 +344,7 @@ def confusion_figure(predictions: Predictions) -> str:
                 [(x - 0.5, y - 0.5), (x + 0.5, y - 0.5), (x + 0.5, y + 0.5), (x - 0.5, y + 0.5)]
                 for y, x in cells
             ]
-            colour = mpl.colors.to_rgb(_MUTED if right else TUNED_COLOUR)
+            colour = mpl.colors.to_rgb(MUTED if right else TUNED_COLOUR)
             least, most = (0.06, 0.40) if right else (0.22, 0.95)
             axes.add_collection(
                 PolyCollection(
@@ -361,19 +361,19 @@ def confusion_figure(predictions: Predictions) -> str:
                     str(counts[row, column]),
                     ha="center",
                     va="center",
-                    fontsize=_SMALL,
-                    color=_INK,
+                    fontsize=SMALL,
+                    color=INK,
                 )
         axes.set_xlim(-0.5, count - 0.5)
         axes.set_ylim(count - 0.5, -0.5)
         axes.set_aspect("equal")
-        size = _TEXT if count <= 50 else 7.5
+        size = TEXT if count <= 50 else 7.5
         axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(count), labels, fontsize=size)
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(0.5, count - 1), minor=True)
         axes.set_yticks(np.arange(0.5, count - 1), minor=True)
-        axes.grid(which="minor", color=_MUTED, alpha=0.12, linewidth=0.5)
+        axes.grid(which="minor", color=MUTED, alpha=0.12, linewidth=0.5)
         axes.tick_params(which="minor", length=0)
         axes.set_axisbelow(True)
         if count > 24:  # taller than a screen: the names stand where one begins to read
@@ -382,7 +382,7 @@ def confusion_figure(predictions: Predictions) -> str:
             axes.tick_params(length=0)
         axes.set_xlabel("predicted", loc="left" if count > 24 else "center")
         axes.set_ylabel("true", loc="top" if count > 24 else "center")
-        return _svg(figure, "confusion", "Confusion matrix", classes)
+        return as_svg(figure, "confusion", "Confusion matrix", classes)
 
 
 def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) -> str:
@@ -403,35 +403,35 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
     names = sorted(
         evaluation.per_class, key=lambda name: (evaluation.per_class[name].accuracy, name)
     )
-    with _drawing() as draw:
+    with drawing() as draw:
         figure = draw(760, 84 + 20 * len(names))
         axes = figure.subplots()
-        _plain(axes)
+        plain_axes(axes)
         for row, name in enumerate(names):
             accuracy = evaluation.per_class[name].accuracy
             before = base.per_class.get(name) if base is not None else None
             if before is not None:
                 axes.plot(
-                    [before.accuracy, accuracy], [row, row], color=_MUTED, alpha=0.5, linewidth=1
+                    [before.accuracy, accuracy], [row, row], color=MUTED, alpha=0.5, linewidth=1
                 )
                 axes.plot(before.accuracy, row, "o", markersize=6, color=BASE_COLOUR, clip_on=False)
             axes.plot(accuracy, row, "o", markersize=6, color=TUNED_COLOUR, clip_on=False)
         axes.set_yticks(
             range(len(names)),
-            [f"{_clipped(name, 30)}  ({evaluation.per_class[name].n})" for name in names],
-            fontsize=_SMALL,
+            [f"{clipped(name, 30)}  ({evaluation.per_class[name].n})" for name in names],
+            fontsize=SMALL,
         )
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.grid(axis="both", color=_MUTED, alpha=0.15, linewidth=0.6)
+        axes.grid(axis="both", color=MUTED, alpha=0.15, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("pictures recognised (in brackets: how many there are)")
         if base is not None:
-            _legend(axes, [("base with a probe", BASE_COLOUR, 1.0), ("tuned", TUNED_COLOUR, 1.0)])
-        return _svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)
+            legend(axes, [("base with a probe", BASE_COLOUR, 1.0), ("tuned", TUNED_COLOUR, 1.0)])
+        return as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)
 
 
 # ---------------------------------------------------------------------------- text in any script
@@ -486,20 +486,20 @@ def _drawable(letter: str) -> bool:
     return False
 
 
-def _width(text: str) -> float:
+def text_width(text: str) -> float:
     """Width in units of a Latin letter; an East Asian one is two wide."""
     return sum(1.8 if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in text)
 
 
-def _clipped(text: str, width: float) -> str:
+def clipped(text: str, width: float) -> str:
     """`text`, on one line, cut in its middle to about `width` Latin letters."""
     text = " ".join(text.split())
-    if _width(text) <= width:
+    if text_width(text) <= width:
         return text
     head, tail = text, text
-    while _width(head) > width * 0.6:
+    while text_width(head) > width * 0.6:
         head = head[:-1]
-    while _width(tail) > width * 0.4 - 1:
+    while text_width(tail) > width * 0.4 - 1:
         tail = tail[1:]
     return f"{head}…{tail}"
 
@@ -508,7 +508,7 @@ def _clipped(text: str, width: float) -> str:
 
 
 @contextmanager
-def _drawing() -> Iterator[Callable[[float, float], Figure]]:
+def drawing() -> Iterator[Callable[[float, float], Figure]]:
     """Sets matplotlib's parameters, gives a function from (width, height) in pixels to a figure."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -516,18 +516,18 @@ def _drawing() -> Iterator[Callable[[float, float], Figure]]:
         "text.parse_math": False,
         "text.usetex": False,
         "font.family": list(_families()),
-        "font.size": _TEXT,
-        "axes.edgecolor": _MUTED,
+        "font.size": TEXT,
+        "axes.edgecolor": MUTED,
         "axes.linewidth": 0.7,
-        "axes.labelcolor": _INK,
-        "axes.labelsize": _SMALL,
-        "xtick.labelsize": _SMALL,
-        "ytick.labelsize": _SMALL,
-        "xtick.color": _MUTED,
-        "ytick.color": _MUTED,
-        "xtick.labelcolor": _INK,
-        "ytick.labelcolor": _INK,
-        "text.color": _INK,
+        "axes.labelcolor": INK,
+        "axes.labelsize": SMALL,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "text.color": INK,
         "axes.unicode_minus": True,
     }
     with mpl.rc_context(), warnings.catch_warnings():
@@ -543,10 +543,10 @@ def _drawing() -> Iterator[Callable[[float, float], Figure]]:
         yield draw
 
 
-def _svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
+def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     """The figure as SVG text that can stand in a page or alone."""
     if note := font_note(texts):
-        figure.text(0.01, 0.0, note, fontsize=_SMALL, color=_MUTED, ha="left", va="bottom")
+        figure.text(0.01, 0.0, note, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
         line = 20 / (figure.get_figheight() * _PIXELS)
         figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
     raw = io.StringIO()
@@ -563,7 +563,7 @@ def _svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
 
     def localised(tag: re.Match[str]) -> str:
         text = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{prefix}-", tag.group())
-        return text.replace(_INK, "currentColor").replace(_MUTED, "currentColor")
+        return text.replace(INK, "currentColor").replace(MUTED, "currentColor")
 
     body = re.sub(r"<[^>]*>", localised, body)  # the tags alone: what stands between is names
     style = (  # of a file alone: inside a page the root is not an svg
@@ -577,7 +577,8 @@ def _svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     )
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """Takes the frame's upper and right side away, and the ground."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.patch.set_visible(False)
@@ -611,7 +612,7 @@ def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
     )
 
 
-def _legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
+def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
     """Swatches with labels in one line above the axes."""
     handles = [
         Rectangle((0, 0), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
@@ -623,8 +624,8 @@ def _legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
         loc="outside upper left",
         ncols=len(entries),
         frameon=False,
-        fontsize=_SMALL,
-        labelcolor=_INK,
+        fontsize=SMALL,
+        labelcolor=INK,
         handlelength=1.1,
         handleheight=0.7,
         columnspacing=1.4,

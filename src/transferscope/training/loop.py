@@ -27,6 +27,7 @@ from transferscope.backbones import (
     stages_of,
     training_precision,
 )
+from transferscope.data.augmentation import AugmentationName, augmentation
 from transferscope.errors import DataError, InputError, RunError, WeightsError
 from transferscope.storage import read_tensors, sha256_json, write_tensors
 
@@ -44,7 +45,10 @@ class Recipe:
         label_smoothing: of the training loss only.
         warmup: share of all steps with a rising rate; a cosine to zero follows.
         clip: largest norm of the whole gradient.
-        seed: of the permutations and of dropout.
+        seed: of the permutations, of dropout, and of what augmentation draws.
+        augment: what training does to its pictures: none, light or strong; see `data.augmentation`.
+        flip: whether augmentation may mirror.
+        views: how many augmented views of the training split are computed and cycled, an epoch each.
     """
 
     epochs: int = 12
@@ -55,11 +59,19 @@ class Recipe:
     warmup: float = 0.1
     clip: float = 1.0
     seed: int = 0
+    augment: AugmentationName = "none"
+    flip: bool = True
+    views: int = 4
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
+        for name, value in (
+            ("epochs", self.epochs),
+            ("batch size", self.batch_size),
+            ("views", self.views),
+        ):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+        augmentation(self.augment)  # refuses a name that there is none of
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning rate is {self.learning_rate}; it must be between 0 and 1")
 
@@ -114,6 +126,7 @@ def fine_tune(
     validation: tuple[torch.Tensor, torch.Tensor],
     *,
     recipe: Recipe,
+    activations_of: Callable[[int], torch.Tensor] | None = None,
     names: Sequence[str] = (),
     precision: Precision = "auto",
     checkpoints: Path | None = None,
@@ -131,6 +144,8 @@ def fine_tune(
         train: activations (N, ...) at the boundary in any float dtype, and labels int64 (N,).
         validation: likewise.
         recipe: see `Recipe`.
+        activations_of: the training pictures' activations in an epoch (1, 2, ...), where these are
+            augmented; None: `train`'s own in every epoch.
         names: the training pictures' paths, to name a batch that breaks the loss.
         precision: of the forward and backward passes.
         checkpoints: folder to save each epoch in; an unfinished fit with the same inputs found there
@@ -150,6 +165,8 @@ def fine_tune(
     optimizer = _optimizer(classifier, trainable, recipe)
     steps_an_epoch = math.ceil(len(train[1]) / recipe.batch_size)
     total = recipe.epochs * steps_an_epoch
+    augmented = augmentation(recipe.augment, flip=recipe.flip)
+    count = len(start.classes)
     journal = _Journal(checkpoints, recipe, boundary, start)
 
     state = journal.load(trainable, optimizer)
@@ -173,6 +190,7 @@ def fine_tune(
 
     for epoch in range(state.epoch + 1, recipe.epochs + 1):
         began = time.perf_counter()
+        activations = activations_of(epoch) if activations_of else train[0]
         order = torch.randperm(len(train[1]), generator=_generator(recipe.seed, epoch))
         loss_sum = right = 0.0
         rate = 0.0
@@ -180,13 +198,18 @@ def fine_tune(
             done = (epoch - 1) * steps_an_epoch + step
             rate = _set_rate(optimizer, recipe, done, total)
             with _training_mode(classifier, _generator(recipe.seed, epoch, step)):
-                activation = _batch(train[0][chosen], classifier.device)
+                activation = _batch(activations[chosen], classifier.device)
                 labels = train[1][chosen].to(classifier.device)
+                targets: torch.Tensor = labels
+                if augmented.mixes:
+                    activation, targets = augmented.mix(
+                        activation, labels, count, seed=recipe.seed, view=done
+                    )
                 with autocast(classifier.device, precision):
                     logits = rest(activation)
                 logits = logits.float()
                 loss = functional.cross_entropy(
-                    logits, labels, label_smoothing=recipe.label_smoothing
+                    logits, targets, label_smoothing=recipe.label_smoothing
                 )
                 if not torch.isfinite(loss):
                     files = [names[int(i)] for i in chosen[:5]] if names else []

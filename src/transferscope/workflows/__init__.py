@@ -2,6 +2,7 @@
 
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
+from transferscope.workflows.inspecting import inspect_data, inspect_run, write_report
 from transferscope.workflows.judging import evaluate_run
 from transferscope.workflows.publishing import write_run_atlas
 from transferscope.workflows.run import Config, Reporter, Run, open_model
@@ -16,10 +17,13 @@ __all__ = [
     "demo",
     "diagnose",
     "evaluate_run",
+    "inspect_data",
+    "inspect_run",
     "open_model",
     "parse_channels",
     "read_strips",
     "tune",
     "visualize",
+    "write_report",
     "write_run_atlas",
 ]

@@ -64,7 +64,7 @@ def demo(
     if not (out / "comparison" / "comparison.json").is_file():
         compare_run(run, device=device, reporter=reporter)
     if not (out / "atlas" / "index.html").is_file():
-        write_run_atlas(run, title="36 characters")
+        write_run_atlas(run, title="36 characters", reporter=reporter)
     return run
 
 

@@ -11,11 +11,17 @@ from transferscope.evaluation import Evaluation, Predictions
 from transferscope.report import AtlasContent, write_atlas
 from transferscope.storage import read_json
 from transferscope.visualize import Render, Sweep, WorkUnit
-from transferscope.workflows.run import Run
+from transferscope.workflows.inspecting import inspect_run
+from transferscope.workflows.run import SILENT, Reporter, Run
 
 
 def write_run_atlas(
-    run: Run, *, out: str | Path | None = None, pictures: bool = True, title: str | None = None
+    run: Run,
+    *,
+    out: str | Path | None = None,
+    pictures: bool = True,
+    title: str | None = None,
+    reporter: Reporter = SILENT,
 ) -> Path:
     """Writes the atlas of a run: a folder of static pages that opens without a server.
 
@@ -24,6 +30,7 @@ def write_run_atlas(
         out: folder; None: atlas/ of the run.
         pictures: whether real pictures (exemplars, errors) are copied into it.
         title: of the pages; None: the name of the data folder.
+        reporter: hears of the progress.
 
     Returns:
         The path of index.html.
@@ -46,7 +53,7 @@ def write_run_atlas(
     strips = run.path / "evaluation" / "strips.json"
     scores = run.results["candidates"]
     content = AtlasContent(
-        title=title or Path(run.config.data).name,
+        title=title or run.config.dataset or Path(run.config.data).stem,
         facts=_facts(run, comparison),
         classes=run.classifier.classes,
         counts={part: _counts(run, part) for part in ("train", "validation", "test")},
@@ -58,8 +65,9 @@ def write_run_atlas(
         history=run.history,
         comparison=comparison,
         renders=_shown_renders(run, comparison),
-        data_root=Path(run.config.data),
+        data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
+        inspection=inspect_run(run, reporter=reporter),
     )
     return write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 

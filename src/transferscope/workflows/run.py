@@ -67,9 +67,16 @@ SILENT = Silent()
 
 @dataclass(frozen=True)
 class Config:
-    """What a tuning was asked for, resolved; stored in run.json."""
+    """What a tuning was asked for, resolved; stored in run.json.
+
+    `data` is the folder or manifest, or with `dataset` the folder that holds that set's files.
+    """
 
     data: str
+    dataset: str | None = None
+    group: str | None = None
+    split_from: str | None = None
+    dedupe: bool = False
     backbone: str = DEFAULT_BACKBONE
     weights: str | None = None
     strategy: Strategy = "auto"
@@ -164,12 +171,17 @@ class Run:
         base.temperature = metadata["temperature"]
         return base
 
+    @property
+    def root(self) -> Path:
+        """The folder that the paths of the pictures start from."""
+        return Path(self.record.get("root", self.config.data))
+
     @cached_property
     def split(self) -> Split:
         """Every picture with its part, as split.csv says."""
         return read_split(
             self.path / "split.csv",
-            Path(self.config.data),
+            self.root,
             classes=self.record["classes"],
             ratio=self.config.ratio,
             seed=self.config.seed,
@@ -217,7 +229,9 @@ def files_of(
         raise DataError(
             f"the run has no pictures in a split {split!r}; use train, validation or test"
         )
-    root = Path(data) if data is not None else Path(run.config.data)
+    root = run.root
+    if data is not None:
+        root = Path(data) if Path(data).is_dir() else Path(data).parent
     files = [root / picture.path for picture in pictures]
     for file, picture in zip(files, pictures, strict=True):
         if not file.is_file():

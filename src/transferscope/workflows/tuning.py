@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ from transferscope.backbones import (
 )
 from transferscope.data import (
     Picture,
+    Scan,
     Split,
-    duplicates_across,
+    adopt_split,
+    dedupe,
     make_split,
     parse_ratio,
+    read_split,
+    refuse_duplicates,
     scan,
     write_split,
 )
-from transferscope.errors import InputError, OutputError, RunError
+from transferscope.data.augmentation import AugmentationName, augmentation
+from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.evaluation import fit_temperature
-from transferscope.features import POOLED, cached_pictures, extract, fit_probe
+from transferscope.features import POOLED, View, cached_pictures, extract, fit_probe
 from transferscope.report import history_figure
 from transferscope.storage import (
     environment,
@@ -65,6 +70,7 @@ def tune(
     data: str | Path,
     *,
     out: str | Path,
+    dataset: str | None = None,
     backbone: str = DEFAULT_BACKBONE,
     weights: str | Path | None = None,
     download: bool = False,
@@ -73,7 +79,12 @@ def tune(
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
+    augment: AugmentationName = "none",
+    flip: bool = True,
     ratio: str | tuple[int, int, int] = (70, 15, 15),
+    group: str | None = None,
+    split_from: str | Path | None = None,
+    dedupe: bool = False,
     seed: int = 0,
     device: str | None = None,
     precision: Precision = "auto",
@@ -88,15 +99,25 @@ def tune(
     better of the two by validation accuracy, by validation loss where that is equal.
 
     Args:
-        data: class folders, with or without train/validation/test above them.
+        data: class folders, with or without train/validation/test above them, or a table of files; see
+            `scan`. With `dataset`, the folder that holds that set's files.
         out: a new folder for the run.
-        backbone: catalogue name; see `load_backbone` for this, `weights` and `download`.
+        dataset: name of a well-known set, such as caltech101; see `DATASETS`.
+        backbone: catalogue name; see `load_backbone` for this and `weights`.
+        download: permits fetching the backbone's weights and the dataset.
         strategy: `probe`, `partial` or `auto`.
         unfreeze: number of stages that `partial` tunes, counted from the end.
         epochs: fine-tuning epochs; None: the recipe's.
         lr: peak learning rate; None: the recipe's.
         batch_size: pictures a step; None: the recipe's.
+        augment: what fine-tuning sees of the training pictures: none, light (crops, mirrored) or strong
+            (and RandAugment, mixup, cutmix). Never of validation or test pictures, nor for the probe.
+        flip: False where left and right mean something, as in characters.
         ratio: of train, validation and test, where the folder does not say.
+        group: a manifest's column, or a pattern searched in the paths, that names what must stay in
+            one split: a patient, a video, an object.
+        split_from: another run's folder, whose split is taken.
+        dedupe: leaves copies of training pictures out of the other splits, instead of refusing them.
         seed: of split, folds and fine-tuning.
         device: cpu, cuda, mps; None: the best there is.
         precision: of feature extraction and fine-tuning.
@@ -112,20 +133,31 @@ def tune(
     if strategy not in ("auto", "probe", "partial"):
         raise InputError(f"strategy {strategy!r} is unknown; use auto, probe or partial")
     out = Path(out)
+    if isinstance(ratio, str):
+        ratio = parse_ratio(ratio)
     given = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size}
     config = Config(
         data=str(Path(data).resolve()),
+        dataset=dataset,
+        group=group,
+        split_from=str(Path(split_from).resolve()) if split_from is not None else None,
+        dedupe=dedupe,
         backbone=backbone,
         weights=str(Path(weights).resolve()) if weights and str(weights) != "random" else weights,  # type: ignore[arg-type]
         strategy=strategy,
         unfreeze=unfreeze,
-        recipe=Recipe(seed=seed, **{k: v for k, v in given.items() if v is not None}),  # type: ignore[arg-type]
-        ratio=parse_ratio(ratio) if isinstance(ratio, str) else ratio,
+        recipe=Recipe(
+            seed=seed,
+            augment=augment,
+            flip=flip,
+            **{k: v for k, v in given.items() if v is not None},  # type: ignore[arg-type]
+        ),
+        ratio=ratio,
         seed=seed,
         precision=precision,
         confusable=tuple(confusable),
     )
-    if out.resolve().is_relative_to(config.data):
+    if dataset is None and out.resolve().is_relative_to(config.data):
         raise InputError(
             f"--out {str(out)!r} lies inside the data folder, where it would be taken for a class; give a "
             "folder beside it"
@@ -136,18 +168,24 @@ def tune(
 
     source = load_backbone(backbone, weights=weights, download=download).to(find_device(device))
     boundary = plan_boundary(source, unfreeze)
+    other = Run(split_from).split if split_from is not None else None
     with reporter.task("reading pictures") as progress:
         scanned = scan(
             data,
+            dataset=dataset,
+            group=group,
+            download=download,
             channels=source.input.channels,
             known_readable=cached_pictures(source, precision=precision),
             on_progress=progress,
         )
     for path, reason in scanned.excluded:
         reporter.say(f"left out {path}: {reason}")
-    split = make_split(scanned, ratio=config.ratio, seed=seed)
-    for first, second in duplicates_across(split)[:3]:
-        reporter.say(f"warning: {first} and {second} are the same picture in two splits")
+    split = _kept_split(out, scanned, config)
+    if split is None:
+        split = choose_split(scanned, ratio=ratio, seed=seed, other=other, drop_copies=dedupe)
+    else:
+        reporter.say(f"the split is that of {out / 'split.csv'}")
 
     existed = out.exists()
     try:
@@ -160,6 +198,54 @@ def tune(
             (out / ".lock").unlink(missing_ok=True)
             out.rmdir()
         raise
+
+
+def choose_split(
+    scanned: Scan,
+    *,
+    ratio: tuple[int, int, int],
+    seed: int,
+    other: Split | None = None,
+    drop_copies: bool = False,
+) -> Split:
+    """The split that a run will have: another run's, or the folder's own with the rest drawn.
+
+    Raises:
+        DataError: no such split can be made, or the same bytes lie in two parts.
+    """
+    split = adopt_split(scanned, other) if other else make_split(scanned, ratio=ratio, seed=seed)
+    if drop_copies:
+        return dedupe(split)
+    refuse_duplicates(split)
+    return split
+
+
+def _kept_split(out: Path, scanned: Scan, config: Config) -> Split | None:
+    """The split that an interrupted run in `out` has written, or None.
+
+    Raises:
+        DataError: a picture of it has changed or gone.
+    """
+    if not (out / "split.csv").is_file():
+        return None
+    kept = read_split(
+        out / "split.csv",
+        scanned.root,
+        classes=scanned.classes,
+        ratio=config.ratio,
+        seed=config.seed,
+    )
+    found = {picture.path: picture.sha256 for picture in scanned.pictures}
+    changed = [p.path for p in kept.scan.pictures if found.get(p.path) != p.sha256]
+    if changed:
+        raise DataError(
+            f"{len(changed)} pictures of the interrupted run have changed or gone since, {changed[0]!r} "
+            "among them; restore them, or start anew with another --out"
+        )
+    inside = {picture.path for picture in kept.scan.pictures}
+    outside = [(path, "it is not in split.csv") for path in found if path not in inside]
+    excluded = tuple(sorted([*scanned.excluded, *outside]))
+    return replace(kept, scan=replace(kept.scan, excluded=excluded))
 
 
 def _finished(out: Path, config: Config, resume: bool) -> Run | None:
@@ -267,6 +353,7 @@ def _tune_locked(
         "schema": SCHEMA,
         "config": config.to_dict(),
         "backbone": config.backbone,
+        "root": str(split.scan.root.resolve()),
         "body_hash": source.body_hash(),
         "classes": list(split.scan.classes),
         "input": source.input.to_dict(),
@@ -310,19 +397,53 @@ def _fine_tune(
         )
     activations = cached.targets[boundary]
     count = len(parts["train"])
+    recipe, views = config.recipe, _Views(config, base, boundary, split, parts["train"])
+    if recipe.augment != "none":
+        for number in range(1, min(recipe.views, recipe.epochs) + 1):
+            with reporter.task(f"augmented view {number} at {boundary}") as progress:
+                views.activations(number, on_progress=progress)
     with reporter.task("fine-tuning") as progress:
         return fine_tune(
             base,
             boundary,
             (activations[:count], labels_of(parts["train"])),
             (activations[count:], labels_of(parts["validation"])),
-            recipe=config.recipe,
+            recipe=recipe,
+            activations_of=None if recipe.augment == "none" else views.activations,
             names=[picture.path for picture in parts["train"]],
             precision=config.precision,
             checkpoints=out / "checkpoints",
             on_epoch=reporter.epoch,
             on_step=progress,
         )
+
+
+@dataclass(frozen=True)
+class _Views:
+    """The training pictures' activations at the boundary, as augmentation shows them by epoch."""
+
+    config: Config
+    base: Classifier
+    boundary: str
+    split: Split
+    pictures: tuple[Picture, ...]
+
+    def activations(
+        self, epoch: int, on_progress: Callable[[int, int], None] | None = None
+    ) -> torch.Tensor:
+        """(N, ...) in an epoch (1, 2, ...): the views take turns."""
+        recipe = self.config.recipe
+        number = (epoch - 1) % recipe.views + 1
+        found = extract(
+            self.base,
+            [self.split.scan.file(picture) for picture in self.pictures],
+            [picture.sha256 for picture in self.pictures],
+            targets=(self.boundary,),
+            precision=self.config.precision,
+            view=View(augmentation(recipe.augment, flip=recipe.flip), number, recipe.seed),
+            on_progress=on_progress,
+        )
+        return found.targets[self.boundary]
 
 
 def _loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

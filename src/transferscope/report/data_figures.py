@@ -1,0 +1,317 @@
+"""Figures of a set of pictures, as SVG text in the style of `figures`: classes, sizes, shapes, tones.
+
+Blue is the set, orange what deserves a look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from transferscope.data.inspection import QUANTILES
+from transferscope.errors import InputError
+from transferscope.report.figures import (
+    BASE_COLOUR,
+    INK,
+    MUTED,
+    SMALL,
+    TUNED_COLOUR,
+    as_svg,
+    clipped,
+    drawing,
+    legend,
+    plain_axes,
+)
+
+if TYPE_CHECKING:
+    from transferscope.data.inspection import Inspection
+
+COLUMN_CAP = 60
+"""Classes that one column of bars shows at most; of more than two columns the ends are shown."""
+
+SHAPE_CAP = 40
+"""Classes whose shapes are shown at most."""
+
+_ONE_COLUMN = 30  # classes up to which the bars stand in one column
+_CELLS = 48  # of the lattice on which pictures of about one size become one dot
+_MARKED = 400  # outliers marked at most
+_STRENGTHS = {"train": 0.95, "validation": 0.52, "test": 0.26}  # of the blue, by split
+
+
+def class_figure(inspection: Inspection) -> str:
+    """Pictures by class, the largest class first, stacked by split.
+
+    Up to 30 classes stand in one column and up to 120 in two; of more, the 60 largest and the 60
+    smallest are shown.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        InputError: the set has no classes.
+    """
+    counts = inspection.counts()
+    if not counts:
+        raise InputError("the set has no classes; sort it into class folders to draw them")
+    totals = {name: sum(parts.values()) for name, parts in counts.items()}
+    names = sorted(totals, key=lambda name: (-totals[name], name))
+    if len(names) <= _ONE_COLUMN:
+        columns = [("", names)]
+    elif len(names) <= 2 * COLUMN_CAP:
+        half = math.ceil(len(names) / 2)
+        columns = [("", names[:half]), ("", names[half:])]
+    else:
+        columns = [
+            (f"the {COLUMN_CAP} largest of {len(names):,}", names[:COLUMN_CAP]),
+            (f"the {COLUMN_CAP} smallest", names[-COLUMN_CAP:]),
+        ]
+    longest = max(totals.values())
+    rows = len(columns[0][1])
+    with drawing() as draw:
+        figure = draw(760, 48 + 19 * rows + (18 if columns[0][0] else 0))
+        panels = figure.subplots(1, len(columns), squeeze=False)[0]
+        for axes, (title, shown) in zip(panels, columns, strict=True):
+            plain_axes(axes)
+            starts = np.zeros(len(shown))
+            for split in inspection.splits:
+                values = np.array([counts[name][split] for name in shown], dtype=float)
+                axes.barh(
+                    range(len(shown)),
+                    values,
+                    left=starts,
+                    height=0.68,
+                    color=BASE_COLOUR,
+                    alpha=_STRENGTHS.get(split, 0.7),
+                    linewidth=0,
+                )
+                starts += values
+            for row, name in enumerate(shown):
+                axes.annotate(
+                    f"{totals[name]:,}",
+                    (totals[name], row),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center_baseline",
+                    fontsize=SMALL,
+                    color=INK,
+                )
+            width = 34 if len(columns) == 1 else 22
+            axes.set_yticks(range(len(shown)), [clipped(name, width) for name in shown])
+            axes.set_ylim(rows - 0.4, -0.6)
+            axes.set_xlim(0, longest * 1.12 or 1)
+            axes.xaxis.set_major_locator(NullLocator())
+            axes.tick_params(axis="y", length=0)
+            for side in ("left", "bottom"):
+                axes.spines[side].set_visible(False)
+            if title:
+                axes.set_title(title, loc="left", fontsize=SMALL, color=INK)
+        if len(inspection.splits) > 1:
+            legend(
+                panels[0],
+                [(split, BASE_COLOUR, _STRENGTHS.get(split, 0.7)) for split in inspection.splits],
+            )
+        return as_svg(figure, "classes", "Pictures by class", names)
+
+
+def size_figure(inspection: Inspection, *, side: int) -> str:
+    """Width against height; pictures of about one size are one dot, its area their number.
+
+    Args:
+        inspection: of at least one picture.
+        side: of what a network sees, in pixels: pictures below it are enlarged.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        InputError: there are no pictures.
+    """
+    _need_pictures(inspection)
+    widths, heights = inspection.widths, inspection.heights
+    low = 0.8 * min(float(min(widths.min(), heights.min())), side)
+    high = 1.25 * max(float(max(widths.max(), heights.max())), side)
+    with drawing() as draw:
+        figure = draw(500, 440)
+        axes = figure.subplots()
+        plain_axes(axes)
+        for along, across in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
+            along("log")
+            across(low, high)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator(_pixel_ticks(low, high)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_minor_locator(NullLocator())
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_aspect("equal")
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        axes.plot([side, side, high], [high, side, side], color=TUNED_COLOUR, linewidth=1, zorder=0)
+        axes.annotate(
+            f"{side} px",
+            (high, side),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=SMALL,
+            color=INK,
+        )
+        _dots(axes, np.log(widths), np.log(heights), widths, heights)
+        axes.set_xlabel("width, pixels")
+        axes.set_ylabel("height, pixels")
+        return as_svg(figure, "sizes", "Widths and heights", ())
+
+
+def aspect_figure(inspection: Inspection) -> str:
+    """Width / height by class: median, quartiles and the central 90%.
+
+    Of more than 40 classes those are shown whose median is the farthest from the whole set's.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        InputError: there are no pictures.
+    """
+    _need_pictures(inspection)
+    shapes = {name: measures["aspect"] for name, measures in inspection.sizes().items()}
+    middle = QUANTILES.index(0.5)
+    whole = shapes.pop(None)
+    far = sorted(
+        (name for name in shapes if name is not None),
+        key=lambda name: (-abs(math.log(shapes[name][middle] / whole[middle])), name),
+    )
+    shown = sorted(far[:SHAPE_CAP], key=lambda name: (shapes[name][middle], name))
+    rows = [("all pictures", whole, MUTED), *((n, shapes[n], BASE_COLOUR) for n in shown)]
+    with drawing() as draw:
+        figure = draw(760, 56 + 19 * len(rows))
+        axes = figure.subplots()
+        plain_axes(axes)
+        for row, (_, quantiles, colour) in enumerate(rows):
+            _strip(axes, quantiles, row, colour)
+        axes.set_xscale("log")
+        reach = 1.08 * max(max(q[-2], 1 / q[1]) for _, q, _ in rows)
+        reach = max(reach, 1.6)
+        axes.set_xlim(1 / reach, reach)
+        ticks = [
+            t for t in (1 / 8, 1 / 4, 1 / 2, 2 / 3, 1, 3 / 2, 2, 4, 8) if 1 / reach < t < reach
+        ]
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _ratio(value)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.axvline(1, color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        axes.set_yticks(range(len(rows)), [clipped(name, 34) for name, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("width : height")
+        return as_svg(figure, "aspects", "Shapes by class", shown)
+
+
+def tone_figure(inspection: Inspection) -> str:
+    """Brightness against contrast, outliers marked.
+
+    Returns:
+        SVG text.
+
+    Raises:
+        InputError: there are no pictures.
+    """
+    _need_pictures(inspection)
+    light, contrast = inspection.brightness, inspection.contrast
+    with drawing() as draw:
+        figure = draw(500, 440)
+        axes = figure.subplots()
+        plain_axes(axes)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.01, max(0.42, 1.05 * float(contrast.max())))
+        _dots(axes, light, contrast, light, contrast)
+        place = {picture.path: at for at, picture in enumerate(inspection.scan.pictures)}
+        marked = [place[one.path] for one in inspection.outliers[:_MARKED]]
+        axes.plot(
+            light[marked],
+            contrast[marked],
+            "o",
+            markersize=5,
+            markerfacecolor="none",
+            markeredgecolor=TUNED_COLOUR,
+            markeredgewidth=1.1,
+            clip_on=False,
+        )
+        axes.set_xlabel("brightness: mean grey, black 0 to white 1")
+        axes.set_ylabel("contrast: deviation of grey")
+        return as_svg(figure, "tones", "Brightness and contrast", ())
+
+
+# ---------------------------------------------------------------------------- parts of figures
+
+
+def _need_pictures(inspection: Inspection) -> None:
+    if not inspection.facts:
+        raise InputError("the set has no readable pictures; there is nothing to draw")
+
+
+def _dots(
+    axes: Axes, x_cells: np.ndarray, y_cells: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> None:
+    """One dot for the pictures of each lattice cell, at their mean, its area their number.
+
+    Args:
+        axes: with their limits set.
+        x_cells: (n,) as the lattice divides them evenly.
+        y_cells: (n,) the same.
+        x: (n,) as the axes have them.
+        y: (n,) the same.
+    """
+    low = min(x_cells.min(), y_cells.min())
+    pitch = (max(x_cells.max(), y_cells.max()) - low) / _CELLS or 1.0
+    columns = ((x_cells - low) / pitch).astype(np.int64)
+    rows = ((y_cells - low) / pitch).astype(np.int64)
+    _, cell, number = np.unique(
+        rows * (_CELLS + 1) + columns, return_inverse=True, return_counts=True
+    )
+    places = np.stack([np.bincount(cell, x) / number, np.bincount(cell, y) / number], axis=1)
+    diameters = np.round(3.2 + 13.0 * np.sqrt(number / max(number.max(), 40)))  # points
+    for diameter in np.unique(diameters):  # equal markers are one shape in the file
+        x_shown, y_shown = places[diameters == diameter].T
+        axes.plot(
+            x_shown,
+            y_shown,
+            "o",
+            markersize=diameter,
+            color=BASE_COLOUR,
+            alpha=0.55,
+            markeredgewidth=0,
+            clip_on=False,
+        )
+
+
+def _strip(axes: Axes, quantiles: Sequence[float], row: int, colour: str) -> None:
+    """A line over the central 90%, a bar over the quartiles, a tick at the median."""
+    _, p5, q1, median, q3, p95, _ = quantiles
+    axes.plot([p5, p95], [row, row], color=colour, linewidth=1, solid_capstyle="butt")
+    axes.add_patch(
+        Rectangle((q1, row - 0.22), q3 - q1, 0.44, facecolor=colour, alpha=0.4, linewidth=0)
+    )
+    axes.plot([median] * 2, [row - 0.32, row + 0.32], color=colour, linewidth=2.4)
+
+
+def _pixel_ticks(low: float, high: float) -> list[float]:
+    """Powers of two in reach, every n-th of many, and their halfway marks where there are few."""
+    powers = [2.0**power for power in range(18) if low <= 2**power <= high]
+    if len(powers) < 4:
+        halfway = [1.5 * 2.0**power for power in range(18)]
+        return sorted(powers + [value for value in halfway if low <= value <= high])
+    return powers[:: math.ceil(len(powers) / 8)]
+
+
+def _ratio(value: float) -> str:
+    for width, height in ((1, 8), (1, 4), (1, 2), (2, 3), (1, 1), (3, 2), (2, 1), (4, 1), (8, 1)):
+        if math.isclose(value, width / height, rel_tol=1e-6):
+            return f"{width}:{height}"
+    return f"{value:.2f}"

@@ -1,0 +1,235 @@
+"""`inspect`: a set of pictures, looked at before it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transferscope.backbones import DEFAULT_BACKBONE, load_backbone
+from transferscope.data import (
+    MAX_EMBEDDED,
+    MEASURED_SIDE,
+    THUMBNAIL,
+    Inspection,
+    NearPair,
+    Picture,
+    PictureFacts,
+    Scan,
+    Split,
+    exact_duplicates,
+    in_order,
+    make_split,
+    measured,
+    near_by_embedding,
+    near_duplicates,
+    parse_ratio,
+    refuse_duplicates,
+    refuse_untrainable,
+    scan,
+)
+from transferscope.data.augmentation import augmentation, preview
+from transferscope.errors import DataError, PictureError
+from transferscope.features import POOLED, cached_pictures, extract
+from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
+from transferscope.report import write_inspection
+from transferscope.storage import cache_dir, sha256_file
+from transferscope.workflows.run import SILENT, Reporter, Run
+
+_PARTNERS = 8  # pictures that the preview may mix with the first
+
+
+def inspect_data(
+    data: str | Path,
+    *,
+    dataset: str | None = None,
+    download: bool = False,
+    group: str | None = None,
+    ratio: str | tuple[int, int, int] = (70, 15, 15),
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> Inspection:
+    """What a set of pictures holds, and what stands in the way of training on it.
+
+    A set that `tune` would refuse is looked at all the same: why it would is in `problems`. Where the
+    layout gives no splits, they are drawn as `tune` would draw them. Near duplicates are found by
+    perceptual hash, and also by the features of the default backbone if every picture's are cached.
+
+    Args:
+        data: see `tune` for this, `dataset`, `download` and `group`.
+        ratio: of train, validation and test, where the folder does not say.
+        seed: of the split.
+        reporter: hears of the progress.
+
+    Raises:
+        DataError: no folder, or no pictures in it.
+        InputError: a ratio or a group's pattern that cannot be used.
+    """
+    shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
+    facts: dict[str, PictureFacts] = {}
+
+    def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
+        facts[picture.path] = measured(decoded, file)
+
+    with reporter.task("reading pictures") as progress:
+        found = scan(
+            data,
+            dataset=dataset,
+            group=group,
+            download=download,
+            lenient=True,
+            measure=measure,
+            on_progress=progress,
+        )
+    given = any(picture.split for picture in found.pictures)
+    split, problems = _split_if_possible(found, shares, seed)
+    with reporter.task("looking for copies"):
+        return look(
+            split.scan if split else found,
+            facts,
+            split_drawn=split is not None and not given,
+            problems=problems,
+        )
+
+
+def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
+    """The pictures of a run, in the splits that it has; None if a file is no longer what it was."""
+    kept = replace(run.split.scan, excluded=tuple((p, r) for p, r in run.record["excluded"]))
+    facts: dict[str, PictureFacts] = {}
+
+    def measure(picture: Picture) -> tuple[str, PictureFacts] | None:
+        file = kept.file(picture)
+        try:
+            if sha256_file(file) != picture.sha256:
+                return None
+            return picture.path, measured(*read_with_facts(file, least_side=MEASURED_SIDE))
+        except (OSError, PictureError):
+            return None
+
+    with reporter.task("looking at the pictures") as progress:
+        for done, found in enumerate(in_order(measure, kept.pictures), start=1):
+            if found is None:
+                return None
+            facts[found[0]] = found[1]
+            progress(done, len(kept.pictures))
+        return look(kept, facts)
+
+
+def look(
+    found: Scan,
+    facts: Mapping[str, PictureFacts],
+    *,
+    split_drawn: bool = False,
+    problems: tuple[str, ...] = (),
+) -> Inspection:
+    """Brings together what was found of a set and what was measured of its pictures.
+
+    Args:
+        found: with its splits, where it has them.
+        facts: of every picture, by path.
+        split_drawn: see `Inspection`.
+        problems: see `Inspection`.
+    """
+    ordered = tuple(facts[picture.path] for picture in found.pictures)
+    hashes = np.array([one.phash for one in ordered], dtype=np.uint64)
+    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in ordered), dtype=np.uint8)
+    mirrored = np.array([one.mirrored for one in ordered], dtype=np.uint64)
+    thumbnails = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL, 3)
+    near = near_duplicates(found, hashes, mirrored, thumbnails)
+    by_features = _near_by_features(found)
+    known = {pair.paths for pair in near}
+    return Inspection(
+        found,
+        ordered,
+        exact_duplicates(found),
+        (*near, *(pair for pair in by_features or () if pair.paths not in known)),
+        split_drawn=split_drawn,
+        problems=problems,
+        embedding=None if by_features is None else DEFAULT_BACKBONE,
+    )
+
+
+def write_report(
+    inspection: Inspection,
+    out: str | Path,
+    *,
+    title: str,
+    flip: bool = True,
+    pictures: bool = True,
+) -> Path:
+    """Writes an inspection as a folder with index.html, figures, inspection.json and pictures.csv.
+
+    Args:
+        inspection: what to show.
+        out: a new folder, or an earlier report, which is replaced.
+        title: of the page.
+        flip: whether the augmentations shown may mirror.
+        pictures: False leaves out pictures and the names of files.
+
+    Returns:
+        The path of index.html.
+    """
+    sheets = previews(inspection, flip=flip) if pictures else {}
+    return write_inspection(inspection, Path(out), title=title, pictures=pictures, preview=sheets)
+
+
+def previews(inspection: Inspection, *, flip: bool = True, seed: int = 0) -> dict[str, Image.Image]:
+    """Augmentation's name to a sheet of one picture in twelve variants, as training will see it.
+
+    The picture is the training picture whose contrast is the median: neither blank nor a pattern.
+    """
+    found = inspection.scan
+    places = [i for i, p in enumerate(found.pictures) if p.split in (None, "train")]
+    if not places:
+        return {}
+    places.sort(key=lambda i: (inspection.facts[i].contrast, i))
+    middle = places[len(places) // 2]
+    rng = np.random.default_rng(seed)
+    others = rng.permutation([i for i in places if i != middle])[:_PARTNERS]
+    spec = InputSpec()
+    shown = [
+        read_picture(found.file(found.pictures[int(i)]), least_side=2 * spec.least_side)
+        for i in (middle, *others)
+    ]
+    return {
+        name: preview(shown, spec, augmentation(name, flip=flip), seed=seed)
+        for name in ("light", "strong")
+    }
+
+
+# ---------------------------------------------------------------------------- parts of it
+
+
+def _split_if_possible(
+    found: Scan, ratio: tuple[int, int, int], seed: int
+) -> tuple[Split | None, tuple[str, ...]]:
+    """The split that `tune` would use, if there is one, and why it would refuse the set."""
+    problems = []
+    split = None
+    try:
+        refuse_untrainable(found)
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        if found.classes:
+            split = make_split(found, ratio=ratio, seed=seed)
+            refuse_duplicates(split)
+    except DataError as error:
+        problems.append(str(error))
+    return split, tuple(problems)
+
+
+def _near_by_features(found: Scan) -> tuple[NearPair, ...] | None:
+    """Near duplicates by the default backbone's features; None where they are not all cached."""
+    if len(found.pictures) > MAX_EMBEDDED or not (cache_dir() / "features").is_dir():
+        return None
+    source = load_backbone(DEFAULT_BACKBONE)
+    if not {picture.sha256 for picture in found.pictures} <= cached_pictures(source):
+        return None
+    files = [found.file(picture) for picture in found.pictures]
+    hashes = [picture.sha256 for picture in found.pictures]
+    features = extract(source, files, hashes).targets[POOLED]
+    return near_by_embedding(found, features.numpy())

@@ -1,0 +1,332 @@
+"""The report is whole, shows every name literally, and says first what is gravest."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import inspection_content as made
+from test_atlas import Page, digest
+from test_atlas_browser import browser, run
+from transferscope.data.duplicates import NearPair
+from transferscope.data.inspection import Inspection
+from transferscope.data.scan import Scan
+from transferscope.errors import InputError, OutputError
+from transferscope.report import data_figures, figures
+from transferscope.report.inspection import (
+    REASON_WORDS,
+    TILE,
+    findings,
+    opening,
+    sample_sheet,
+    sampled,
+    write_inspection,
+)
+
+__all__ = ["browser"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
+    return made.inspection(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def report(record: Inspection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out 猫 #1") / "report"
+    sheet = {"light <&>": Image.new("RGB", (60, 40), "teal")}
+    return write_inspection(record, out, title=made.NASTY, preview=sheet).parent
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page(report / "index.html")
+
+
+def sentences(record: Inspection) -> list[str]:
+    return [one.sentence for one in findings(record)]
+
+
+# ---------------------------------------------------------------------------- the page
+
+
+def test_every_reference_resolves_and_every_picture_is_shown(report: Path, page: Page) -> None:
+    used = set()
+    for reference in page.references:
+        parts = urlsplit(reference)
+        assert not parts.scheme
+        assert not parts.netloc
+        if not parts.path:
+            assert parts.fragment in page.ids, reference
+            continue
+        target = (report / unquote(parts.path)).resolve()
+        assert target.is_file(), reference
+        used.add(target)
+    assert {path.resolve() for path in (report / "images").rglob("*.webp")} <= used
+    assert {"inspection.json", "pictures.csv"} <= {path.name for path in used}
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(page.alts)
+
+
+def test_names_are_shown_literally(page: Page) -> None:
+    assert "<b>猫" not in page.html
+    assert "<&>" not in page.html
+    assert page.words.count(made.CLASSES[1]) >= 4  # near duplicate, figures, table, samples
+    assert made.NASTY in page.title
+    assert "قطة" in page.words
+
+
+def test_the_page_shows_each_part(page: Page) -> None:
+    for heading in (
+        "Before you train",
+        "Near duplicates",
+        "Copies",
+        "Left out",
+        "Far from the rest",
+        "Class by class",
+        "Sizes, shapes, tones",
+        "As training will see one picture",
+        "Samples",
+    ):
+        assert heading in page.words, heading
+    assert "features alike to 0.990" in page.words
+    assert "2 of 64 bits differ" in page.words
+    assert "13 train, 4 validation, 2 test" in page.words
+    assert "its bytes are not of a picture format that is read here" in page.words
+
+
+def test_pairs_across_splits_come_first(page: Page, record: Inspection) -> None:
+    part = page.words[page.words.index("Pictures that look the same") :]
+    assert part.index("features alike") < part.index("64 bits differ")
+    assert part.index("across splits", 100) < part.index("two classes")
+
+
+def test_without_pictures_no_file_is_named(record: Inspection, tmp_path: Path) -> None:
+    refused = dataclasses.replace(record, problems=("'train/0/片 #%0.jpg' is bad; remove it",))
+    out = write_inspection(refused, tmp_path / "report", title="Set", pictures=False).parent
+    page = Page(out / "index.html")
+    assert list((out / "images").rglob("*.webp")) == []
+    assert not (out / "inspection.json").exists()
+    assert not (out / "pictures.csv").exists()
+    for name in ("片", "blank.png", "bad.png"):
+        assert name not in page.html
+    for heading in ("Near duplicates", "Copies", "Far from the rest", "Samples"):
+        assert f"<h2>{heading}</h2>" not in page.html
+    assert "Class by class" in page.words
+    assert "Training is refused." in page.words
+    assert "were left out of this report" in page.words
+    fragments = [urlsplit(one).fragment for one in page.references if one.startswith("#")]
+    assert set(fragments) <= set(page.ids)
+
+
+def test_the_same_inspection_gives_the_same_bytes(record: Inspection, tmp_path: Path) -> None:
+    first = write_inspection(record, tmp_path / "a", title="Set").parent
+    second = write_inspection(record, tmp_path / "b", title="Set").parent
+    assert digest(first) == digest(second)
+
+
+def test_a_folder_with_other_files_is_refused(record: Inspection, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="not Transferscope's"):
+        write_inspection(record, tmp_path, title="Set")
+
+
+def test_a_picture_that_is_gone_leaves_a_tile(record: Inspection, tmp_path: Path) -> None:
+    moved = dataclasses.replace(record, scan=dataclasses.replace(record.scan, root=tmp_path / "x"))
+    page = Page(write_inspection(moved, tmp_path / "report", title="Set"))
+    assert "picture not found" in page.words
+    assert "Samples" in page.words
+
+
+def test_a_set_without_any_picture_or_class_has_a_page(tmp_path: Path) -> None:
+    empty = Inspection(
+        Scan(tmp_path, (), (), (("a.jpg", "the file is empty (0 bytes)"),)), (), (), ()
+    )
+    page = Page(write_inspection(empty, tmp_path / "report", title="Set"))
+    assert "0 pictures; 1 file left out." in page.words
+    for absent in ("Class by class", "Sizes, shapes, tones", "Samples", "Copies"):
+        assert f"<h2>{absent}</h2>" not in page.html
+
+
+def test_pictures_without_classes_have_one_sheet(record: Inspection, tmp_path: Path) -> None:
+    pictures = tuple(dataclasses.replace(one, label=None) for one in record.scan.pictures)
+    scan = dataclasses.replace(record.scan, pictures=pictures, classes=())
+    loose = dataclasses.replace(record, scan=scan, near_duplicates=(), duplicates=())
+    page = Page(write_inspection(loose, tmp_path / "report", title="Set"))
+    assert "no class 37" in page.words
+    assert "Class by class" not in page.words
+
+
+def test_a_thousand_classes_stay_a_light_page(tmp_path: Path) -> None:
+    record = made.many(1000, 12)
+    paths = [picture.path for picture in record.scan.pictures]
+    none = (None, None)
+    pairs = tuple(NearPair(pair, none, none, "phash", 1.0) for pair in pairwise(paths))
+    out = write_inspection(
+        dataclasses.replace(record, near_duplicates=pairs), tmp_path / "report", title="Set"
+    )
+    page = Page(out)
+    assert out.stat().st_size < 5_000_000
+    assert "18 of 11,999 are shown; all are in inspection.json" in page.words
+    assert len(re.findall(r'class="sheet"', page.html)) == 1000
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def test_the_opening_counts(record: Inspection) -> None:
+    assert opening(record) == (
+        "37 pictures of 3 classes; 1 file left out; 1 copy; 2 near duplicates, 1 of them across "
+        "classes."
+    )
+    assert opening(made.many(2, 600)) == "1,200 pictures of 2 classes."
+
+
+def test_the_gravest_comes_first(record: Inspection) -> None:
+    found = findings(dataclasses.replace(record, problems=("one class is empty; add to it",)))
+    grades = [one.gravity for one in found]
+    assert grades == sorted(grades, key=["stop", "fix", "know"].index)
+    assert [one.sentence for one in found if one.gravity == "stop"] == [
+        "Training is refused: One class is empty; add to it.",
+        "1 picture is in more than one split, byte for byte.",
+    ]
+    assert found[2].sentence == "1 near duplicate across splits."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "1 near duplicate across classes",
+        "1 file is left out: its bytes are not of a picture format",
+        "2 classes have fewer than 10 training pictures",
+        "1 picture is blank",
+        "All of the pictures are below 224 pixels",
+        "The file format gives the class away",
+    ],
+)
+def test_what_is_wrong_is_found(record: Inspection, words: str) -> None:
+    assert any(words in sentence for sentence in sentences(record)), sentences(record)
+
+
+def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
+    clean = made.many(4, 50)
+    facts = tuple(dataclasses.replace(one, width=400, height=300) for one in clean.facts)
+    assert findings(dataclasses.replace(clean, facts=facts)) == []
+
+
+def test_imbalance_is_told_beyond_ten(record: Inspection) -> None:
+    clean = made.many(2, 300)
+    labels = [0] * 560 + [1] * 40
+    pictures = tuple(
+        dataclasses.replace(picture, label=label)
+        for picture, label in zip(clean.scan.pictures, labels, strict=True)
+    )
+    scan = dataclasses.replace(clean.scan, pictures=pictures)
+    told = sentences(dataclasses.replace(clean, scan=scan))
+    assert any("14 times the smallest: 560 pictures of “class <0000> 猫”, 40 of" in t for t in told)
+    assert not any("times the smallest" in sentence for sentence in sentences(record))
+
+
+# ---------------------------------------------------------------------------- figures and sheets
+
+FIGURES: dict[str, Callable[[Inspection], str]] = {
+    "classes": data_figures.class_figure,
+    "sizes": lambda record: data_figures.size_figure(record, side=224),
+    "aspects": data_figures.aspect_figure,
+    "tones": data_figures.tone_figure,
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("classes", [1, 2, 45, 130])
+def test_figures_hold_on_light_and_dark_pages(name: str, classes: int) -> None:
+    svg = FIGURES[name](made.many(classes, 4))
+    ElementTree.fromstring(svg)
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
+    assert "currentColor" in svg
+    assert colours <= {"#22262b", "#e6e6e3", figures.BASE_COLOUR, figures.TUNED_COLOUR}
+    assert svg == FIGURES[name](made.many(classes, 4))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_set_with_nothing_to_draw_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no readable pictures|no classes"):
+        FIGURES[name](Inspection(Scan(tmp_path, (), (), ()), (), (), ()))
+
+
+def test_of_many_classes_the_ends_are_shown() -> None:
+    record = made.many(200, 9)
+    sizes = {name: parts["all"] for name, parts in record.counts().items()}
+    ordered = sorted(sizes, key=lambda name: (-sizes[name], name))
+    texts = [
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(data_figures.class_figure(record)).iter()
+    ]
+    assert set(ordered[:60] + ordered[-60:]) <= set(texts)
+    assert ordered[100] not in texts
+    assert "the 60 largest of 200" in texts
+
+
+def test_every_outlier_is_ringed(record: Inspection) -> None:
+    rings = data_figures.tone_figure(record).count(f"stroke: {figures.TUNED_COLOUR}")
+    assert rings >= len(record.outliers) >= 1
+
+
+def test_a_sheet_holds_the_pictures_in_their_order(tmp_path: Path) -> None:
+    colours = ["red", "lime", "blue", "yellow"]
+    files = []
+    for colour in colours:
+        files.append(tmp_path / f"{colour}.png")
+        Image.new("RGB", (30, 50), colour).save(files[-1])
+    sheet = sample_sheet([*files, tmp_path / "gone.png"], columns=3, side=20, gap=2)
+    assert sheet.size == (64, 42)
+    for place, colour in enumerate(colours):
+        at = (place % 3 * 22 + 10, place // 3 * 22 + 10)
+        assert sheet.getpixel(at) == Image.new("RGBA", (1, 1), colour).getpixel((0, 0))
+    assert sheet.getpixel((32, 32))[3] < 255  # the file that is gone
+    assert sheet.getpixel((54, 32)) == (0, 0, 0, 0)  # the page's ground
+    with pytest.raises(InputError, match="at least one picture"):
+        sample_sheet([])
+
+
+def test_samples_are_spread_and_the_same_again() -> None:
+    places = list(range(100, 220))
+    drawn = sampled(places, 12, seed=3)
+    assert [(place - 100) // 10 for place in drawn] == list(range(12))
+    assert drawn == sampled(places, 12, seed=3) != sampled(places, 12, seed=4)
+    assert sampled(places[:5], 12, seed=0) == places[:5]
+
+
+def test_sheets_are_of_tiles(report: Path) -> None:
+    with Image.open(report / "images/data/class-0.webp") as sheet:
+        assert sheet.size == (6 * TILE + 20, 2 * TILE + 4)
+        assert sheet.mode == "RGBA"
+
+
+def test_every_reason_has_its_words() -> None:
+    from transferscope.data.inspection import REASONS
+
+    assert tuple(REASON_WORDS) == REASONS
+
+
+# ---------------------------------------------------------------------------- in a browser
+
+
+def test_a_browser_shows_the_page(browser: str, report: Path, tmp_path: Path) -> None:
+    page = (report / "index.html").as_uri()
+    dom = run(browser, tmp_path / "dom", "--dump-dom", page)
+    assert 'data-atlas="ready"' in dom
+    shot = tmp_path / "shot.png"
+    run(browser, tmp_path / "shot", f"--screenshot={shot}", "--window-size=1200,3000", page)
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    assert 0.01 < (np.abs(pixels - pixels[-1, 0]).sum(axis=-1) > 60).mean() < 0.9
