@@ -127,7 +127,7 @@ def test_a_group_in_two_given_splits_is_refused():
 
 def test_too_few_groups_are_refused_by_class():
     scan = grouped(2, 2, 10)
-    with pytest.raises(DataError, match=r"'class0 \(2\)', 'class1 \(2\)'; .* at least 3 groups"):
+    with pytest.raises(DataError, match=r"'class0' \(2\), 'class1' \(2\); .* at least 3 groups"):
         make_split(scan)
 
 
@@ -186,7 +186,7 @@ def test_unknown_pictures_and_classes_are_named():
     extra = replace(scan.pictures[0], path="new.png", sha256="f" * 64)
     with pytest.raises(DataError, match=r"1 of the 101 pictures .*'new\.png'"):
         adopt_split(replace(scan, pictures=(*scan.pictures, extra)), other)
-    with pytest.raises(DataError, match=r"'class2' is in one of them only"):
+    with pytest.raises(DataError, match=r"it has 'class2' besides"):
         adopt_split(replace(scan, classes=(*scan.classes, "class2")), other)
 
 

@@ -15,18 +15,16 @@ from transferscope.data.demo import (
     write_demo_set,
 )
 from transferscope.data.duplicates import (
-    MAX_EMBEDDED,
     Copies,
     NearPair,
     dedupe,
     duplicates_across,
     exact_duplicates,
-    near_by_embedding,
-    near_duplicates,
     refuse_duplicates,
 )
 from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order, load_batches
+from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
 from transferscope.data.scan import (
     MEASURED_SIDE,
     SPLITS,

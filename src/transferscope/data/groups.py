@@ -2,88 +2,199 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from transferscope.data.layouts import listed
 from transferscope.data.scan import Picture, Scan
 from transferscope.errors import DataError
 
-FOLDS = 20
-"""Folds that the parts are dealt from, at most: a share is exact to a twentieth."""
-
-_TRIES = 12
-_FEW_TRIES = 200
-"""Shuffles, of which the split nearest to the ratio is kept: of folds, and of few groups (quick)."""
-
-_LARGE = (
-    5_000  # groups times shuffles: with many groups every shuffle comes near, and takes seconds
-)
+_FOLDS = 20  # 70/15/15 is 14, 3 and 3 of them
+_TRIES = 4  # seeds of the folds
+_DEALS = 200  # ways to deal folds to parts, for each seed
+_MISSING = 1e6  # cost of a class without pictures in a part: more than any distance to the ratio
 
 
 def draw_groups(
-    scan: Scan, pictures: Sequence[Picture], shares: Mapping[str, int], seed: int
+    scan: Scan, pool: Sequence[Picture], shares: Mapping[str, int], seed: int
 ) -> dict[str, str]:
-    """Path to split, stratified by class as far as whole groups allow.
+    """Draws whole groups, every class as near to its share as they allow.
 
-    Pictures without a group are alone; pictures of the same bytes count as one group, and so do the
-    groups that they lie in. Folds of scikit-learn's StratifiedGroupKFold are dealt to the parts (the
-    groups themselves, where they are few), for several shuffles, and the deal whose counts by class
-    are nearest to the shares is kept.
-
-    Args:
-        scan: that the pictures are of.
-        pictures: to be dealt out, each with a label.
-        shares: split to its share.
-        seed: the same seed gives the same split.
-
-    Raises:
-        DataError: a class has too few groups for every part to have one.
+    scikit-learn's StratifiedGroupKFold makes up to 20 folds, which are dealt to the parts in the
+    best of many ways; then single groups move while that brings the classes nearer to the ratio.
     """
-    labels = np.array([picture.label for picture in pictures])
-    groups = _merged(pictures)
-    _refuse_few_groups(scan, labels, groups, shares)
-    weight = np.array(list(shares.values())) / sum(shares.values())
-    wanted = np.outer(np.bincount(labels, minlength=len(scan.classes)), weight)
-    best: tuple[float, np.ndarray] | None = None
-    for number, folds in enumerate(_shuffles(labels, groups, seed)):
-        parts = _deal(folds, labels, wanted, cover=bool(number % 2))
-        table = _table(parts, labels, wanted.shape)
-        far = float((((table - wanted) ** 2) / np.maximum(wanted, 1)).sum())
-        if (table[wanted.sum(1) > 0] > 0).all() and (best is None or far < best[0]):
-            best = far, parts
-    if best is None:
+    units = _units(pool)
+    labels = np.array([picture.label for picture in pool])
+    _refuse_few_groups(scan, units, labels, shares)
+    tally = _Tally.of(units, labels, shares)
+    best: np.ndarray | None = None
+    for attempt in range(_TRIES):
+        rng = np.random.default_rng([seed, attempt])
+        parts = _improved(tally, _dealt(tally, _folds(units, labels, rng), shares, rng))
+        if best is None or tally.cost(parts) < tally.cost(best) - 1e-9:
+            best = parts
+        if tally.cost(best) < _MISSING:
+            break
+    assert best is not None
+    lacking = np.flatnonzero((tally.counts(best) == 0).any(axis=0))
+    if len(lacking):
         raise DataError(
-            f"no split of the groups of {str(scan.root)!r} was found in which every part has every class; "
-            "give more groups, or merge small classes"
+            f"no split was found that keeps groups whole and has every class in "
+            f"{_listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
+            "groups of these classes, or remove the classes"
         )
     names = list(shares)
-    return {picture.path: names[part] for picture, part in zip(pictures, best[1], strict=True)}
+    return {
+        picture.path: names[best[unit]] for picture, unit in zip(pool, units.tolist(), strict=True)
+    }
 
 
-def _shuffles(labels: np.ndarray, groups: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Ways to put whole groups into folds: (N,) numbers of folds each."""
-    count = int(groups.max()) + 1
-    if count <= FOLDS:
-        for trial in range(_FEW_TRIES):
-            yield np.random.default_rng([seed, trial]).permutation(count)[groups]
-        return
+def _units(pool: Sequence[Picture]) -> np.ndarray:
+    """Which pictures cannot be separated: one number a unit, int64 (n,).
+
+    Pictures of one group belong together, and so do files of equal bytes; groups that share a file
+    are one unit.
+    """
+    parent = list(range(len(pool)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first: dict[tuple[str, str], int] = {}
+    for index, picture in enumerate(pool):
+        keys = [("file", picture.sha256)]
+        if picture.group:
+            keys.append(("group", picture.group))
+        for key in keys:
+            one, other = sorted((root(first.setdefault(key, index)), root(index)))
+            parent[other] = one
+    roots = [root(index) for index in range(len(pool))]
+    return np.unique(roots, return_inverse=True)[1]
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """How many pictures of each class every unit has; only where it has some.
+
+    Attributes:
+        unit: (m,) of each entry.
+        label: (m,) of each entry.
+        size: (m,) pictures.
+        targets: (parts, classes) pictures that each part would have by the ratio alone.
+    """
+
+    unit: np.ndarray
+    label: np.ndarray
+    size: np.ndarray
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, units: np.ndarray, labels: np.ndarray, shares: Mapping[str, int]) -> _Tally:
+        width = int(labels.max()) + 1
+        cells, size = np.unique(units * width + labels, return_counts=True)
+        weights = np.array(list(shares.values()), dtype=np.float64)
+        totals = np.bincount(labels, minlength=width)
+        targets = np.outer(weights / weights.sum(), totals)
+        return cls(cells // width, cells % width, size.astype(np.float64), targets)
+
+    def counts(self, parts: np.ndarray) -> np.ndarray:
+        """(parts, classes) pictures, where unit u goes to part `parts[u]`."""
+        shape = self.targets.shape
+        cells = parts[self.unit] * shape[1] + self.label
+        return np.bincount(cells, self.size, minlength=shape[0] * shape[1]).reshape(shape)
+
+    def cost(self, parts: np.ndarray) -> float:
+        """Chi-square distance to the ratio, and `_MISSING` for every class that a part lacks."""
+        counts = self.counts(parts)
+        distance = float(((counts - self.targets) ** 2 / self.targets).sum())
+        return distance + _MISSING * int((counts == 0).sum())
+
+
+def _folds(units: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Fold of every unit."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = min(FOLDS, int(np.bincount(labels).max()))
-    for trial in range(min(_TRIES, max(3, _LARGE // count))):
-        state = int(np.random.default_rng([seed, trial]).integers(2**31))
-        found = np.empty(len(labels), dtype=int)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # classes with fewer pictures than folds
-            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
-            for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
-                found[held] = number
-        yield found
-        yield found
+    folds = min(_FOLDS, int(units.max()) + 1, int(np.bincount(labels).max()))
+    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    fold = np.zeros(int(units.max()) + 1, dtype=np.int64)
+    with warnings.catch_warnings():  # of classes with fewer pictures than folds: expected here
+        warnings.simplefilter("ignore", UserWarning)
+        for number, (_, held_out) in enumerate(folder.split(labels, labels, units)):
+            fold[units[held_out]] = number
+    return fold
+
+
+def _dealt(
+    tally: _Tally, fold: np.ndarray, shares: Mapping[str, int], rng: np.random.Generator
+) -> np.ndarray:
+    """Part of every unit: the folds dealt to the parts in the best of many ways."""
+    number = max(int(fold.max()) + 1, len(shares))
+    hand = list(
+        itertools.chain.from_iterable(
+            [part] * count for part, count in enumerate(quotas(number, shares).values())
+        )
+    )
+    deals = (rng.permutation(hand)[fold] for _ in range(_DEALS))
+    return min(deals, key=tally.cost)
+
+
+def _improved(tally: _Tally, parts: np.ndarray) -> np.ndarray:
+    """Moves single units to other parts, always the one that gains most, until none gains."""
+    parts = parts.copy()
+    total = len(parts)
+    unit, label, size, targets = tally.unit, tally.label, tally.size, tally.targets
+    for _ in range(2 * total):
+        counts = tally.counts(parts)
+        home = parts[unit]
+        have, want = counts[home, label], targets[home, label]
+        leave = (size**2 - 2 * size * (have - want)) / want + _MISSING * (have == size)
+        leaving = np.bincount(unit, leave, minlength=total)
+        gains = np.empty((len(targets), total))
+        for part, (have, want) in enumerate(zip(counts, targets, strict=True)):
+            enter = (size**2 + 2 * size * (have - want)[label]) / want[label]
+            enter -= _MISSING * (have[label] == 0)
+            gains[part] = leaving + np.bincount(unit, enter, minlength=total)
+            gains[part, parts == part] = 0.0
+        part, mover = divmod(int(gains.argmin()), total)
+        if gains[part, mover] > -1e-6:
+            break
+        parts[mover] = part
+    return parts
+
+
+def _refuse_few_groups(
+    scan: Scan, units: np.ndarray, labels: np.ndarray, shares: Mapping[str, int]
+) -> None:
+    few = np.flatnonzero(_groups_of(scan, units, labels) < len(shares))
+    if len(few):
+        raise DataError(
+            f"too few groups to draw {_listed_parts(shares)} parts from: "
+            f"{_with_groups(scan, units, labels, few)}; each class needs at least {len(shares)} "
+            "groups that share no file: add some, or remove the class"
+        )
+
+
+def _groups_of(scan: Scan, units: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many units have pictures of each class; (classes,)."""
+    cells = np.unique(units * len(scan.classes) + labels)
+    return np.bincount(cells % len(scan.classes), minlength=len(scan.classes))
+
+
+def _with_groups(scan: Scan, units: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> str:
+    counts = _groups_of(scan, units, labels)
+    return ", ".join(f"{scan.classes[label]!r} ({counts[label]})" for label in chosen)
+
+
+def _listed_parts(shares: Mapping[str, int]) -> str:
+    names = list(shares)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def refuse_torn_groups(scan: Scan) -> None:
@@ -94,8 +205,8 @@ def refuse_torn_groups(scan: Scan) -> None:
     """
     places: dict[str, dict[str, str]] = defaultdict(dict)  # group to split to a path
     for picture in scan.pictures:
-        if picture.group is not None and picture.split is not None:
-            places[picture.group].setdefault(picture.split, picture.path)
+        if picture.group is not None:  # what has no split yet is drawn from the training pictures
+            places[picture.group].setdefault(picture.split or "train", picture.path)
     torn = {group: found for group, found in places.items() if len(found) > 1}
     if torn:
         examples = "; ".join(
@@ -108,69 +219,20 @@ def refuse_torn_groups(scan: Scan) -> None:
         )
 
 
-def _merged(pictures: Sequence[Picture]) -> np.ndarray:
-    """A number for every picture, the same for what must stay together: union-find over groups and bytes."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root(key: tuple[str, str]) -> tuple[str, str]:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for picture in pictures:
-        bytes_ = root(("bytes", picture.sha256))
-        if picture.group is not None:
-            parent[bytes_] = root(("group", picture.group))
-    numbers: dict[tuple[str, str], int] = {}
-    found = [root(("bytes", picture.sha256)) for picture in pictures]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in found])
-
-
-def _refuse_few_groups(
-    scan: Scan, labels: np.ndarray, groups: np.ndarray, shares: Mapping[str, int]
-) -> None:
-    counts = {label: len(np.unique(groups[labels == label])) for label in np.unique(labels)}
-    few = [f"{scan.classes[label]} ({n})" for label, n in counts.items() if n < len(shares)]
-    if few:
-        raise DataError(
-            f"too few groups to draw {', '.join(shares)} from: {listed(few)}; each class needs at least "
-            f"{len(shares)} groups: add some, or remove the class"
-        )
-
-
-def _deal(folds: np.ndarray, labels: np.ndarray, wanted: np.ndarray, *, cover: bool) -> np.ndarray:
-    """The part of every picture: folds, the largest first, go where most is lacking of their classes.
+def quotas(count: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """`count` divided in proportion to `shares`: largest remainder, at least one each.
 
     Args:
-        folds: (N,) number of each picture's fold.
-        labels: (N,).
-        wanted: (classes, parts) pictures that each part should have.
-        cover: whether a part that lacks a class of the fold altogether goes first.
+        count: at least the number of shares.
+        shares: name to a positive weight. Equal remainders favour the earlier name.
     """
-    content = _table(folds, labels, (len(wanted), folds.max() + 1))
-    place = np.zeros(content.shape[1], dtype=int)
-    lacking = wanted.astype(float)
-    empty = set(range(wanted.shape[1]))
-    largest = np.argsort(-content.sum(0), kind="stable")
-    for left, fold in zip(range(len(largest), 0, -1), largest, strict=True):
-        held = content[:, fold, None]
-        worse = ((((lacking - held) ** 2) - lacking**2) / np.maximum(wanted, 1)).sum(0)
-        if cover:
-            worse = worse - _FIRST * ((lacking == wanted) & (held > 0)).sum(0)
-        options = sorted(empty) if left <= len(empty) else range(wanted.shape[1])
-        place[fold] = min(options, key=worse.__getitem__)
-        lacking[:, place[fold]] -= content[:, fold]
-        empty.discard(int(place[fold]))
-    return np.asarray(place[folds])
-
-
-_FIRST = 1e12  # outweighs every number of pictures
-
-
-def _table(parts: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(classes, parts) counts."""
-    table = np.zeros(shape, dtype=int)
-    np.add.at(table, (labels, parts), 1)
-    return table
+    whole = sum(shares.values())
+    quota = {name: count * share // whole for name, share in shares.items()}
+    remainders = {name: count * share % whole for name, share in shares.items()}
+    for name in sorted(shares, key=lambda name: -remainders[name])[: count - sum(quota.values())]:
+        quota[name] += 1
+    for name in shares:
+        if not quota[name]:
+            quota[name] += 1
+            quota[max(quota, key=lambda other: quota[other])] -= 1
+    return quota

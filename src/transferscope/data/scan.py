@@ -77,6 +77,10 @@ class Scan:
         """Where the file of `picture` is."""
         return self.root / picture.path
 
+    def class_of(self, picture: Picture) -> str | None:
+        """The name of a picture's class; None where it has none."""
+        return None if picture.label is None else self.classes[picture.label]
+
     def counts(self) -> dict[str, int]:
         """Pictures of each class, in class order."""
         labels = Counter(picture.label for picture in self.pictures)

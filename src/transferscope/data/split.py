@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.data.groups import draw_groups, refuse_torn_groups
+from transferscope.data.groups import draw_groups, quotas, refuse_torn_groups
 from transferscope.data.layouts import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
@@ -171,25 +171,6 @@ def _draw_class(
     return chosen
 
 
-def quotas(count: int, shares: Mapping[str, int]) -> dict[str, int]:
-    """`count` divided in proportion to `shares`: largest remainder, at least one each.
-
-    Args:
-        count: at least the number of shares.
-        shares: name to a positive weight. Equal remainders favour the earlier name.
-    """
-    whole = sum(shares.values())
-    quota = {name: count * share // whole for name, share in shares.items()}
-    remainders = {name: count * share % whole for name, share in shares.items()}
-    for name in sorted(shares, key=lambda name: -remainders[name])[: count - sum(quota.values())]:
-        quota[name] += 1
-    for name in shares:
-        if not quota[name]:
-            quota[name] += 1
-            quota[max(quota, key=lambda other: quota[other])] -= 1
-    return quota
-
-
 def adopt_split(scan: Scan, other: Split) -> Split:
     """Gives every picture the part that it has in another split, whatever the layout says.
 
@@ -204,12 +185,15 @@ def adopt_split(scan: Scan, other: Split) -> Split:
         DataError: other classes, a picture that the other split does not have, or has in two parts under
             other paths, or a part or a class in training without pictures.
     """
-    odd = sorted(set(scan.classes) ^ set(other.scan.classes))
-    if odd:
+    here, there = set(scan.classes), set(other.scan.classes)
+    if here != there:
+        new, gone = sorted(here - there), sorted(there - here)
+        differences = [f"it has {listed(new)} besides"] * bool(new) + [
+            f"lacks {listed(gone)}"
+        ] * bool(gone)
         raise DataError(
-            f"the classes of {str(scan.root)!r} are not those of the split to take: {listed(odd)} "
-            f"{'is' if len(odd) == 1 else 'are'} in one of them only; take the split of a run on the "
-            "same classes"
+            f"the classes of {str(scan.root)!r} are not those of the split to take: "
+            f"{' and '.join(differences)}; take the split of a run on the same classes"
         )
     parts: dict[str, dict[str, str | None]] = defaultdict(dict)  # sha256 to path to part
     for picture in other.scan.pictures:
