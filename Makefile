@@ -25,6 +25,9 @@ check: $(READY)
 # make bench DATA=photos/    (class folders with train/, validation/ and test/)
 bench: $(READY)
 	$(BIN)/python benchmarks/main_job.py --data "$(DATA)"
+	$(BIN)/python benchmarks/extraction.py --data "$(DATA)"
+	$(BIN)/python benchmarks/inspection.py --data "$(DATA)"
+	$(BIN)/python benchmarks/lookalikes.py --data "$(DATA)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

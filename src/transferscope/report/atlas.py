@@ -91,6 +91,7 @@ class AtlasContent:
             no longer there shows as a tile that says so.
         strips: for strips of several characters: `n`, `right` and `share`, or None.
         inspection: of the pictures, for a page of their own, or None.
+        preview: for that page, an augmentation's name to a sheet of what training saw of one picture.
     """
 
     title: str
@@ -108,6 +109,7 @@ class AtlasContent:
     data_root: Path
     strips: Mapping[str, object] | None = None
     inspection: Inspection | None = None
+    preview: Mapping[str, Image.Image] | None = None
 
 
 def write_atlas(
@@ -206,7 +208,9 @@ class _Site:
         if evaluated:
             self.site.write_page("evaluation.html", "evaluation", shared | self._evaluation())
         if inspection is not None:
-            values = inspection_page(inspection, self.folder, pictures=self.pictures)
+            values = inspection_page(
+                inspection, self.folder, pictures=self.pictures, preview=self.content.preview
+            )
             self.site.write_page("data.html", "inspection", shared | values)
         for layer in layers:
             self.site.write_page(layer.page, "layer", shared | {"layer": layer})

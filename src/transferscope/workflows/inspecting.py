@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from transferscope.data import (
     refuse_untrainable,
     scan,
 )
-from transferscope.data.augmentation import augmentation, preview
+from transferscope.data.augmentation import AugmentationName, augmentation, preview
 from transferscope.errors import DataError, PictureError
 from transferscope.features import POOLED, cached_pictures, extract
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
@@ -176,7 +176,13 @@ def write_report(
     return write_inspection(inspection, Path(out), title=title, pictures=pictures, preview=sheets)
 
 
-def previews(inspection: Inspection, *, flip: bool = True, seed: int = 0) -> dict[str, Image.Image]:
+def previews(
+    inspection: Inspection,
+    names: Sequence[AugmentationName] = ("light", "strong"),
+    *,
+    flip: bool = True,
+    seed: int = 0,
+) -> dict[str, Image.Image]:
     """Augmentation's name to a sheet of one picture in twelve variants, as training will see it.
 
     The picture is the training picture whose contrast is the median: neither blank nor a pattern.
@@ -194,10 +200,7 @@ def previews(inspection: Inspection, *, flip: bool = True, seed: int = 0) -> dic
         read_picture(found.file(found.pictures[int(i)]), least_side=2 * spec.least_side)
         for i in (middle, *others)
     ]
-    return {
-        name: preview(shown, spec, augmentation(name, flip=flip), seed=seed)
-        for name in ("light", "strong")
-    }
+    return {name: preview(shown, spec, augmentation(name, flip=flip), seed=seed) for name in names}
 
 
 # ---------------------------------------------------------------------------- parts of it

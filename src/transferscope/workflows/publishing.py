@@ -11,7 +11,7 @@ from transferscope.evaluation import Evaluation, Predictions
 from transferscope.report import AtlasContent, write_atlas
 from transferscope.storage import read_json
 from transferscope.visualize import Render, Sweep, WorkUnit
-from transferscope.workflows.inspecting import inspect_run
+from transferscope.workflows.inspecting import inspect_run, previews
 from transferscope.workflows.run import SILENT, Reporter, Run
 
 
@@ -51,6 +51,9 @@ def write_run_atlas(
         base_evaluation = Evaluation.from_dict(metrics["base"])
         predictions = Predictions.load(run.path / "evaluation")
     strips = run.path / "evaluation" / "strips.json"
+    inspection = inspect_run(run, reporter=reporter)
+    recipe = run.config.recipe
+    augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
     content = AtlasContent(
         title=title or run.config.dataset or Path(run.config.data).stem,
@@ -67,7 +70,12 @@ def write_run_atlas(
         renders=_shown_renders(run, comparison),
         data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
-        inspection=inspect_run(run, reporter=reporter),
+        inspection=inspection,
+        preview=(
+            previews(inspection, (recipe.augment,), flip=recipe.flip, seed=recipe.seed)
+            if inspection and augmented and pictures
+            else None
+        ),
     )
     return write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 
