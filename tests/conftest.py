@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transferscope.backbones import Classifier
+from transferscope.backbones import Classifier, load_backbone
 from transferscope.images import InputSpec
+from transferscope.storage import write_tensors
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 
@@ -77,6 +78,20 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
 @pytest.fixture
 def tiny() -> Classifier:
     return tiny_classifier()
+
+
+BACKBONE = "timm/test_efficientnet"
+"""A real architecture small enough for tests of whole verbs."""
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights of `BACKBONE`."""
+    torch.manual_seed(0)
+    source = load_backbone(BACKBONE, weights="random")
+    file = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    write_tensors(file, source.network.state_dict(), {})
+    return file
 
 
 @pytest.fixture(scope="session")

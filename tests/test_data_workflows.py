@@ -15,25 +15,16 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import transferscope as ts
+from conftest import BACKBONE
 from transferscope.backbones import load_backbone
 from transferscope.cli import app
 from transferscope.data import Split
 from transferscope.errors import DataError, InputError, RunError
-from transferscope.storage import read_csv, read_json, write_tensors
+from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run, evaluate_run, inspect_data, inspect_run, write_report
 from transferscope.workflows import tuning as module
 
-BACKBONE = "timm/test_efficientnet"
 CLASSES = {"猫": 14, "dog": 12, "bird": 13}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    source = load_backbone(BACKBONE, weights="random")
-    file = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    write_tensors(file, source.network.state_dict(), {})
-    return file
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import transferscope as ts
+from conftest import BACKBONE
 from transferscope.backbones import load_backbone
 from transferscope.data import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.evaluation import predict
-from transferscope.storage import read_json, sha256_file, write_json, write_tensors
+from transferscope.storage import read_json, sha256_file, write_json
 from transferscope.workflows import (
     Run,
     compare_run,
@@ -32,17 +33,7 @@ from transferscope.workflows import (
     write_run_atlas,
 )
 
-BACKBONE = "timm/test_efficientnet"
 CLASSES = {'<b>猫 & "狗"</b>': 14, "b": 12, "c": 13}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    source = load_backbone(BACKBONE, weights="random")
-    file = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    write_tensors(file, source.network.state_dict(), {})
-    return file
 
 
 @pytest.fixture(scope="module")
