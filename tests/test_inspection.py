@@ -123,7 +123,7 @@ def test_kinds_of_files_are_counted(record: Inspection) -> None:
 
 
 def test_outliers_are_told_by_reason_the_farthest_first() -> None:
-    usual = [(0.5 + 0.01 * step, 0.2 + 0.005 * step) for step in range(-10, 11)]
+    usual = 3 * [(0.5 + 0.01 * step, 0.2 + 0.005 * step) for step in range(-10, 11)]
     odd = [(1.0, 0.0), (0.02, 0.15), (0.1, 0.2), (0.97, 0.15), (0.5, 0.012), (0.5, 0.45)]
     record = bare(*usual, *odd)
     found = [(one.reason, one.value) for one in record.outliers]
@@ -145,6 +145,12 @@ def test_outliers_are_told_by_reason_the_farthest_first() -> None:
 def test_in_a_set_of_equals_a_small_difference_is_no_outlier() -> None:
     record = bare(*[(0.5, 0.2)] * 20, (0.56, 0.23))
     assert record.outliers == ()
+
+
+def test_what_a_tenth_of_the_set_is_like_is_no_outlier() -> None:
+    day, night = [(0.6, 0.2)] * 90, [(0.1, 0.2)] * 10
+    assert bare(*day, *night).outliers == ()
+    assert len(bare(*day, *night[:4]).outliers) == 4
 
 
 def test_leaks_and_conflicts() -> None:

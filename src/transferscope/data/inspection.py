@@ -36,6 +36,10 @@ OUTLIER_Z = 3.5
 
 Reference: Iglewicz and Hoaglin 1993, How to detect and handle outliers (modified z-scores)."""
 
+MOST_OUTLIERS = 0.05
+"""Share of a set that can be far from the rest; more of them are a part of it, such as pictures taken at
+night."""
+
 _LEAST_SCALE = (
     0.02  # of brightness and contrast: in a set of equals no small difference is remarkable
 )
@@ -266,8 +270,8 @@ class Inspection:
         """Pictures far from the set's own brightness and contrast, by reason, the farthest first.
 
         The distance is from the median, in deviations estimated as 1.4826 x the median absolute
-        deviation (at least 0.02); OUTLIER_Z of them are far. A contrast below BLANK_CONTRAST always
-        stands out.
+        deviation (at least 0.02); OUTLIER_Z of them are far, unless more than MOST_OUTLIERS of the set
+        are. A contrast below BLANK_CONTRAST always stands out.
         """
         if not self.facts:
             return ()
@@ -283,6 +287,8 @@ class Inspection:
         taken = np.zeros(len(self.facts), dtype=bool)
         for reason, (holds, values, z) in reasons.items():
             places = np.flatnonzero(holds & ~taken)
+            if reason != "blank" and len(places) > MOST_OUTLIERS * len(self.facts):
+                continue
             taken[places] = True
             for at in places[np.argsort(-np.abs(z[places]), kind="stable")]:
                 path = self.scan.pictures[at].path

@@ -24,7 +24,7 @@ MOST_LOCAL_DIFFERENCE = 0.12
 """Likewise 95% of a thumbnail's pixels, in their most different channel: a catalogue's pictures of one
 thing in two colours are not near duplicates."""
 
-LEAST_COSINE = 0.95
+LEAST_COSINE = 0.96
 """Pooled features of near duplicates have at least this cosine."""
 
 MAX_EMBEDDED = 20_000
