@@ -19,10 +19,11 @@ from conftest import BACKBONE
 from transferscope.backbones import load_backbone
 from transferscope.cli import app
 from transferscope.data import Split
-from transferscope.errors import DataError, InputError, RunError
+from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run, evaluate_run, inspect_data, inspect_run, write_report
 from transferscope.workflows import tuning as module
+from transferscope.workflows.run import SILENT
 
 CLASSES = {"猫": 14, "dog": 12, "bird": 13}
 
@@ -257,6 +258,25 @@ def test_the_report_is_written_and_replaced(photos, tmp_path):
     assert read_json(tmp_path / "report" / "inspection.json")["n"] == len(found.facts)
     again = write_report(found, tmp_path / "report", title="photos")
     assert again == page
+
+
+def test_a_report_inside_the_set_or_over_other_files_is_refused_at_once(photos, tmp_path):
+    def no_work(*_: object) -> None:
+        raise AssertionError("the pictures were read first")
+
+    class Busy(type(SILENT)):
+        task = no_work
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for out, error in (
+        (photos / "report", InputError),
+        (photos, InputError),
+        (tmp_path / "mine", OutputError),
+    ):
+        with pytest.raises(error):
+            inspect_data(photos, out=out, reporter=Busy())
+    assert not (photos / "report").exists()
 
 
 # ---------------------------------------------------------------------------- the command line

@@ -73,7 +73,7 @@ def test_copies_across_splits_are_refused_with_the_pairs_named() -> None:
     rows = [(f"{part}{n}", "cat", part, str(n)) for n in range(7) for part in ("train", "test")]
     with pytest.raises(
         DataError,
-        match=r"7 pairs .*'train0' \(train\) and 'test0' \(test\).*'train4'.*; and 2 more.*--dedupe",
+        match=r"7 pairs of them: .*'train0' \(train\) and 'test0' \(test\).*'train4'.*; and 2 more.*--dedupe",
     ):
         refuse_duplicates(split_of(*rows))
 

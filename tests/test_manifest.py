@@ -48,6 +48,17 @@ def refuse(path: Path, **options: str) -> str:
 # ---------------------------------------------------------------------------- what rows say
 
 
+def test_a_runs_split_file_is_a_table_too(tmp_path: Path) -> None:
+    (tmp_path / "split.csv").write_text(
+        "path,sha256,class,split,group\na/1.png,0,cat,train,\nb/2.png,0,dog,test,g\n"
+    )
+    found = manifest_layout(tmp_path / "split.csv").candidates
+    assert [(one.class_name, one.split, one.group) for one in found] == [
+        ("cat", "train", None),
+        ("dog", "test", "g"),
+    ]
+
+
 def test_paths_start_from_the_tables_folder(tmp_path: Path) -> None:
     file = table(tmp_path / "set" / "all.csv", "path,label", "b/2.png,dog", "1.png,cat")
     found = manifest_layout(file)
@@ -227,7 +238,7 @@ def test_no_such_file(ending: str, tmp_path: Path) -> None:
     [
         ((), "is empty"),
         (("path,label",), "has a header but no rows"),
-        (("path,class", "1.png,cat"), "has no column label, only 'path', 'class'"),
+        (("path,kind", "1.png,cat"), "has no column label, only 'path', 'kind'"),
         (("file;x", "1.png;cat"), "has no column path and no column label, only 'file', 'x'"),
         (("path,label,label", "1.png,a,b"), "two columns 'label'"),
         (("path,label", "1.png,a", ",b"), "row 3: the path is ''"),

@@ -330,6 +330,7 @@ def inspect(
         group=group,
         ratio=ratio,
         seed=seed,
+        out=out,
         reporter=terminal,
     )
     page = None

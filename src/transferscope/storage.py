@@ -207,13 +207,7 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
         OutputError: `path` holds something that is not ours, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / FOLDER_MARK).is_file():
-        raise OutputError(
-            f"{str(path)!r} holds files that are not Transferscope's and would be lost; "
-            "give an empty or a new folder"
-        )
+    refuse_foreign(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
@@ -239,6 +233,21 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
             os.replace(old, path)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuses a folder that `replaced_folder` would: long work can ask before it begins.
+
+    Raises:
+        OutputError: `path` is a file, or a folder that holds something that is not ours.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / FOLDER_MARK).is_file():
+        raise OutputError(
+            f"{str(path)!r} holds files that are not Transferscope's and would be lost; "
+            "give an empty or a new folder"
+        )
 
 
 def _flush_folder(folder: Path) -> None:

@@ -90,8 +90,8 @@ def refuse_duplicates(split: Split) -> None:
         )
         more = f"; and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         raise DataError(
-            f"{len(pairs)} pairs of files of {str(split.scan.root)!r} are equal byte for byte and lie in two "
-            f"splits: {examples}"
+            f"files of {str(split.scan.root)!r} are equal byte for byte and lie in two splits, {len(pairs)} "
+            f"{'pair' if len(pairs) == 1 else 'pairs'} of them: {examples}"
             f"{more}; remove one of each, or --dedupe keeps them in the training split alone"
         )
 

@@ -38,7 +38,7 @@ class _Row:
 def manifest_layout(path: Path, *, group: str | None = None) -> Layout:
     """The files that a table lists.
 
-    Columns, in upper or lower case: path, label, and where they are known split (the names of
+    Columns, in upper or lower case: path, label (or class), and where they are known split (the names of
     `layouts.SPLIT_NAMES`, in every row or in none) and group. Others are passed over. A path starts
     from the table's own folder or is absolute, with slashes of either kind; a file that does not
     exist stays a candidate. A picture without a label is stray.
@@ -106,6 +106,8 @@ def _rows(path: Path, group: str | None) -> Iterator[_Row]:
     """The rows, once the header is found to have what is needed."""
     header = _header(path)
     chosen = {name: _find(header, name) for name in (*_REQUIRED, "split")}
+    if chosen["label"] is None:
+        chosen["label"] = _find(header, "class")  # as in a run's split.csv
     chosen["group"] = _find(header, group or "group")
     missing = [name for name in _REQUIRED if chosen[name] is None]
     if missing:

@@ -36,8 +36,8 @@ from transferscope.errors import DataError, PictureError
 from transferscope.features import POOLED, cached_pictures, extract
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
 from transferscope.report import write_inspection
-from transferscope.storage import cache_dir, sha256_file
-from transferscope.workflows.run import SILENT, Reporter, Run
+from transferscope.storage import cache_dir, refuse_foreign, sha256_file
+from transferscope.workflows.run import SILENT, Reporter, Run, refuse_inside
 
 _PARTNERS = 8  # pictures that the preview may mix with the first
 
@@ -50,6 +50,7 @@ def inspect_data(
     group: str | None = None,
     ratio: str | tuple[int, int, int] = (70, 15, 15),
     seed: int = 0,
+    out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Inspection:
     """What a set of pictures holds, and what stands in the way of training on it.
@@ -62,12 +63,18 @@ def inspect_data(
         data: see `tune` for this, `dataset`, `download` and `group`.
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split.
+        out: where `write_report` will write: refused before the work rather than after it.
         reporter: hears of the progress.
 
     Raises:
         DataError: no folder, or no pictures in it.
-        InputError: a ratio or a group's pattern that cannot be used.
+        InputError: a ratio or a group's pattern that cannot be used, or `out` lies in the set.
+        OutputError: `out` is not ours to replace.
     """
+    if out is not None:
+        if dataset is None:
+            refuse_inside(Path(out), data)
+        refuse_foreign(Path(out))
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
     facts: dict[str, PictureFacts] = {}
 

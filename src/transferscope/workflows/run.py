@@ -19,7 +19,7 @@ from transferscope.backbones import (
     load_backbone,
 )
 from transferscope.data import Picture, Split, read_split
-from transferscope.errors import DataError, RunError
+from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation import Evaluation
 from transferscope.storage import read_csv, read_json, read_tensors, sha256_file
 from transferscope.training import EpochRow, Recipe
@@ -244,6 +244,19 @@ def files_of(
                 "or tune again"
             )
     return files, pictures
+
+
+def refuse_inside(out: Path, data: str | Path) -> None:
+    """Refuses to write into a set of pictures.
+
+    Raises:
+        InputError: `out` lies in the folder `data`, or is it.
+    """
+    if out.resolve().is_relative_to(Path(data).resolve()):
+        raise InputError(
+            f"--out {str(out)!r} lies inside the data folder, where it would be taken for a class; give a "
+            "folder beside it"
+        )
 
 
 def labels_of(pictures: Sequence[Picture]) -> torch.Tensor:

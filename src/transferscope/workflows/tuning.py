@@ -63,6 +63,7 @@ from transferscope.workflows.run import (
     Run,
     Strategy,
     labels_of,
+    refuse_inside,
 )
 
 
@@ -157,11 +158,8 @@ def tune(
         precision=precision,
         confusable=tuple(confusable),
     )
-    if dataset is None and out.resolve().is_relative_to(config.data):
-        raise InputError(
-            f"--out {str(out)!r} lies inside the data folder, where it would be taken for a class; give a "
-            "folder beside it"
-        )
+    if dataset is None:
+        refuse_inside(out, config.data)
     if finished := _finished(out, config, resume):
         reporter.say(f"{out} is finished already")
         return finished
