@@ -34,9 +34,7 @@ _BLOCK = 256  # rows of a table of cosines
 _CHUNK = 2048  # pairs whose thumbnails are compared at once
 _CELLS = 250_000  # hashes compared at once: what a processor has at hand
 _ROUNDS = 8  # kinds of pictures that are told apart among equal hashes
-_MIRRORED = (
-    0.5  # added to the whole number of bits: of equal ones, the pair that is not mirrored counts
-)
+_MIRRORED = 0.5  # added to a pair's whole number of bits, so that it comes after one that is not
 _FLAT = 4.0  # grey levels by which a thumbnail must deviate for its hash to mean anything
 
 
@@ -71,10 +69,16 @@ def near_duplicates(
     for place, picture in enumerate(scan.pictures):
         first.setdefault(picture.sha256, place)
     places = np.array(sorted(first.values()), dtype=int)
-    places = places[thumbnails[places].mean(3).std((1, 2)) >= _FLAT]
+    parts = np.split(places, range(_CHUNK, len(places), _CHUNK))
+    places = places[np.concatenate([_deviations(thumbnails[part]) >= _FLAT for part in parts])]
     looks = _Looks(places, hashes, mirrored, thumbnails)
     looks.join_near(looks.join_equal(), bits)
     return looks.forest.pairs(scan, "phash")
+
+
+def _deviations(thumbnails: np.ndarray) -> np.ndarray:
+    """Standard deviation of grey, (M,), of thumbnails uint8 (M, T, T, 3)."""
+    return np.asarray(thumbnails.mean(3, dtype=np.float32).std((1, 2)))
 
 
 class _Looks:
