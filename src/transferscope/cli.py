@@ -309,10 +309,9 @@ def inspect(
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Show augmentation without mirroring.")
     ] = False,
-    pictures: Annotated[
-        bool,
-        typer.Option("--pictures/--no-pictures", help="Pictures and file names in the report."),
-    ] = True,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Leave pictures and file names out of the report.")
+    ] = False,
     seed: Seed = 0,
     json_: Json = False,
     quiet: Quiet = False,
@@ -337,7 +336,7 @@ def inspect(
     if out is not None:
         title = dataset or source.resolve().stem
         with terminal.task("writing the report"):
-            page = write_report(found, out, title=title, flip=not no_flip, pictures=pictures)
+            page = write_report(found, out, title=title, flip=not no_flip, pictures=not no_pictures)
     if json_:
         _print_json(found.to_dict() | ({"report": str(page)} if page else {}))
         return
