@@ -20,7 +20,7 @@ from transferscope.backbones import load_backbone
 from transferscope.cli import app
 from transferscope.data import Split
 from transferscope.errors import DataError, InputError, OutputError, RunError
-from transferscope.storage import read_csv, read_json
+from transferscope.storage import read_csv, read_json, sha256_file
 from transferscope.workflows import Run, evaluate_run, inspect_data, inspect_run, write_report
 from transferscope.workflows import tuning as module
 from transferscope.workflows.run import SILENT
@@ -176,6 +176,7 @@ def test_only_training_pictures_are_augmented(photos, tuned, monkeypatch):
     real = module.extract
 
     def watched(classifier, files, hashes, **options):
+        assert [sha256_file(file) for file in files] == list(hashes)
         seen[options.get("view") and options["view"].number].update(hashes)
         return real(classifier, files, hashes, **options)
 
@@ -240,6 +241,18 @@ def test_cached_features_take_part_in_near_duplicates(photos, monkeypatch):
     source = load_backbone("efficientnet_lite0")
     extract(source, [scan.file(p) for p in scan.pictures], [p.sha256 for p in scan.pictures])
     assert inspect_data(photos).embedding == "efficientnet_lite0"
+
+
+def test_a_set_without_a_readable_picture_is_looked_at_whatever_is_cached(tmp_path, photos):
+    test_cached_features_take_part_in_near_duplicates(photos, None)  # now the cache holds features
+    for name in ("a", "b"):
+        (tmp_path / "unread" / name).mkdir(parents=True)
+        (tmp_path / "unread" / name / "x.jpg").write_text("text")
+    found = inspect_data(tmp_path / "unread")
+    assert (len(found.facts), len(found.scan.excluded)) == (0, 2)
+    (problem,) = found.problems
+    assert "cannot be read" in problem
+    assert write_report(found, tmp_path / "report", title="unread").is_file()
 
 
 def test_a_runs_pictures_are_looked_at_in_its_split(photos, tuned):

@@ -26,7 +26,12 @@ from transferscope.data.duplicates import (
     refuse_duplicates,
 )
 from transferscope.data.inspection import THUMBNAIL, PictureFacts, measured
-from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
+from transferscope.data.lookalikes import (
+    MAX_EMBEDDED,
+    MOST_DIFFERENCE,
+    near_by_embedding,
+    near_duplicates,
+)
 from transferscope.errors import DataError
 from transferscope.images import read_with_facts
 
@@ -297,6 +302,22 @@ def test_one_thing_in_two_colours_is_not_near() -> None:
         )
         == ()
     )
+
+
+def test_one_scene_with_a_part_in_another_colour_is_not_near() -> None:
+    original = photo("coffee")
+    red, green, blue = original.split()
+    changed = original.copy()
+    width, height = original.size
+    box = (width // 4, height // 4, width // 2, height // 2)
+    changed.paste(Image.merge("RGB", (blue, green, red)).crop(box), box[:2])
+    one, other = encoded(original), encoded(changed)
+    assert (one.phash ^ other.phash).bit_count() <= 8
+    pixels = [
+        np.frombuffer(facts.thumbnail, dtype=np.uint8).astype(float) for facts in (one, other)
+    ]
+    assert np.abs(pixels[0] - pixels[1]).mean() / 255 < MOST_DIFFERENCE  # on average, not enough
+    assert near([one, other]) == ()
 
 
 def test_a_symmetric_picture_is_not_its_own_mirror_image() -> None:

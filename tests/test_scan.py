@@ -176,6 +176,13 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert all("pipe" in reason for _, reason in found.excluded)
 
 
+def test_a_folder_beside_splits_is_refused_and_a_class_called_train_is_not(tmp_path: Path) -> None:
+    put(tmp_path / "set", *several("train/a", "train/b", "tset/a", "val/a", "val/b"))
+    assert "'tset' beside the splits 'train', 'val'" in refuse(tmp_path / "set")
+    put(tmp_path / "vehicles", *several("bus", "train"))
+    assert scan_folder(tmp_path / "vehicles").classes == ("bus", "train")
+
+
 # ---------------------------------------------------------------------------- groups
 
 

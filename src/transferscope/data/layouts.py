@@ -173,10 +173,19 @@ def _class_of(path: str, holders: Set[str]) -> str:
 def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str] | None:
     """Folder name to split when the top of a set is made of splits; None when it is of classes."""
     found: dict[str, str] = {}
+    known = {name for name in names if name.lower() in SPLIT_NAMES}
+    if known != set(names):
+        listings = [_listing(root, f"{name}/") for name in known]
+        of_classes = [bool(folders) and not files for folders, files in listings]
+        if len({SPLIT_NAMES[name.lower()] for name in known}) > 1 and all(of_classes):
+            raise DataError(
+                f"{str(root)!r} has {listed(sorted(set(names) - known))} beside the splits "
+                f"{listed(sorted(known))}, so neither splits nor classes can be meant; rename it "
+                "(train, validation, test), or move it out of the set"
+            )
+        return None  # a class may well be called train
     for name in names:
-        split = SPLIT_NAMES.get(name.lower())
-        if split is None:
-            return None
+        split = SPLIT_NAMES[name.lower()]
         for other, taken in found.items():
             if taken == split:
                 raise DataError(

@@ -224,17 +224,17 @@ def _split_if_possible(
     except DataError as error:
         problems.append(str(error))
     try:
-        if found.classes:
+        if found.classes and found.pictures:
             split = make_split(found, ratio=ratio, seed=seed)
             refuse_duplicates(split)
     except DataError as error:
-        problems.append(str(error))
+        problems += [] if problems else [str(error)]  # the first is often the cause of the second
     return split, tuple(problems)
 
 
 def _near_by_features(found: Scan) -> tuple[NearPair, ...] | None:
     """Near duplicates by the default backbone's features; None where they are not all cached."""
-    if len(found.pictures) > MAX_EMBEDDED or not (cache_dir() / "features").is_dir():
+    if not 0 < len(found.pictures) <= MAX_EMBEDDED or not (cache_dir() / "features").is_dir():
         return None
     source = load_backbone(DEFAULT_BACKBONE)
     if not {picture.sha256 for picture in found.pictures} <= cached_pictures(source):
