@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,9 @@ def test_copies_across_splits_are_refused_or_resolved(photos, tuned):
     assert copied.name in excluded["test/dog/again.png"]
 
 
-def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch):
+def interrupt(monkeypatch: pytest.MonkeyPatch, tuned: Callable[[Path], Run], photos: Path) -> None:
+    """Begins a run and ends it once its split is written."""
+
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -125,6 +128,10 @@ def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch
         patch.setattr(module, "fit_probe", fail)
         with pytest.raises(KeyboardInterrupt):
             tuned(photos)
+
+
+def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch):
+    interrupt(monkeypatch, tuned, photos)
     table = (tmp_path / "run" / "split.csv").read_bytes()
 
     def redrawn(*_: object, **__: object) -> Split:
@@ -136,13 +143,7 @@ def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch
 
 
 def test_an_interrupted_run_whose_pictures_changed_is_refused(photos, tuned, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "fit_probe", fail)
-        with pytest.raises(KeyboardInterrupt):
-            tuned(photos)
+    interrupt(monkeypatch, tuned, photos)
     Image.new("RGB", (40, 40), "red").save(photos / "dog" / "003.png")
     with pytest.raises(DataError, match=r"dog/003\.png"):
         tuned(photos, resume=True)
