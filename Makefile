@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench bench-long clean
 
 demo: $(READY)
 	$(BIN)/transferscope demo --out demo --resume
@@ -28,6 +28,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extraction.py --data "$(DATA)"
 	$(BIN)/python benchmarks/inspection.py --data "$(DATA)"
 	$(BIN)/python benchmarks/lookalikes.py --data "$(DATA)"
+	$(BIN)/python benchmarks/probe_against_full.py --data "$(DATA)"
+
+# Hours; what is finished in WORK is not repeated. PEER_PYTHON: of an environment that has fastai, see
+# benchmarks/peers/fastai_frozen.py.
+# make bench-long DATA=photos/ CALTECH=caltech101/ WORK=campaign/ PEER_PYTHON=peer-fastai/bin/python
+bench-long: $(READY)
+	$(BIN)/python benchmarks/time_to_accuracy.py --data "$(DATA)" \
+	    $(if $(PEER_PYTHON),--peer-python "$(PEER_PYTHON)")
+	$(BIN)/python benchmarks/strategies.py --clothing "$(DATA)" --caltech "$(CALTECH)" --work "$(WORK)"
+	$(BIN)/python benchmarks/caltech101.py --data "$(CALTECH)" --work "$(WORK)"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

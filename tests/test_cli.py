@@ -23,7 +23,7 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 
 VERBS = [
-    *("demo", "tune", "evaluate", "predict", "visualize"),
+    *("demo", "inspect", "advise", "tune", "evaluate", "predict", "visualize"),
     *("compare", "atlas", "layers", "backbones", "doctor"),
 ]
 

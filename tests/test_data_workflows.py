@@ -22,8 +22,15 @@ from transferscope.cli import app
 from transferscope.data import Split
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.storage import read_csv, read_json, sha256_file
-from transferscope.workflows import Run, evaluate_run, inspect_data, inspect_run, write_report
-from transferscope.workflows import tuning as module
+from transferscope.workflows import (
+    Run,
+    evaluate_run,
+    inspect_data,
+    inspect_run,
+    tuning,
+    write_report,
+)
+from transferscope.workflows import fitting as module
 from transferscope.workflows.run import SILENT
 
 CLASSES = {"猫": 14, "dog": 12, "bird": 13}
@@ -137,7 +144,7 @@ def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch
     def redrawn(*_: object, **__: object) -> Split:
         raise AssertionError("the split was drawn again")
 
-    monkeypatch.setattr(module, "make_split", redrawn)
+    monkeypatch.setattr(tuning, "make_split", redrawn)
     run = tuned(photos, resume=True)
     assert (run.path / "split.csv").read_bytes() == table
 
@@ -154,7 +161,7 @@ def test_an_interrupted_run_whose_pictures_changed_is_refused(photos, tuned, mon
 
 def test_augmentation_is_for_training_alone(photos, tuned):
     options = {"strategy": "partial", "unfreeze": 4, "epochs": 2, "batch_size": 8}
-    plain = tuned(photos, "plain", **options)
+    plain = tuned(photos, "plain", augment="none", **options)
     light = tuned(photos, "light", augment="light", **options)
     assert light.config.recipe.augment == "light"
     # epoch 0 is measured on plain pictures in both; the validation pictures are the same throughout
@@ -174,20 +181,27 @@ def test_an_augmented_run_is_the_same_twice(photos, tuned, augment):
 
 def test_only_training_pictures_are_augmented(photos, tuned, monkeypatch):
     seen: dict[object, set[str]] = defaultdict(set)
-    real = module.extract
+    pooled, rows = module.extract, module.boundary_rows
 
-    def watched(classifier, files, hashes, **options):
-        assert [sha256_file(file) for file in files] == list(hashes)
-        seen[options.get("view") and options["view"].number].update(hashes)
-        return real(classifier, files, hashes, **options)
+    def watched(real):
+        def watch(classifier, files, hashes, *layer, **options):
+            assert [sha256_file(file) for file in files] == list(hashes)
+            seen[options.get("view") and options["view"].number].update(hashes)
+            return real(classifier, files, hashes, *layer, **options)
 
-    monkeypatch.setattr(module, "extract", watched)
+        return watch
+
+    monkeypatch.setattr(module, "extract", watched(pooled))
+    monkeypatch.setattr(module, "boundary_rows", watched(rows))
     run = tuned(photos, strategy="partial", unfreeze=4, epochs=2, augment="light")
     by_part = {
         part: {p.sha256 for p in run.split.part(part)} for part in ("train", "validation", "test")
     }
     assert set(seen) == {None, 1, 2}
     assert seen[1] == seen[2] == by_part["train"]
+    assert (
+        seen[None] == by_part["train"] | by_part["validation"]
+    )  # and no picture of the test split
 
 
 def test_no_flip_reaches_the_recipe(photos, tuned):

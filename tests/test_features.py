@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from conftest import same_state, state_of, tiny_classifier
-from transferscope.errors import DataError, PictureError
+from transferscope.errors import DataError, InputError, PictureError
 from transferscope.features import (
     POOLED,
     cached_pictures,
@@ -50,7 +50,7 @@ def test_features_are_computed_once_whatever_the_order(pictures, monkeypatch):
     first = extract(classifier, files[:7], hashes[:7])
     runs = []
     monkeypatch.setattr(
-        "transferscope.features._fill", lambda *args, **_: runs.append(list(args[2]))
+        "transferscope.features.extraction._fill", lambda *args, **_: runs.append(list(args[2]))
     )
     again = extract(classifier, files[6::-1], hashes[6::-1])
     assert again.cached == 7
@@ -121,6 +121,71 @@ def test_the_probe_is_at_the_optimum_of_its_objective(classes):
     assert probe.strength == min(probe.strengths, key=probe.strengths.__getitem__)
 
 
+@pytest.mark.parametrize(("n", "classes", "width"), [(200, 2, 20), (240, 4, 20), (90, 3, 300)])
+def test_the_probe_reaches_the_loss_and_logits_of_scikit_learn(n, classes, width):
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = separable(n, classes)
+    noise = torch.randn(n, width - 20, generator=torch.Generator().manual_seed(1))
+    features = torch.cat([features, noise], 1)
+    probe = fit_probe(features, labels, classes, strengths=(0.01, 0.03, 0.1))
+    x = features.double().numpy()
+    x = (x - x.mean(0)) / x.std(0)
+    oracle = LogisticRegression(C=probe.strength, tol=1e-10, max_iter=10_000).fit(x, labels.numpy())
+    wanted = torch.from_numpy(oracle.predict_log_proba(x))
+    found = probe.logits(features).double().log_softmax(1)
+    torch.testing.assert_close(found, wanted, rtol=5e-3, atol=5e-3)
+    losses = [torch.nn.functional.nll_loss(logs, labels) for logs in (found, wanted)]
+    assert abs(losses[0] - losses[1]) < 1e-4
+
+
+def test_held_out_logits_are_those_of_fits_that_did_not_see_the_row():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    features, labels = separable(150, 3)
+    probe = fit_probe(features, labels, 3, strengths=(0.01, 0.03), seed=5)
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    wanted = np.empty((150, 3))
+    for train, held in StratifiedKFold(5, shuffle=True, random_state=5).split(x, labels.numpy()):
+        model = LogisticRegression(C=probe.strength, tol=1e-8, max_iter=1000)
+        wanted[held] = model.fit(x[train], labels.numpy()[train]).predict_log_proba(x[held])
+    found = probe.held_out.double().log_softmax(1)
+    torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0.05, atol=0.05)
+    loss = float(torch.nn.functional.nll_loss(found, labels))
+    assert probe.strengths[probe.strength] == pytest.approx(loss, rel=1e-5)
+    assert probe.strength == min(probe.strengths, key=probe.strengths.__getitem__)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_folds():
+    features, labels = separable(200, 4)
+    first, second, other = (fit_probe(features, labels, 4, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.held_out, second.held_out)
+    assert not torch.equal(first.held_out, other.held_out)
+
+
+def test_views_of_a_picture_share_a_fold_and_count_as_one_picture():
+    features, labels = separable(120, 3)
+    once = fit_probe(features, labels, 3)
+    twice = fit_probe(features.repeat(2, 1), labels, 3, views=2)
+    assert once.strength == twice.strength
+    torch.testing.assert_close(once.logits(features), twice.logits(features), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(twice.held_out[:120], twice.held_out[120:])
+    torch.testing.assert_close(once.held_out, twice.held_out[:120], rtol=0.05, atol=0.05)
+    with pytest.raises(InputError, match="120 rows of features for 2 views of 120 pictures"):
+        fit_probe(features, labels, 3, views=2)
+
+
+def test_rows_are_summed_in_parts_without_a_difference(monkeypatch):
+    features, labels = separable(100, 3)
+    whole = fit_probe(features, labels, 3)
+    monkeypatch.setattr("transferscope.features.probe._ROWS", 7)
+    torch.testing.assert_close(
+        fit_probe(features, labels, 3).weight, whole.weight, rtol=0.01, atol=1e-3
+    )
+
+
 def test_the_strength_is_chosen_on_held_out_folds():
     _, labels = separable(60, 3)
     noise = torch.randn(60, 400, generator=torch.Generator().manual_seed(0))
@@ -162,3 +227,25 @@ def test_channel_responses_are_spatial_means_whatever_the_batch(pictures):
     torch.testing.assert_close(found["stages.1"], wanted)
     torch.testing.assert_close(found["stages.1"], alone["stages.1"])
     torch.testing.assert_close(found["head"], classifier(batch))
+
+
+def test_class_weights_make_a_rare_class_count_as_much_as_a_common_one():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.zeros(90), torch.ones(10)]).long()
+    features = torch.randn(100, 3, generator=generator) + 0.8 * labels[:, None]
+    plain = fit_probe(features, labels, 2, strengths=[0.1])
+    alike = fit_probe(features, labels, 2, strengths=[0.1], class_weights=torch.ones(2))
+    assert torch.equal(plain.weight, alike.weight)
+    balanced = fit_probe(
+        features, labels, 2, strengths=[0.1], class_weights=torch.tensor([100 / 180, 5.0])
+    )
+    repeated = torch.cat([features, features[90:].repeat(8, 1)])  # 90 of each class
+    oracle = fit_probe(repeated, torch.cat([labels, torch.ones(80).long()]), 2, strengths=[0.1])
+
+    def found(probe):
+        return float((probe.logits(features[90:]).argmax(1) == 1).float().mean())
+
+    assert found(plain) < found(balanced)
+    assert torch.allclose(
+        balanced.logits(features).softmax(1), oracle.logits(features).softmax(1), atol=0.05
+    )

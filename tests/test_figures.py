@@ -32,7 +32,6 @@ def font_sizes(svg: str) -> list[float]:
 
 
 EVERY: dict[str, Callable[[], str]] = {
-    "history": lambda: figures.history_figure(made.history()),
     "layers": lambda: figures.layer_box_plot(made.comparison(PATHS)),
     "null": lambda: figures.channel_null_figure(made.comparison(PATHS).layers[1]),
     "confusion": lambda: figures.confusion_figure(made.predictions(PATHS)),
@@ -69,23 +68,6 @@ def test_matplotlibs_settings_are_left_alone(name: str) -> None:
     before = dict(mpl.rcParams)
     EVERY[name]()
     assert dict(mpl.rcParams) == before
-
-
-def test_history_names_its_lines_and_the_best_epoch() -> None:
-    shown = texts(figures.history_figure(made.history()))
-    assert {"Loss", "Accuracy", "training", "validation", "best: epoch 2"} <= set(shown)
-
-
-def test_a_history_with_gaps_or_a_single_epoch_is_drawn() -> None:
-    row = made.history()[0] | {"train_loss": "", "train_top1": ""}
-    assert "Loss" in texts(figures.history_figure([row]))
-
-
-def test_a_history_that_is_not_numbers_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'train_loss' holds 'high'"):
-        figures.history_figure([made.history()[0] | {"train_loss": "high"}])
-    with pytest.raises(InputError, match="no rows"):
-        figures.history_figure([])
 
 
 def test_layers_are_named_and_the_frozen_one_is_called_identical() -> None:
@@ -174,5 +156,5 @@ def _with_class(name: str) -> str:
 def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:
     from transferscope.storage import write_text
 
-    write_text(tmp_path / "history.svg", EVERY["history"]())
-    assert ElementTree.parse(tmp_path / "history.svg").getroot().tag.endswith("svg")
+    write_text(tmp_path / "layers.svg", EVERY["layers"]())
+    assert ElementTree.parse(tmp_path / "layers.svg").getroot().tag.endswith("svg")

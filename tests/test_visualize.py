@@ -15,6 +15,7 @@ from torch import nn
 import transferscope as ts
 from conftest import SPEC, TinyNet, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier, load_backbone
+from transferscope.backbones.depthwise import phased
 from transferscope.errors import InputError, UnknownName, WeightsError
 from transferscope.images import InputSpec, as_float
 from transferscope.visualize import (
@@ -31,7 +32,6 @@ from transferscope.visualize import (
     render_channels,
     total_variation,
 )
-from transferscope.visualize.depthwise import phased
 from transferscope.visualize.loop import _RedirectableReLU, _with_redirectable_relus
 from transferscope.visualize.transforms import Movement, draw_moves, move, seed_of
 

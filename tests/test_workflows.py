@@ -87,7 +87,7 @@ def test_base_is_the_untuned_backbone_with_the_probes_head(run, weights):
 
 def test_two_runs_of_one_seed_have_the_same_weights(run, photos, weights, tmp_path):
     again = short(photos, weights, tmp_path / "again")
-    assert again.results["cached"] == 39
+    assert again.results["cached"] == 39 - 6  # the test split is not looked at
     same = torch.equal
     old, new = run.classifier.state_dict(), again.classifier.state_dict()
     assert all(same(old[key], new[key]) for key in old)

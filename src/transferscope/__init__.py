@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transferscope.errors import TransferscopeError
     from transferscope.evaluation import Evaluation, Predictions, predict
     from transferscope.images import InputSpec
+    from transferscope.training import Recipe
+    from transferscope.training.advice import Advice
     from transferscope.visualize import (
         Objective,
         Render,
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
         render_channels,
         total_variation,
     )
-    from transferscope.workflows import Run, tune
+    from transferscope.workflows import Run, advise, tune
     from transferscope.workflows import compare_run as compare
     from transferscope.workflows import inspect_data as inspect
     from transferscope.workflows import write_run_atlas as write_atlas
 
 _HOMES = {
+    "Advice": "training.advice",
     "Classifier": "backbones",
     "Comparison": "comparison",
     "Evaluation": "evaluation",
@@ -40,6 +43,7 @@ _HOMES = {
     "Inspection": "data",
     "Objective": "visualize",
     "Predictions": "evaluation",
+    "Recipe": "training",
     "Render": "visualize",
     "Run": "workflows",
     "Scan": "data",
@@ -47,6 +51,7 @@ _HOMES = {
     "TransferscopeError": "errors",
     "TruncatedForward": "activations",
     "capture": "activations",
+    "advise": "workflows",
     "augmentation": "data.augmentation",
     "channel": "visualize",
     "compare": "workflows:compare_run",
@@ -65,6 +70,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Advice",
     "Classifier",
     "Comparison",
     "Evaluation",
@@ -72,12 +78,14 @@ __all__ = [
     "Inspection",
     "Objective",
     "Predictions",
+    "Recipe",
     "Render",
     "Run",
     "Scan",
     "Split",
     "TransferscopeError",
     "TruncatedForward",
+    "advise",
     "augmentation",
     "capture",
     "channel",

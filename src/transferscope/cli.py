@@ -10,19 +10,14 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 
 from transferscope.errors import DataError, InputError, TransferscopeError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from transferscope.training import EpochRow
+from transferscope.terminal import Terminal, console, plain
 
 app = typer.Typer(
     name="transferscope",
@@ -49,8 +44,8 @@ Device = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
-    typer.Option(help="auto: bf16 where the hardware is fast at it."),
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="auto: bf16 where the hardware is fast at it; fp16 on CUDA only."),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Data = Annotated[
@@ -96,28 +91,15 @@ def _verb(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except TransferscopeError as error:
-            _console().print(
-                f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True
+            console().print(
+                f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True
             )
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
         except KeyboardInterrupt:
-            _console().print("interrupted; what was finished is kept, --resume continues a run")
+            console().print("interrupted; what was finished is kept, --resume continues a run")
             raise typer.Exit(130) from None
 
     return wrapped
-
-
-@functools.cache
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _source(data: Path | None, dataset: str | None, root: Path | None) -> Path:
@@ -154,79 +136,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str 
         right = name.startswith("-")
         table.add_column(name.removeprefix("-"), justify="right" if right else "left")
     for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
+        table.add_row(*(plain(cell) for cell in row))
     wide = None if sys.stdout.isatty() else 140
     Console(width=wide, highlight=False).print(table)
-
-
-class _Terminal:
-    """A `workflows.Reporter`: bars with the time left on a terminal, plain lines elsewhere."""
-
-    def __init__(self, quiet: bool):
-        self._quiet = quiet
-
-    @contextmanager
-    def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        from transferscope.storage import release_memory
-
-        with self._shown(name) as advance:
-            yield advance
-        release_memory()
-
-    @contextmanager
-    def _shown(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        if self._quiet:
-            yield lambda done, total: None
-            return
-        console = _console()
-        if not console.is_terminal:
-            with self._plain_task(name) as advance:
-                yield advance
-            return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        parts = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        with Progress(*parts, *times, console=console) as progress:
-            bar = progress.add_task(name, total=None)
-            yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-    @contextmanager
-    def _plain_task(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A line at the end, and one every ten seconds of long work."""
-        import time
-
-        began = said = time.monotonic()
-        seen = 0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal said, seen
-            seen = total
-            if time.monotonic() - said > 10 and done < total:
-                said = time.monotonic()
-                left = (said - began) / max(done, 1) * (total - done)
-                self.say(f"{name}: {done}/{total}, about {left:.0f} s left")
-
-        yield advance
-        count = f" ({seen})" if seen > 1 else ""
-        self.say(f"{name}{count}: {time.monotonic() - began:.1f} s")
-
-    def say(self, text: str) -> None:
-        if not self._quiet:
-            _console().print(_plain(text), highlight=False, soft_wrap=True)
-
-    def epoch(self, row: EpochRow) -> None:
-        self.say(
-            f"epoch {row.epoch:3d}  train {row.train_loss:.3f} {row.train_top1:6.1%}  "
-            f"validation {row.validation_loss:.3f} {row.validation_top1:6.1%}  {row.seconds:.1f} s"
-        )
 
 
 # ---------------------------------------------------------------------------- verbs
@@ -266,7 +178,7 @@ def demo(
     from transferscope.workflows import Run
     from transferscope.workflows import demo as run_demo
 
-    run: Run = run_demo(out, seed=seed, device=device, resume=resume, reporter=_Terminal(quiet))
+    run: Run = run_demo(out, seed=seed, device=device, resume=resume, reporter=Terminal(quiet))
     metrics = read_json(run.path / "evaluation" / "metrics.json")
     strips = read_json(run.path / "evaluation" / "strips.json")
     atlas = run.path / "atlas" / "index.html"
@@ -320,7 +232,7 @@ def inspect(
     from transferscope.report import findings, opening
     from transferscope.workflows import inspect_data, write_report
 
-    terminal = _Terminal(quiet)
+    terminal = Terminal(quiet)
     source = _source(data, dataset, root)
     found = inspect_data(
         source,
@@ -365,6 +277,109 @@ def inspect(
 
 @app.command()
 @_verb
+def advise(
+    data: Data = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="May be given several times; default efficientnet_lite0.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write stages.svg, plane.svg and advice.json here.")
+    ] = None,
+    dataset: Dataset = None,
+    root: Root = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A local .safetensors or .pth, of the one backbone.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Permit fetching weights and --dataset.")
+    ] = False,
+    ratio: Ratio = "70/15/15",
+    group: Group = None,
+    seed: Seed = 0,
+    device: Device = None,
+    precision: Precision = "auto",
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how well your pictures transfer, depth by depth, and recommend a strategy."""
+    from transferscope.workflows.advising import advise as run_advise
+
+    source = _source(data, dataset, root)
+    advice = run_advise(
+        source,
+        backbones=backbone or ("efficientnet_lite0",),
+        dataset=dataset,
+        weights=weights,
+        download=download,
+        group=group,
+        ratio=ratio,
+        seed=seed,
+        device=device,
+        precision=precision,
+        out=out,
+        reporter=Terminal(quiet),
+    )
+    if json_:
+        _print_json(advice.to_dict())
+        return
+    from transferscope.training.advice import told
+
+    for one in advice.backbones:
+        rows = [
+            (
+                stage.stage,
+                "█" * round(24 * stage.top1),
+                f"{stage.top1:.1%}",
+                f"{stage.interval[0]:.1%} to {stage.interval[1]:.1%}",
+                "best" if stage.as_good_as_best else "",
+            )
+            for stage in (*one.stages, one.control)
+        ]
+        title = f"{one.backbone}: probes of its stages on unseen training pictures"
+        _table(("stage", "", "-right", "95% interval", ""), rows, title=title)
+        typer.echo("")
+    if len(advice.backbones) > 1:
+        compared = [
+            (
+                one.backbone,
+                f"{one.parameters / 1e6:.1f} M",
+                f"{one.milliseconds:.1f}",
+                f"{one.probe.top1:.1%}",
+                f"{one.probe.interval[0]:.1%} to {one.probe.interval[1]:.1%}",
+                f"{one.similarity:.2f}",
+                one.strategy,
+            )
+            for one in advice.backbones
+        ]
+        columns = ("backbone", "-parameters", "-ms a picture", "-probe", "95% interval")
+        _table((*columns, "-similarity", "strategy"), compared)
+        typer.echo("")
+    for sentence in told(advice):
+        typer.echo(sentence)
+    what = f"--dataset {dataset} --root {source}" if dataset else f"{source}"
+    options = f"--strategy {advice.best.strategy}"
+    options += f" --boundary {advice.best.boundary}" if advice.best.boundary else ""
+    options += f" --backbone {advice.chosen}" if backbone else ""
+    typer.echo(f"\ntransferscope tune {what} --out runs/{dataset or source.stem} {options}")
+    if out is not None:
+        typer.echo(f"drawn in {out / 'stages.svg'} and {out / 'plane.svg'}")
+
+
+def _rate(text: str | None) -> float | Literal["auto"] | None:
+    """The value of --lr."""
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]  # "auto" and None are all that is left
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--lr is {text!r}; give a number such as 3e-4, or auto") from None
+
+
+@app.command()
+@_verb
 def tune(
     out: Annotated[Path, typer.Option(help="A new folder for the run.")],
     data: Data = None,
@@ -378,20 +393,70 @@ def tune(
         bool, typer.Option("--download", help="Permit fetching weights and --dataset.")
     ] = False,
     strategy: Annotated[
-        Literal["auto", "probe", "partial"], typer.Option(help="auto: the better on validation.")
-    ] = "auto",
-    unfreeze: Annotated[int, typer.Option(help="Stages that 'partial' tunes, from the end.")] = 3,
-    epochs: Annotated[
-        int | None, typer.Option(help="Of fine-tuning; default: the recipe's.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
-    augment: Annotated[
-        Literal["none", "light", "strong"],
+        Literal["auto", "probe", "partial", "full", "scratch"],
         typer.Option(
-            help="What fine-tuning sees of the training pictures; 'inspect --out' shows it."
+            help="auto: probe and partial, the better on validation. scratch: the control."
         ),
-    ] = "none",
+    ] = "auto",
+    unfreeze: Annotated[
+        int | None,
+        typer.Option(
+            help="Stages that 'partial' tunes, from the end; default 3.", show_default=False
+        ),
+    ] = None,
+    boundary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER", help="Instead of --unfreeze: the last layer that stays frozen."
+        ),
+    ] = None,
+    head: Annotated[
+        Literal["linear", "mlp"], typer.Option(help="mlp: 256 hidden units, ReLU, dropout 0.4.")
+    ] = "linear",
+    epochs: Annotated[
+        int | None, typer.Option(help="Of fine-tuning, at most; default: the recipe's.")
+    ] = None,
+    lr: Annotated[
+        str | None, typer.Option(metavar="X|auto", help="Peak learning rate; auto: a range test.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Work a batch through in so many parts, to save memory.")
+    ] = None,
+    optimizer: Annotated[
+        Literal["adamw", "sgd"] | None, typer.Option(help="Default: adamw.", show_default=False)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of matrices and kernels.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="In training only.")] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Each stage's share of the rate of the stage behind it.")
+    ] = None,
+    gradual: Annotated[
+        bool, typer.Option("--gradual", help="Unfreeze the last stage first, then one an epoch.")
+    ] = False,
+    balance: Annotated[
+        Literal["none", "weights", "sampling"] | None,
+        typer.Option(help="For classes of unequal size.", show_default=False),
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of averaged weights, such as 0.99; 0: none.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without progress; 0: never.")
+    ] = None,
+    augment: Annotated[
+        Literal["none", "light", "strong"] | None,
+        typer.Option(
+            help="What fine-tuning sees of the training pictures; 'inspect --out' shows it.",
+            show_default=False,
+        ),
+    ] = None,
+    cache_views: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Augmented views that are cached and cycled, an epoch each."
+        ),
+    ] = None,
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Never mirror: for characters, roads, X-rays.")
     ] = False,
@@ -404,6 +469,21 @@ def tune(
         bool,
         typer.Option("--dedupe", help="Leave copies of training pictures out of other splits."),
     ] = False,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="tensorboard or mlflow; may be given twice.", show_default=False
+        ),
+    ] = None,
+    search: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Try N settings of head, depth, rate and augmentation first."
+        ),
+    ] = 0,
+    keep_every: Annotated[
+        int, typer.Option(metavar="K", help="Keep every K-th epoch's weights in RUN/timeline.")
+    ] = 0,
     device: Device = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -414,6 +494,18 @@ def tune(
     """Fine-tune a pretrained network on a folder of pictures."""
     from transferscope.workflows import tune as run_tune
 
+    recipe = {
+        "accumulate": accumulate,
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "layer_decay": layer_decay,
+        "gradual": gradual or None,
+        "balance": balance,
+        "ema": ema,
+        "patience": patience,
+        "views": cache_views,
+    }
     run = run_tune(
         _source(data, dataset, root),
         out=out,
@@ -423,11 +515,17 @@ def tune(
         download=download,
         strategy=strategy,
         unfreeze=unfreeze,
+        boundary=boundary,
+        head=head,
         epochs=epochs,
-        lr=lr,
+        lr=_rate(lr),
         batch_size=batch_size,
         augment=augment,
         flip=not no_flip,
+        recipe=recipe,
+        search=search,
+        keep_every=keep_every,
+        loggers=tuple(logger or ()),
         ratio=ratio,
         group=group,
         split_from=split_from,
@@ -436,7 +534,7 @@ def tune(
         device=device,
         precision=precision,
         resume=resume,
-        reporter=_Terminal(quiet),
+        reporter=Terminal(quiet),
     )
     results = run.results
     if json_:
@@ -473,7 +571,7 @@ def evaluate(
     from transferscope.workflows import Run, evaluate_run
 
     opened = Run(run)
-    result = evaluate_run(opened, split=split, data=data, device=device, reporter=_Terminal(quiet))
+    result = evaluate_run(opened, split=split, data=data, device=device, reporter=Terminal(quiet))
     if json_:
         _print_json(result.to_dict())
         return
@@ -522,7 +620,7 @@ def predict(
     from transferscope.workflows import open_model
 
     classifier = open_model(model, device=device)
-    with _Terminal(quiet).task("predicting") as progress:
+    with Terminal(quiet).task("predicting") as progress:
         answers = predict_pictures(classifier, images, top=top, strip=strip, on_progress=progress)
     rows = [
         (a.path, str(place + 1), guess.name, f"{guess.probability:.6f}", a.error or "")
@@ -657,7 +755,7 @@ def visualize(
         steps=steps,
         size=size,
         data=data,
-        reporter=_Terminal(quiet),
+        reporter=Terminal(quiet),
     )
     if json_:
         _print_json(rows)
@@ -702,7 +800,7 @@ def compare(
         sample=None if sample == "all" else int(sample),
         seeds=seeds,
         device=device,
-        reporter=_Terminal(quiet),
+        reporter=Terminal(quiet),
     )
     if json_:
         _print_json(comparison.to_dict())
@@ -740,7 +838,7 @@ def atlas(
     from transferscope.workflows import Run, write_run_atlas
 
     page = write_run_atlas(
-        Run(run), out=out, pictures=not no_pictures, reporter=_Terminal(quiet=False)
+        Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet=False)
     )
     typer.echo(f"open {page}")
 

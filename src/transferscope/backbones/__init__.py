@@ -12,6 +12,7 @@ from transferscope.backbones.catalogue import (
     stages_of,
 )
 from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.depthwise import phased
 from transferscope.backbones.device import (
     Precision,
     autocast,
@@ -20,12 +21,15 @@ from transferscope.backbones.device import (
     training_precision,
 )
 from transferscope.backbones.folding import folded
+from transferscope.backbones.heads import Head, MLPHead
 
 __all__ = [
     "DEFAULT_BACKBONE",
     "EMBEDDED",
     "Backbone",
     "Classifier",
+    "Head",
+    "MLPHead",
     "Precision",
     "autocast",
     "catalogue_table",
@@ -36,6 +40,7 @@ __all__ = [
     "find_device",
     "folded",
     "load_backbone",
+    "phased",
     "stages_of",
     "training_precision",
 ]

@@ -20,6 +20,7 @@ from torch import nn
 
 from transferscope.activations import layers
 from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.heads import put_head
 from transferscope.errors import InputError, UnknownName, WeightsError
 from transferscope.images import InputSpec, Interpolation
 from transferscope.storage import read_tensors
@@ -154,20 +155,27 @@ def load_backbone(
     return Classifier(network, entry.input, source_classes(count), backbone=entry.name)
 
 
-def build_architecture(name: str, classes: int, head: str) -> nn.Module:
-    """An untrained network of a catalogue name with a linear head of `classes` outputs."""
+def build_architecture(
+    name: str, classes: int, head: str, *, described: object = None
+) -> nn.Module:
+    """An untrained network of a catalogue name with a head of `classes` outputs.
+
+    Args:
+        name: see `find_backbone`.
+        classes: K.
+        head: dotted name of the head's place.
+        described: what `describe_head` said of it; None for a linear head.
+
+    Raises:
+        WeightsError: no head by that name, or a description that cannot be read.
+    """
     network = _architecture(find_backbone(name))
-    old = network.get_submodule(head)
-    if not isinstance(old, nn.Linear):
-        raise WeightsError(
-            f"the head {head!r} of {name} is a {type(old).__name__}, not a Linear layer"
-        )
-    network.set_submodule(head, nn.Linear(old.in_features, classes))
+    put_head(network, head, described, classes)
     return network
 
 
 def stages_of(classifier: Classifier) -> tuple[str, ...]:
-    """Layers that end a stage of the classifier's network, first to last, without the head.
+    """Layers that end a stage of the classifier's network, first to last, whatever its head.
 
     Taken from the catalogue; for other networks the top-level children that hold parameters. A child
     is divided into its own children if it holds more than 30% of the network without its head and
@@ -177,8 +185,12 @@ def stages_of(classifier: Classifier) -> tuple[str, ...]:
     if classifier.backbone in EMBEDDED:
         return EMBEDDED[classifier.backbone].stages
     network = classifier.network
-    head = sum(p.numel() for p in classifier.head_layer.parameters())
-    total = sum(p.numel() for p in network.parameters()) - head
+    head = set(classifier.head_layer.parameters())
+
+    def size(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p not in head)
+
+    total = size(network)
     described = {layer.name: layer for layer in layers(network, classifier.example())}
     order = {name: layer.order for name, layer in described.items()}
 
@@ -190,7 +202,7 @@ def stages_of(classifier: Classifier) -> tuple[str, ...]:
     def divide(prefix: str, module: nn.Module) -> list[str]:
         names: list[str] = []
         for child_name, child in module.named_children():
-            count = sum(p.numel() for p in child.parameters())
+            count = size(child)
             name = f"{prefix}{child_name}"
             if not count:
                 continue

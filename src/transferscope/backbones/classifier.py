@@ -12,11 +12,15 @@ import torch
 from torch import nn
 
 from transferscope.activations import capture_inputs, evaluating, layers
+from transferscope.backbones.heads import Head, MLPHead, describe_head, head_at, put_head
 from transferscope.errors import InputError, WeightsError
 from transferscope.images import InputSpec
 from transferscope.storage import hash_tensors, read_tensors, write_tensors
 
 FORMAT = "transferscope-classifier-1"
+
+_NEEDED = ("backbone", "head", "classes", "input", "temperature")
+"""What a classifier file's metadata must hold; `head_module` is there unless the head is linear."""
 
 
 class Classifier(nn.Module):
@@ -32,7 +36,8 @@ class Classifier(nn.Module):
         temperature: logits are divided by it before the softmax.
         backbone: catalogue name, from which `load` builds the architecture again; "custom" for a
             network of the user's own.
-        head: dotted name of the last linear layer; found by a forward pass if not given.
+        head: dotted name of the last linear layer, or of the `MLPHead` in its place; found by a
+            forward pass if not given.
 
     Raises:
         InputError: classes that are doubled, or not as many as there are logits.
@@ -68,11 +73,9 @@ class Classifier(nn.Module):
             )
 
     @property
-    def head_layer(self) -> nn.Linear:
-        """The last linear layer: pooled features (N, D) to logits (N, K)."""
-        module = self.network.get_submodule(self.head)
-        assert isinstance(module, nn.Linear)
-        return module
+    def head_layer(self) -> Head:
+        """The last linear layer, or the `MLPHead` in its place: pooled features (N, D) to logits."""
+        return head_at(self.network, self.head)
 
     @property
     def device(self) -> torch.device:
@@ -114,13 +117,32 @@ class Classifier(nn.Module):
     def with_head(
         self, weight: torch.Tensor, bias: torch.Tensor, classes: Sequence[str]
     ) -> Classifier:
-        """A copy with another linear head, weight (K, D) and bias (K,), for other classes."""
-        network = copy.deepcopy(self.network)
-        head = nn.Linear(weight.shape[1], weight.shape[0])
+        """A copy with another linear head, weight (K, D) and bias (K,), for other classes.
+
+        Raises:
+            InputError: see `with_head_module`.
+        """
+        head = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.copy_(bias)
-        network.set_submodule(self.head, head.to(self.device))
+        return self.with_head_module(head, classes)
+
+    def with_head_module(self, head: Head, classes: Sequence[str]) -> Classifier:
+        """A copy with a copy of this head, linear or MLP, in the mode of the head before it.
+
+        Raises:
+            InputError: a head for other features, or not one class name an output.
+        """
+        old = self.head_layer
+        if head.in_features != old.in_features:
+            raise InputError(
+                f"the head takes {head.in_features} features and this {self.backbone} gives "
+                f"{old.in_features}; fit it on this network's pooled features"
+            )
+        network = copy.deepcopy(self.network)
+        new = copy.deepcopy(head).to(self.device).train(old.training)
+        network.set_submodule(self.head, new)
         return Classifier(network, self.input, classes, backbone=self.backbone, head=self.head)
 
     @contextmanager
@@ -141,6 +163,8 @@ class Classifier(nn.Module):
             "input": self.input.to_dict(),
             "temperature": self.temperature,
         }
+        if (described := describe_head(self.head_layer)) is not None:
+            metadata["head_module"] = described
         write_tensors(path, self.network.state_dict(), metadata)
 
     @classmethod
@@ -157,7 +181,7 @@ class Classifier(nn.Module):
         Args:
             path: the file.
             network: for a network of the user's own, an instance of its architecture (unchanged; a
-                copy is filled).
+                copy is filled, with a head of the file's kind and size).
             backbone: if given, the file must be of this architecture.
             classes: if given, the file must have these classes in this order.
 
@@ -171,6 +195,11 @@ class Classifier(nn.Module):
                 f"{str(path)!r} is not a classifier file of this version (format "
                 f"{metadata.get('format')!r} instead of {FORMAT!r}); bare weights enter through --weights"
             )
+        absent = [key for key in _NEEDED if key not in metadata]
+        if absent:
+            raise WeightsError(
+                f"{str(path)!r} is damaged: its metadata has no {absent[0]!r}; restore it from a copy"
+            )
         found, names = metadata["backbone"], tuple(metadata["classes"])
         if backbone is not None and backbone != found:
             raise WeightsError(
@@ -181,8 +210,10 @@ class Classifier(nn.Module):
                 f"{str(path)!r} has the classes {_shortened(names)}, not {_shortened(tuple(classes))}; "
                 "the list and its order must be the same"
             )
+        described = metadata.get("head_module")
         if network is not None:
             network = copy.deepcopy(network)
+            put_head(network, metadata["head"], described, len(names))
         elif found == "custom":
             raise WeightsError(
                 f"{str(path)!r} holds a network of your own; pass an instance of it: "
@@ -191,7 +222,7 @@ class Classifier(nn.Module):
         else:
             from transferscope.backbones.catalogue import build_architecture
 
-            network = build_architecture(found, len(names), metadata["head"])
+            network = build_architecture(found, len(names), metadata["head"], described=described)
         wanted = network.state_dict()
         wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
         wrong += [k for k in state if k not in wanted]
@@ -213,18 +244,23 @@ class Classifier(nn.Module):
 
 
 def find_head(network: nn.Module, example: torch.Tensor) -> str:
-    """Dotted name of the last Linear that a forward pass runs.
+    """Dotted name of the last Linear that a forward pass runs, or of the `MLPHead` that holds it.
 
     Raises:
         InputError: the network ends in something else.
     """
-    linear = [layer.name for layer in layers(network, example) if layer.type == "Linear"]
-    if not linear:
+    modules = dict(network.named_modules())
+    found = [
+        layer.name
+        for layer in layers(network, example)
+        if isinstance(modules[layer.name], nn.Linear | MLPHead)
+    ]
+    if not found:
         raise InputError(
             f"this {type(network).__name__} has no Linear layer, so it has no head to fit; "
             "add one that maps its pooled features to logits"
         )
-    return linear[-1]
+    return found[-1]  # an MLPHead completes after the Linears inside it
 
 
 def _shortened(names: tuple[str, ...]) -> str:

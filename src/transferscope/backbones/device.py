@@ -11,7 +11,7 @@ import torch
 from transferscope.errors import InputError
 from transferscope.storage import cpu_flags
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def find_device(name: str | None = None) -> torch.device:
@@ -46,19 +46,33 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def training_precision(device: torch.device, precision: Precision) -> Precision:
-    """What `auto` means where gradients are needed: bf16 on GPUs, fp32 on CPUs.
+    """What `auto` means where gradients are needed: bf16 where it is fast, else fp32.
 
-    On CPUs the gradients of depthwise convolutions are slower in bf16 than in fp32 (measured on
-    EfficientNet-Lite0 with AVX-512 BF16: 16 ms against 13 a picture and step).
+    On CPUs this holds with `phased(kernels=True)`: with the library's own gradients of depthwise
+    convolutions bf16 is slower than fp32 (measured on EfficientNet-Lite0 behind blocks.4 with AVX-512
+    BF16, a picture and step: fp32 13.6 ms, bf16 18.8 ms, bf16 phased 8.3 ms).
+
+    Raises:
+        InputError: fp16 on a CPU, which has no fast arithmetic for it.
     """
-    if precision == "auto" and device.type == "cpu":
-        return "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError(
+            "precision is fp16 and the device a CPU; use bf16, or fp32, or --device cuda"
+        )
+    if precision == "auto":
+        return "bf16" if fast_bf16(device) else "fp32"
     return precision
 
 
 @contextmanager
 def autocast(device: torch.device, precision: Precision = "auto") -> Iterator[torch.dtype]:
     """Mixed precision within the block; yields the dtype that matrix products run in."""
-    bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(device))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        yield torch.bfloat16 if bf16 else torch.float32
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    with torch.autocast(
+        device.type,
+        dtype=torch.bfloat16 if precision == "fp32" else dtype,
+        enabled=precision != "fp32",
+    ):
+        yield dtype

@@ -1,6 +1,7 @@
 """Records in, figures and pages out; never touches a network.
 
-- `figures`: SVG figures of training, evaluation and comparison.
+- `figures`: SVG figures of evaluation and comparison; `training_figures`: of how a tuning went.
+- `loggers`: a tuning's curves in TensorBoard and MLflow.
 - `atlas`: the folder of static pages that opens without a server.
 - `inspection`: the report on a set of pictures; `data_figures`: its figures.
 - `pages`: what all pages share.
@@ -14,11 +15,11 @@ from transferscope.report.figures import (
     TUNED_COLOUR,
     channel_null_figure,
     confusion_figure,
-    history_figure,
     layer_box_plot,
     per_class_figure,
 )
 from transferscope.report.inspection import Finding, findings, opening, write_inspection
+from transferscope.report.training_figures import history_figure, lr_figure, search_figure
 
 __all__ = [
     "BASE_COLOUR",
@@ -30,8 +31,10 @@ __all__ = [
     "findings",
     "history_figure",
     "layer_box_plot",
+    "lr_figure",
     "opening",
     "per_class_figure",
+    "search_figure",
     "write_atlas",
     "write_inspection",
 ]

@@ -33,7 +33,7 @@ from transferscope.comparison import (
 )
 from transferscope.errors import InputError, PictureError
 from transferscope.images import read_picture
-from transferscope.report import figures
+from transferscope.report import figures, training_figures
 from transferscope.report.inspection import inspection_page
 from transferscope.report.pages import PagePicture, Pages, percent, save_picture
 from transferscope.storage import replaced_folder, sha256_bytes
@@ -352,7 +352,7 @@ class _Site:
             "least": ranked[shown:][::-1][:shown],
             "box_plot": Markup(figures.layer_box_plot(comparison)) if comparison.layers else None,
             "history": (
-                Markup(figures.history_figure(self.content.history))
+                Markup(training_figures.history_figure(self.content.history))
                 if self.content.history
                 else None
             ),

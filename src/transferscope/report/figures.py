@@ -1,4 +1,4 @@
-"""Figures of training, evaluation and comparison, as SVG text.
+"""Figures of evaluation and comparison, and what all figures share, as SVG text.
 
 Each figure has a transparent ground, ink in `currentColor` and text that stays text: inside a page
 it takes the page's colours and fonts, and as a file of its own it follows the reader's light or dark
@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
@@ -77,86 +77,6 @@ _FALLBACKS = (
     "Symbola",
 )
 """Families asked for glyphs that DejaVu Sans does not have, where they are installed."""
-
-
-# ---------------------------------------------------------------------------- training
-
-
-def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
-    """Loss and accuracy by epoch, for training and validation, with the best epoch marked.
-
-    Args:
-        rows: of history.csv, with the columns epoch, train_loss, train_top1, validation_loss,
-            validation_top1 and best. An empty cell is a gap in the line.
-
-    Returns:
-        SVG text.
-
-    Raises:
-        InputError: there are no rows.
-    """
-    if not rows:
-        raise InputError("the history has no rows; train for at least one epoch to draw it")
-    epochs = _column(rows, "epoch")
-    best = [
-        epoch
-        for epoch, row in zip(epochs, rows, strict=True)
-        if str(row.get("best", "")).strip().lower() in ("1", "1.0", "true", "yes")
-    ]
-    with drawing() as draw:
-        figure = draw(760, 300)
-        panels = figure.subplots(1, 2)
-        for axes, measure, title in zip(
-            panels, ("loss", "top1"), ("Loss", "Accuracy"), strict=True
-        ):
-            plain_axes(axes)
-            for part, label, colour, style in (
-                ("train", "training", MUTED, (0, (4, 2))),
-                ("validation", "validation", TUNED_COLOUR, "-"),
-            ):
-                values = _column(rows, f"{part}_{measure}")
-                axes.plot(
-                    epochs,
-                    values,
-                    color=colour,
-                    linestyle=style,
-                    linewidth=1.6,
-                    label=label,
-                    marker="o",
-                    markersize=3 if len(rows) < 40 else 0,
-                )
-                if part == "validation" and best:
-                    at = int(np.flatnonzero(epochs == best[-1])[0])
-                    if math.isfinite(values[at]):
-                        axes.plot(
-                            [best[-1]],
-                            [values[at]],
-                            "o",
-                            markersize=8,
-                            markeredgewidth=1.6,
-                            markerfacecolor="none",
-                            markeredgecolor=TUNED_COLOUR,
-                        )
-            if best:
-                axes.axvline(best[-1], color=MUTED, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
-            axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if measure == "top1":
-                axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        panels[0].legend(frameon=False, fontsize=SMALL, labelcolor=INK)
-        if best:
-            panels[1].annotate(
-                f"best: epoch {best[-1]:g}",
-                (best[-1], 0.02),
-                xycoords=("data", "axes fraction"),
-                xytext=(-5 if best[-1] > np.nanmean(epochs) else 5, 0),
-                textcoords="offset points",
-                ha="right" if best[-1] > np.nanmean(epochs) else "left",
-                fontsize=SMALL,
-                color=INK,
-            )
-        return as_svg(figure, "history", "Loss and accuracy by epoch", ())
 
 
 # ---------------------------------------------------------------------------- comparison
@@ -631,17 +551,3 @@ def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
         columnspacing=1.4,
         borderaxespad=0.2,
     )
-
-
-def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
-    """One column as floats; an empty or missing cell is NaN."""
-    values = []
-    for row in rows:
-        cell = str(row.get(name) or "").strip()
-        try:
-            values.append(float(cell) if cell else math.nan)
-        except ValueError:
-            raise InputError(
-                f"history column {name!r} holds {cell!r}, which is not a number; restore the file"
-            ) from None
-    return np.asarray(values, dtype=float)

@@ -1,97 +1,55 @@
 """The fit loop: from a fitted head and cached activations to the best epoch's weights.
 
 Order of work is LP-FT (Kumar et al. 2022): the head is fitted first, exactly, and fine-tuning starts
-from it. What lies below the freeze boundary is never run: its activations come from the cache.
+from it. What lies below the freeze boundary is not run: its activations come from the cache. Every
+draw is a function of (seed, epoch, step) or of (seed, epoch, picture), so that an interrupted fit
+continues to the same bits, however many workers decode.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from transferscope.activations import Resumed, modules_below, preserved
-from transferscope.backbones import (
-    Classifier,
-    Precision,
-    autocast,
-    stages_of,
-    training_precision,
+from transferscope.backbones import Classifier, Precision, stages_of, training_precision
+from transferscope.data.augmentation import augmentation
+from transferscope.distributed import add_up, from_first, gathered, is_first, rank, share
+from transferscope.errors import DataError, InputError
+from transferscope.evaluation import fit_temperature
+from transferscope.storage import hash_tensors, sha256_json
+from transferscope.training.batches import Part
+from transferscope.training.checkpoints import EpochRow, Journal, Progress, Saved
+from transferscope.training.head_fit import class_weights
+from transferscope.training.optimization import (
+    Average,
+    load_state,
+    make_optimizer,
+    order_of,
+    scheduled_rate,
+    set_rate,
+    state_tensors,
+    unfreeze_for,
 )
-from transferscope.data.augmentation import AugmentationName, augmentation
-from transferscope.errors import DataError, InputError, RunError, WeightsError
-from transferscope.storage import read_tensors, sha256_json, write_tensors
+from transferscope.training.recipe import Recipe
+from transferscope.training.tail import Tail
 
+SAVE_SECONDS = 600
+"""Within a long epoch a checkpoint is written this often."""
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that fine-tuning depends on besides data and start; a run stores it.
-
-    Attributes:
-        epochs: passes over the training split.
-        learning_rate: peak of the schedule, for the body; the head has ten times less, as it starts
-            from its optimum.
-        batch_size: pictures a step.
-        weight_decay: AdamW's, on weight matrices and kernels, not on biases and norms.
-        label_smoothing: of the training loss only.
-        warmup: share of all steps with a rising rate; a cosine to zero follows.
-        clip: largest norm of the whole gradient.
-        seed: of the permutations, of dropout, and of what augmentation draws.
-        augment: what training does to its pictures: none, light or strong; see `data.augmentation`.
-        flip: whether augmentation may mirror.
-        views: how many augmented views of the training split are computed and cycled, an epoch each.
-    """
-
-    epochs: int = 12
-    learning_rate: float = 3e-4
-    batch_size: int = 32
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    warmup: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
-    augment: AugmentationName = "none"
-    flip: bool = True
-    views: int = 4
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("epochs", self.epochs),
-            ("batch size", self.batch_size),
-            ("views", self.views),
-        ):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
-        augmentation(self.augment)  # refuses a name that there is none of
-        if not 0 < self.learning_rate < 1:
-            raise InputError(f"learning rate is {self.learning_rate}; it must be between 0 and 1")
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """One line of history.csv. Epoch 0 is the start: the probe's head on the untuned backbone.
-
-    Losses are cross-entropy in nats without label smoothing; training figures are means over the
-    epoch's steps, in the mode that training sees.
-    """
-
-    epoch: int
-    train_loss: float
-    train_top1: float
-    validation_loss: float
-    validation_top1: float
-    learning_rate: float
-    seconds: float
-    best: bool = False
+_EVALUATED = 64
+"""Pictures a batch where no gradients are needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,334 +79,411 @@ def plan_boundary(classifier: Classifier, unfreeze: int) -> str:
 
 def fine_tune(
     start: Classifier,
-    boundary: str,
-    train: tuple[torch.Tensor, torch.Tensor],
-    validation: tuple[torch.Tensor, torch.Tensor],
+    boundary: str | None,
+    train: Part,
+    validation: Part,
     *,
     recipe: Recipe,
-    activations_of: Callable[[int], torch.Tensor] | None = None,
-    names: Sequence[str] = (),
     precision: Precision = "auto",
     checkpoints: Path | None = None,
+    keep_every: int = 0,
+    on_keep: Callable[[int, Classifier], None] | None = None,
     on_epoch: Callable[[EpochRow], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> FineTuned:
-    """Tunes what lies behind `boundary`, BatchNorm statistics frozen throughout.
+    """Tunes what lies behind `boundary`; the epoch with the lowest validation loss is kept.
 
-    The epoch with the lowest validation loss is kept; epoch 0, the start, takes part, so tuning can
-    never leave a higher validation loss than it found.
+    The loss is taken at the best temperature, see `EpochRow`. Epoch 0, the start, takes part, so tuning
+    can never leave a higher one than it found.
+    With several processes (`distributed.joined`) each works on its share of every batch.
 
     Args:
         start: a classifier whose head is fitted; unchanged.
-        boundary: layer whose cached outputs are given; it and all before it stay bit-identical.
-        train: activations (N, ...) at the boundary in any float dtype, and labels int64 (N,).
-        validation: likewise.
+        boundary: layer whose outputs the batches are; it and all before it stay bit-identical. None:
+            the batches are normalised pictures, and the whole network is tuned.
+        train: the training split.
+        validation: decides which epoch is kept and when to stop.
         recipe: see `Recipe`.
-        activations_of: the training pictures' activations in an epoch (1, 2, ...), where these are
-            augmented; None: `train`'s own in every epoch.
-        names: the training pictures' paths, to name a batch that breaks the loss.
         precision: of the forward and backward passes.
         checkpoints: folder to save each epoch in; an unfinished fit with the same inputs found there
             is continued, with the same result as an uninterrupted one.
+        keep_every: after every so many epochs, and at the start, `on_keep` is called with the epoch
+            and a classifier of the weights that were evaluated; 0: never.
+        on_keep: see `keep_every`.
         on_epoch: called with each new row.
         on_step: called with (steps done, steps in all).
 
     Raises:
-        DataError: a non-finite loss; raised before the weights are touched.
+        DataError: a non-finite loss; raised before the weights are touched, with the files named.
         RunError: the checkpoint in the folder is of another recipe.
+        KeyboardInterrupt: after Ctrl-C: the step is finished and saved first.
     """
-    precision = training_precision(start.device, precision)
-    classifier = copy.deepcopy(start).to(memory_format=torch.channels_last)
-    network = classifier.network
-    rest = Resumed(network, boundary, classifier.example())
-    trainable = _freeze_below(classifier, boundary)
-    optimizer = _optimizer(classifier, trainable, recipe)
-    steps_an_epoch = math.ceil(len(train[1]) / recipe.batch_size)
-    total = recipe.epochs * steps_an_epoch
-    augmented = augmentation(recipe.augment, flip=recipe.flip)
-    count = len(start.classes)
-    journal = _Journal(checkpoints, recipe, boundary, start)
-
-    state = journal.load(trainable, optimizer)
-    if state is None:
-        began = time.perf_counter()
-        logits = _logits(classifier, rest, validation[0], precision)
-        train_logits = _logits(classifier, rest, train[0], precision)
-        row = EpochRow(
-            0,
-            *_loss_and_top1(train_logits, train[1]),
-            *_loss_and_top1(logits, validation[1]),
-            0.0,
-            time.perf_counter() - began,
-        )
-        state = _State(0, [row], 0, _copy(trainable))
-        if on_epoch:
-            on_epoch(row)
-    elif on_epoch:
-        for row in state.history:
-            on_epoch(row)
-
-    for epoch in range(state.epoch + 1, recipe.epochs + 1):
-        began = time.perf_counter()
-        activations = activations_of(epoch) if activations_of else train[0]
-        order = torch.randperm(len(train[1]), generator=_generator(recipe.seed, epoch))
-        loss_sum = right = 0.0
-        rate = 0.0
-        for step, chosen in enumerate(order.split(recipe.batch_size)):
-            done = (epoch - 1) * steps_an_epoch + step
-            rate = _set_rate(optimizer, recipe, done, total)
-            with _training_mode(classifier, _generator(recipe.seed, epoch, step)):
-                activation = _batch(activations[chosen], classifier.device)
-                labels = train[1][chosen].to(classifier.device)
-                targets: torch.Tensor = labels
-                if augmented.mixes:
-                    activation, targets = augmented.mix(
-                        activation, labels, count, seed=recipe.seed, view=done
-                    )
-                with autocast(classifier.device, precision):
-                    logits = rest(activation)
-                logits = logits.float()
-                loss = functional.cross_entropy(
-                    logits, targets, label_smoothing=recipe.label_smoothing
-                )
-                if not torch.isfinite(loss):
-                    files = [names[int(i)] for i in chosen[:5]] if names else []
-                    raise DataError(
-                        f"the loss is {float(loss.detach())} at step {step} of epoch {epoch}; lower --lr "
-                        f"(now {recipe.learning_rate})"
-                        + (f"; the batch begins with {', '.join(files)}" if files else "")
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            nn.utils.clip_grad_norm_(list(trainable.values()), recipe.clip)
-            optimizer.step()
-            plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
-            loss_sum += float(plain)
-            right += float((logits.argmax(1) == labels).sum())
-            if on_step:
-                on_step(done + 1, total)
-        logits = _logits(classifier, rest, validation[0], precision)
-        row = EpochRow(
-            epoch,
-            loss_sum / len(order),
-            right / len(order),
-            *_loss_and_top1(logits, validation[1]),
-            rate,
-            time.perf_counter() - began,
-        )
-        better = row.validation_loss < state.history[state.best].validation_loss
-        state = _State(
-            epoch,
-            [*state.history, row],
-            epoch if better else state.best,
-            _copy(trainable) if better else state.weights,
-        )
-        journal.save(state, trainable, optimizer)
-        if on_epoch:
-            on_epoch(row)
-
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(state.weights[name])
-    for parameter in classifier.parameters():
-        parameter.requires_grad_(True)
-        parameter.grad = None
-    classifier.eval()
-    return FineTuned(
-        classifier=classifier,
-        history=tuple(
-            EpochRow(**{**asdict(row), "best": row.epoch == state.best}) for row in state.history
-        ),
-        best_epoch=state.best,
-        validation_logits=_logits(classifier, rest, validation[0], "fp32"),
+    fit = Fit(start, boundary, train, recipe=recipe, precision=precision)
+    journal = Journal(
+        checkpoints,
+        {
+            "recipe": asdict(recipe),
+            "boundary": boundary,
+            "start": hash_tensors(start.network.state_dict()),
+            "classes": list(start.classes),
+        },
     )
+    saved = journal.load()
+    if saved:
+        fit.restore(saved)
+        progress, best = saved.progress, dict(saved.kinds["best"])
+    else:
+        progress, best = Progress(), fit.tail.weights()
+    for row in progress.history:
+        _tell(on_epoch, row)
+
+    def save() -> None:
+        if is_first():
+            journal.save(fit.saved(progress, best), name=fit.steps_done(progress))
+
+    def finish_epoch(seconds: float) -> None:
+        nonlocal best
+        with fit.averaged():
+            now = fit.tail.weights()
+            logits = fit.evaluate(validation)
+        row = _row(progress, logits, validation, fit.rate(progress), seconds, len(train))
+        if (
+            not progress.history
+            or row.calibrated_loss < progress.history[progress.best].calibrated_loss
+        ):
+            progress.best, best = row.epoch, now
+        progress.history.append(row)
+        if keep_every and on_keep and row.epoch % keep_every == 0 and is_first():
+            on_keep(row.epoch, fit.tail.tuned(now))
+        progress.epoch, progress.step = row.epoch + 1, 0
+        progress.loss = progress.right = progress.seconds = 0.0
+        save()
+        _tell(on_epoch, row)
+
+    with _interrupts() as interrupted:
+        began = written = time.perf_counter()
+        if not progress.history:
+            finish_epoch(0.0)
+        while progress.epoch <= recipe.epochs and not _stale(progress, recipe):
+            began, before = time.perf_counter(), progress.seconds
+            for stop in fit.epoch(progress, interrupted):
+                now = time.perf_counter()
+                progress.seconds = before + now - began
+                if stop or now - written > SAVE_SECONDS:
+                    save()
+                    written = now
+                if stop:
+                    raise KeyboardInterrupt
+                if on_step and is_first():
+                    on_step(fit.steps_done(progress), fit.steps_in_all)
+            finish_epoch(before + time.perf_counter() - began)
+
+    fit.tail.load(best)
+    logits = fit.evaluate(validation)
+    return FineTuned(
+        classifier=fit.tail.tuned(best),
+        history=tuple(replace(row, best=row.epoch == progress.best) for row in progress.history),
+        best_epoch=progress.best,
+        validation_logits=logits,
+    )
+
+
+class Fit:
+    """A network being fitted: its tuned part, its optimizer, and one step of both.
+
+    Args:
+        start, boundary, recipe, precision: see `fine_tune`.
+        train: the training split.
+    """
+
+    def __init__(
+        self,
+        start: Classifier,
+        boundary: str | None,
+        train: Part,
+        *,
+        recipe: Recipe,
+        precision: Precision = "auto",
+    ):
+        precision = training_precision(start.device, precision)
+        self.recipe, self.train = recipe, train
+        self.tail = Tail(start, boundary, precision=precision, batch_norm=recipe.batch_norm)
+        self.optimizer = make_optimizer(self.tail, recipe)
+        self.steps_an_epoch = math.ceil(len(train) / recipe.batch_size)
+        self.steps_in_all = self.steps_an_epoch * recipe.epochs
+        self._scaler = torch.amp.GradScaler(start.device.type, enabled=precision == "fp16")
+        self._average = Average(self.tail, recipe.ema) if recipe.ema else None
+        self._classes = len(start.classes)
+        self._augmentation = augmentation(recipe.augment, flip=recipe.flip)
+        ones = torch.ones(self._classes)
+        weighted = recipe.balance == "weights"
+        self._weights = class_weights(train.labels, self._classes) if weighted else ones
+
+    # ------------------------------------------------------------------ one epoch, one step
+
+    def epoch(self, progress: Progress, interrupted: Callable[[], bool]) -> Iterator[bool]:
+        """Works through what is left of an epoch; yields after each step whether to stop there."""
+        recipe, epoch = self.recipe, progress.epoch
+        unfreeze_for(self.optimizer, recipe, epoch)
+        generator = torch.Generator().manual_seed(_seed(recipe.seed, epoch))
+        order = order_of(self.train.labels, recipe, generator)
+        chunks = order.split(recipe.batch_size)[progress.step :]
+        wanted = chunks if self._augmentation.mixes else [_shared(chunk) for chunk in chunks]
+        for chunk, batch in zip(chunks, self.train.batches.of(epoch, wanted), strict=True):
+            done = self.steps_done(progress)
+            set_rate(self.optimizer, scheduled_rate(recipe, done, self.steps_in_all))
+            loss, right, stop = self.step(chunk, batch, number=done, stop=interrupted())
+            if self._average:
+                self._average.follow(done)
+            progress.step += 1
+            progress.loss += loss
+            progress.right += right
+            yield stop
+
+    def at_rates(
+        self, chunks: Sequence[torch.Tensor], rate_of: Callable[[int], float]
+    ) -> Iterator[tuple[int, float, float]]:
+        """Steps over these batches, each at a rate of its own; yields (number, rate, mean loss)."""
+        wanted = chunks if self._augmentation.mixes else [_shared(chunk) for chunk in chunks]
+        batches = self.train.batches.of(1, wanted)
+        for number, (chunk, batch) in enumerate(zip(chunks, batches, strict=True)):
+            rate = rate_of(number)
+            set_rate(self.optimizer, rate)
+            loss, _, _ = self.step(chunk, batch, number=number)
+            yield number, rate, loss / len(chunk)
+
+    def step(
+        self, chunk: torch.Tensor, batch: torch.Tensor, *, number: int, stop: bool = False
+    ) -> tuple[float, float, bool]:
+        """One step of the optimizer on one batch, of which each process works on its share.
+
+        Args:
+            chunk: int64 (n,), the whole batch's pictures.
+            batch: activations of this process's share, or of the whole batch where it is mixed.
+            number: of the step in the whole fit; decides what dropout and mixing draw.
+            stop: whether this process wants to end here.
+
+        Returns:
+            Over the whole batch: the sum of the plain losses, how many were right, and whether any
+            process wants to end.
+
+        Raises:
+            DataError: a loss that is not finite, in any process; no weight has been touched.
+        """
+        device, recipe = self.tail.classifier.device, self.recipe
+        labels = self.train.labels[chunk]
+        targets = functional.one_hot(labels, self._classes).float()
+        if self._augmentation.mixes:
+            batch, targets = self._augmentation.mix(
+                batch, labels, self._classes, seed=recipe.seed, view=number
+            )
+            batch = _shared(batch)
+        mine, labels, targets = _shared(chunk), _shared(labels), _shared(targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        told = torch.zeros(4, dtype=torch.float64)
+        bad: list[str] = []
+        size = max(1, math.ceil(len(mine) / recipe.accumulate))
+        for piece, positions in enumerate(torch.arange(len(mine)).split(size)):
+            goal = targets[positions].to(device)
+            weights = goal @ self._weights.to(device)
+            with self.tail.training(_seed(recipe.seed, number, rank(), piece)):
+                logits = self.tail.logits(batch[positions])
+            losses = weights * functional.cross_entropy(
+                logits, goal, label_smoothing=recipe.label_smoothing, reduction="none"
+            )
+            if not bool(torch.isfinite(losses).all()):
+                bad += self._names(mine[positions], losses)
+                break
+            self._scaler.scale(losses.sum() / len(chunk)).backward()
+            answers = logits.detach().cpu()
+            truth = labels[positions]
+            told[0] += float(functional.cross_entropy(answers, truth, reduction="sum"))
+            told[1] += float((answers.argmax(1) == truth).sum())
+        told[2], told[3] = stop, bool(bad)
+        add_up([told])
+        if told[3]:
+            self._refuse(bad, number)
+        add_up(self._gradients())
+        self._scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(list(self.tail.parameters.values()), recipe.clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return float(told[0]), float(told[1]), bool(told[2])
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Of all that is being trained; zeros where this process had no part of the batch."""
+        gradients = []
+        for parameter in self.tail.parameters.values():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        return gradients
+
+    def _names(self, pictures: torch.Tensor, losses: torch.Tensor) -> list[str]:
+        at_fault = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        numbers = [int(pictures[place]) for place in at_fault]
+        return [self.train.names[n] if self.train.names else f"picture {n}" for n in numbers]
+
+    def _refuse(self, bad: list[str], number: int) -> None:
+        names = [name for found in gathered(bad) for name in found]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        epoch, step = divmod(number, self.steps_an_epoch)
+        raise DataError(
+            f"the loss is not finite at step {step + 1} of epoch {epoch + 1}, for {', '.join(names[:8])}"
+            f"{more}; look at these files, or lower --lr (now {self.recipe.learning_rate:g}); the "
+            "weights of the last checkpoint are untouched, --resume continues from there"
+        )
+
+    # ------------------------------------------------------------------ without gradients
+
+    def evaluate(self, part: Part) -> torch.Tensor:
+        """Logits float32 (N, K) of a split as prediction sees it, in eval mode."""
+        if self.recipe.batch_norm == "train":  # each process has gathered statistics of its own
+            from_first(self.tail.buffers.values())
+        chunks = torch.arange(len(part)).split(_EVALUATED)
+        mine = list(share(chunks))
+        found = []
+        with torch.no_grad():
+            for batch in part.batches.of(0, mine):
+                found.append(self.tail.logits(batch).cpu())
+        logits = torch.empty(len(part), self._classes)
+        for places, rows in gathered((mine, found)):
+            for chunk, values in zip(places, rows, strict=True):
+                logits[chunk] = values
+        return logits
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the present ones, where the recipe has an average."""
+        if self._average is None:
+            yield
+            return
+        now = self.tail.weights()
+        self.tail.load(self._average.weights)
+        try:
+            yield
+        finally:
+            self.tail.load(now)
+
+    # ------------------------------------------------------------------ where it stands
+
+    def steps_done(self, progress: Progress) -> int:
+        """Steps since the start."""
+        return max(0, progress.epoch - 1) * self.steps_an_epoch + progress.step
+
+    def rate(self, progress: Progress) -> float:
+        """The learning rate of the last step done; 0 at the start."""
+        done = self.steps_done(progress)
+        return scheduled_rate(self.recipe, done - 1, self.steps_in_all) if done else 0.0
+
+    def saved(self, progress: Progress, best: dict[str, torch.Tensor]) -> Saved:
+        """All that `restore` needs."""
+        kinds = {
+            "now": self.tail.weights(),
+            "best": best,
+            "optimizer": state_tensors(self.optimizer),
+        }
+        if self._average:
+            kinds["average"] = self._average.weights
+        return Saved(progress, kinds, self._scaler.state_dict())
+
+    def restore(self, saved: Saved) -> None:
+        """Continues where `saved` was written."""
+        self.tail.load(saved.kinds["now"])
+        load_state(self.optimizer, saved.kinds.get("optimizer", {}))
+        if self._average:
+            self._average.weights = dict(saved.kinds["average"])
+        if saved.scale:
+            self._scaler.load_state_dict(dict(saved.scale))
 
 
 # ---------------------------------------------------------------------------- parts of the loop
 
 
-def _freeze_below(classifier: Classifier, boundary: str) -> dict[str, nn.Parameter]:
-    """Freezes all that runs up to the boundary; returns the parameters that stay trainable."""
-    network = classifier.network
-    below = set(modules_below(network, boundary, classifier.example()))
-    trainable = {}
-    for name, parameter in network.named_parameters():
-        owner = name.rpartition(".")[0]
-        parameter.requires_grad_(owner not in below)
-        if owner not in below:
-            trainable[name] = parameter
-    return trainable
-
-
-def _optimizer(
-    classifier: Classifier, trainable: Mapping[str, nn.Parameter], recipe: Recipe
-) -> torch.optim.Optimizer:
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in trainable.items():
-        is_head = name.startswith(f"{classifier.head}.")
-        groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": recipe.weight_decay if decays else 0.0,
-                "scale": 0.1 if is_head else 1.0,
-            }
-            for (is_head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ],
-        lr=recipe.learning_rate,
+def _row(
+    progress: Progress,
+    logits: torch.Tensor,
+    validation: Part,
+    rate: float,
+    seconds: float,
+    pictures: int,
+) -> EpochRow:
+    loss, top1 = loss_and_top1(logits, validation.labels)
+    begun = progress.epoch > 0
+    return EpochRow(
+        epoch=progress.epoch,
+        train_loss=progress.loss / pictures if begun else None,
+        train_top1=progress.right / pictures if begun else None,
+        validation_loss=loss,
+        validation_top1=top1,
+        calibrated_loss=calibrated_loss(logits, validation.labels),
+        learning_rate=rate,
+        seconds=seconds,
     )
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, total: int) -> float:
-    """Linear warm-up, then a half cosine to zero; returns the body's rate."""
-    warm = max(1, round(recipe.warmup * total))
-    if step < warm:
-        share = (step + 1) / warm
-    else:
-        share = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * group["scale"] * share
-    return recipe.learning_rate * share
+def _stale(progress: Progress, recipe: Recipe) -> bool:
+    """Whether the validation loss has not fallen for as long as the recipe's patience."""
+    last = len(progress.history) - 1
+    return recipe.patience > 0 and last - progress.best >= recipe.patience
 
 
-@contextmanager
-def _training_mode(classifier: Classifier, generator: torch.Generator) -> Iterator[None]:
-    """Train mode with every BatchNorm in eval mode; dropout draws from the generator's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
-        classifier.train()
-        for module in classifier.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        try:
-            yield
-        finally:
-            classifier.eval()
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    """A generator whose stream is a function of these numbers alone."""
-    digest = sha256_json(["transferscope", *numbers])
-    return torch.Generator().manual_seed(int(digest[:15], 16))
-
-
-def _batch(activations: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """fp32, channels last where there are channels: the layout in which CPUs convolve fastest."""
-    batch = activations.to(device).float()
-    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-
-
-def _logits(
-    classifier: Classifier, rest: Resumed, activations: torch.Tensor, precision: Precision
-) -> torch.Tensor:
-    parts = []
-    with preserved(classifier), torch.inference_mode(), autocast(classifier.device, precision):
-        classifier.eval()
-        for part in activations.split(64):
-            parts.append(rest(_batch(part, classifier.device)).float().cpu())
-    return torch.cat(parts).clone()
-
-
-def _loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+def loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Cross-entropy in nats and accuracy, of logits (N, K) and labels int64 (N,)."""
     loss = float(functional.cross_entropy(logits, labels))
     return loss, float((logits.argmax(1) == labels).float().mean())
 
 
-def _copy(trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in trainable.items()}
+def calibrated_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Cross-entropy in nats at the temperature that makes it least."""
+    return loss_and_top1(logits / fit_temperature(logits, labels), labels)[0]
 
 
-# ---------------------------------------------------------------------------- checkpoints
+def _shared(items: torch.Tensor) -> torch.Tensor:
+    """This process's part of a batch."""
+    positions: Sequence[int] = share(range(len(items)))
+    return items if len(positions) == len(items) else items[list(positions)]
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """Where a fit stands: last epoch done, its history, the best epoch and that epoch's weights."""
-
-    epoch: int
-    history: list[EpochRow]
-    best: int
-    weights: dict[str, torch.Tensor]
+def _tell(on_epoch: Callable[[EpochRow], None] | None, row: EpochRow) -> None:
+    if on_epoch and is_first():
+        on_epoch(row)
 
 
-class _Journal:
-    """The last two epochs' checkpoints in a folder; each complete or absent."""
-
-    def __init__(self, folder: Path | None, recipe: Recipe, boundary: str, start: Classifier):
-        self.folder = folder
-        self._identity = {
-            "recipe": asdict(recipe),
-            "boundary": boundary,
-            "start": start.body_hash(),
-            "classes": list(start.classes),
-        }
-
-    def save(
-        self,
-        state: _State,
-        trainable: Mapping[str, torch.Tensor],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        """Writes epoch-NNNN.safetensors and removes all but the last two."""
-        if self.folder is None:
-            return
-        tensors = {f"now.{name}": tensor for name, tensor in trainable.items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in state.weights.items()}
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
-        metadata: dict[str, Any] = {
-            "identity": self._identity,
-            "epoch": state.epoch,
-            "best": state.best,
-            "history": [asdict(row) for row in state.history],
-        }
-        write_tensors(self.folder / f"epoch-{state.epoch:04d}.safetensors", tensors, metadata)
-        for old in self._found()[:-2]:
-            old.unlink()
-
-    def load(
-        self, trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> _State | None:
-        """The newest whole checkpoint, put into parameters and optimizer; None if there is none."""
-        for path in reversed(self._found()):
-            try:
-                tensors, metadata = read_tensors(path)
-            except WeightsError:
-                continue  # damaged: the one before it is whole
-            if metadata["identity"] != self._identity:
-                raise RunError(
-                    f"{str(path)!r} was made with other settings than these; repeat the options of "
-                    "the first call, or choose another --out"
-                )
-            with torch.no_grad():
-                for name, parameter in trainable.items():
-                    parameter.copy_(tensors[f"now.{name}"])
-            restored = optimizer.state_dict()
-            restored["state"] = _optimizer_state(tensors)
-            optimizer.load_state_dict(restored)
-            return _State(
-                epoch=metadata["epoch"],
-                history=[EpochRow(**row) for row in metadata["history"]],
-                best=metadata["best"],
-                weights={n[5:]: t for n, t in tensors.items() if n.startswith("best.")},
-            )
-        return None
-
-    def _found(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*.safetensors")) if self.folder else []
+def _seed(*numbers: int) -> int:
+    """A seed that is a function of these numbers alone."""
+    return int(sha256_json(["transferscope", *numbers])[:15], 16)
 
 
-def _optimizer_state(tensors: Mapping[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = tensor
-    return state
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C within the block into a wish, so that a step can be finished.
+
+    A second one interrupts at once. Outside the main thread signals stay as they are.
+    """
+    wished = False
+
+    def wish(number: int, frame: FrameType | None) -> None:
+        nonlocal wished
+        if wished:
+            raise KeyboardInterrupt
+        wished = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before: Any = signal.signal(signal.SIGINT, wish)
+    try:
+        yield lambda: wished
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if wished:  # it came after the last step: all is saved
+        raise KeyboardInterrupt
 
 
 def history_rows(history: Sequence[EpochRow]) -> Iterator[tuple[Any, ...]]:
-    """Rows of history.csv, in the order of `EpochRow`'s fields."""
+    """Rows of history.csv, in the order of `EpochRow`'s fields; an empty cell where there is none."""
     for row in history:
-        yield tuple(int(v) if isinstance(v, bool) else v for v in asdict(row).values())
+        values = asdict(row).values()
+        yield tuple("" if v is None else int(v) if isinstance(v, bool) else v for v in values)

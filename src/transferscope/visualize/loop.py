@@ -18,9 +18,9 @@ from torch import nn
 
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier, Precision, autocast, folded
+from transferscope.backbones.depthwise import phased
 from transferscope.errors import InputError
 from transferscope.images import as_float, to_picture
-from transferscope.visualize.depthwise import phased
 from transferscope.visualize.objectives import LOGITS, Objective, channels
 from transferscope.visualize.parametrization import Canvas, Parametrization, fourier
 from transferscope.visualize.records import Render, Sign, Status

@@ -1,5 +1,6 @@
 """The verbs that join several rooms, and the `Run` that they work on."""
 
+from transferscope.workflows.advising import advise, write_advice
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
 from transferscope.workflows.inspecting import inspect_data, inspect_run, write_report
@@ -13,6 +14,7 @@ __all__ = [
     "Config",
     "Reporter",
     "Run",
+    "advise",
     "compare_run",
     "demo",
     "diagnose",
@@ -24,6 +26,7 @@ __all__ = [
     "read_strips",
     "tune",
     "visualize",
+    "write_advice",
     "write_report",
     "write_run_atlas",
 ]

@@ -51,6 +51,7 @@ def demo(
         unfreeze=DEMO_UNFREEZE,
         epochs=DEMO_EPOCHS,
         lr=DEMO_RATE,
+        augment="none",
         seed=seed,
         device=device,
         confusable=CONFUSABLE,

@@ -22,12 +22,12 @@ from transferscope.data import Picture, Split, read_split
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation import Evaluation
 from transferscope.storage import read_csv, read_json, read_tensors, sha256_file
-from transferscope.training import EpochRow, Recipe
+from transferscope.training import EpochRow, HeadName, Recipe
 
 SCHEMA = 1
 """Version of run.json; a run of another schema is refused with both versions named."""
 
-Strategy = Literal["auto", "probe", "partial"]
+Strategy = Literal["auto", "probe", "partial", "full", "scratch"]
 DEFAULT_UNFREEZE = 3
 
 
@@ -70,6 +70,7 @@ class Config:
     """What a tuning was asked for, resolved; stored in run.json.
 
     `data` is the folder or manifest, or with `dataset` the folder that holds that set's files.
+    `boundary` is a layer's name where that is given in place of a number of stages to `unfreeze`.
     """
 
     data: str
@@ -80,7 +81,12 @@ class Config:
     backbone: str = DEFAULT_BACKBONE
     weights: str | None = None
     strategy: Strategy = "auto"
-    unfreeze: int = DEFAULT_UNFREEZE
+    unfreeze: int | None = None
+    boundary: str | None = None
+    head: HeadName = "linear"
+    find_rate: bool = False
+    search: int = 0
+    keep_every: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     ratio: tuple[int, int, int] = (70, 15, 15)
     seed: int = 0
@@ -96,9 +102,10 @@ class Config:
         """The inverse of `to_dict`; unknown fields of a newer version are dropped."""
         known = {f.name for f in fields(cls)} - {"recipe", "ratio", "confusable"}
         first, second, third = values["ratio"]
+        recipe = {f.name for f in fields(Recipe)}
         return cls(
             **{name: values[name] for name in known if name in values},
-            recipe=Recipe(**values["recipe"]),
+            recipe=Recipe(**{n: v for n, v in values["recipe"].items() if n in recipe}),
             ratio=(first, second, third),
             confusable=tuple((a, b) for a, b in values["confusable"]),
         )

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import torch
-from torch.nn import functional
-
+from transferscope import distributed
 from transferscope.backbones import (
     DEFAULT_BACKBONE,
-    Classifier,
     Precision,
     find_device,
     load_backbone,
 )
 from transferscope.data import (
-    Picture,
     Scan,
     Split,
     adopt_split,
@@ -31,11 +28,12 @@ from transferscope.data import (
     scan,
     write_split,
 )
-from transferscope.data.augmentation import AugmentationName, augmentation
+from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.evaluation import fit_temperature
-from transferscope.features import POOLED, View, cached_pictures, extract, fit_probe
+from transferscope.features import cached_pictures
 from transferscope.report import history_figure
+from transferscope.report.loggers import Logger, LoggerName, open_logger, refuse_unknown
 from transferscope.storage import (
     environment,
     locked,
@@ -48,21 +46,19 @@ from transferscope.storage import (
 )
 from transferscope.training import (
     EpochRow,
-    FineTuned,
-    Recipe,
-    fine_tune,
+    HeadName,
+    choose_recipe,
     history_rows,
-    plan_boundary,
+    loss_and_top1,
 )
+from transferscope.workflows.fitting import Candidate, Fitting, chosen_boundary
 from transferscope.workflows.run import (
-    DEFAULT_UNFREEZE,
     SCHEMA,
     SILENT,
     Config,
     Reporter,
     Run,
     Strategy,
-    labels_of,
     refuse_inside,
 )
 
@@ -76,12 +72,18 @@ def tune(
     weights: str | Path | None = None,
     download: bool = False,
     strategy: Strategy = "auto",
-    unfreeze: int = DEFAULT_UNFREEZE,
+    unfreeze: int | None = None,
+    boundary: str | None = None,
+    head: HeadName = "linear",
     epochs: int | None = None,
-    lr: float | None = None,
+    lr: float | Literal["auto"] | None = None,
     batch_size: int | None = None,
-    augment: AugmentationName = "none",
+    augment: AugmentationName | None = None,
     flip: bool = True,
+    recipe: Mapping[str, Any] | None = None,
+    search: int = 0,
+    keep_every: int = 0,
+    loggers: Sequence[str] = (),
     ratio: str | tuple[int, int, int] = (70, 15, 15),
     group: str | None = None,
     split_from: str | Path | None = None,
@@ -96,8 +98,8 @@ def tune(
     """Folder of pictures in, run folder out.
 
     Scans and splits, computes the frozen backbone's features (or finds them cached), fits the linear
-    probe, and with `partial` or `auto` fine-tunes the last stages from that head. `auto` keeps the
-    better of the two by validation accuracy, by validation loss where that is equal.
+    probe exactly, and fine-tunes from that head. Started by `torchrun`, several processes share the
+    work and process 0 writes the run.
 
     Args:
         data: class folders, with or without train/validation/test above them, or a table of files; see
@@ -106,14 +108,25 @@ def tune(
         dataset: name of a well-known set, such as caltech101; see `DATASETS`.
         backbone: catalogue name; see `load_backbone` for this and `weights`.
         download: permits fetching the backbone's weights and the dataset.
-        strategy: `probe`, `partial` or `auto`.
-        unfreeze: number of stages that `partial` tunes, counted from the end.
-        epochs: fine-tuning epochs; None: the recipe's.
-        lr: peak learning rate; None: the recipe's.
+        strategy: `probe`: the head alone, fitted on cached features. `partial`: the last stages tuned
+            from that head. `full`: the whole network likewise. `scratch`: the control, the whole
+            network from random weights. `auto`: the probe and what `advise` recommends, of which the
+            better by validation accuracy is kept, by validation loss where that is equal.
+        unfreeze: number of stages that `partial` tunes, counted from the end; None: three, or for
+            `auto` what is advised.
+        boundary: in place of `unfreeze`, the name of the layer that is the last frozen one.
+        head: linear, or mlp: 256 hidden units, ReLU and dropout 0.4.
+        epochs: fine-tuning epochs at most; None: the recipe's.
+        lr: peak learning rate; "auto": from a range test; None: the recipe's.
         batch_size: pictures a step; None: the recipe's.
         augment: what fine-tuning sees of the training pictures: none, light (crops, mirrored) or strong
             (and RandAugment, mixup, cutmix). Never of validation or test pictures, nor for the probe.
         flip: False where left and right mean something, as in characters.
+        recipe: further `Recipe` fields by name, such as {"optimizer": "sgd", "ema": 0.99}.
+        search: trials of a search over head, depth, learning rate and augmentation, decided on
+            validation, before the fit itself; 0: none.
+        keep_every: keep the weights of every so many epochs in the run's folder `timeline`; 0: none.
+        loggers: tensorboard and mlflow, which are told of every epoch; see `report.loggers`.
         ratio: of train, validation and test, where the folder does not say.
         group: a manifest's column, or a pattern searched in the paths, that names what must stay in
             one split: a patient, a video, an object.
@@ -131,12 +144,31 @@ def tune(
             left behind unless work that `resume` can continue was done.
     """
     began = time.perf_counter()
-    if strategy not in ("auto", "probe", "partial"):
-        raise InputError(f"strategy {strategy!r} is unknown; use auto, probe or partial")
+    if strategy not in get_args(Strategy):
+        raise InputError(f"strategy {strategy!r} is unknown; use {', '.join(get_args(Strategy))}")
+    if head not in get_args(HeadName):
+        raise InputError(f"head {head!r} is unknown; use {' or '.join(get_args(HeadName))}")
+    for name, number in (("search", search), ("keep-every", keep_every)):
+        if number < 0:
+            raise InputError(f"--{name} is {number}; it must be 0 (none) or more")
+    if search and strategy not in ("auto", "partial"):
+        raise InputError(
+            f"--search is {search} and the strategy {strategy}; a search runs from the boundary cache: "
+            "use --strategy partial or auto"
+        )
+    known = refuse_unknown(loggers)
     out = Path(out)
     if isinstance(ratio, str):
         ratio = parse_ratio(ratio)
-    given = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size}
+    given = {
+        **(recipe or {}),
+        "epochs": epochs,
+        "learning_rate": None if lr == "auto" else lr,
+        "batch_size": batch_size,
+        "augment": augment,
+        "flip": flip,
+        "seed": seed,
+    }
     config = Config(
         data=str(Path(data).resolve()),
         dataset=dataset,
@@ -147,12 +179,12 @@ def tune(
         weights=str(Path(weights).resolve()) if weights and str(weights) != "random" else weights,  # type: ignore[arg-type]
         strategy=strategy,
         unfreeze=unfreeze,
-        recipe=Recipe(
-            seed=seed,
-            augment=augment,
-            flip=flip,
-            **{k: v for k, v in given.items() if v is not None},  # type: ignore[arg-type]
-        ),
+        boundary=boundary,
+        head=head,
+        find_rate=lr == "auto",
+        search=search,
+        keep_every=keep_every,
+        recipe=choose_recipe(strategy, {k: v for k, v in given.items() if v is not None}),
         ratio=ratio,
         seed=seed,
         precision=precision,
@@ -160,42 +192,37 @@ def tune(
     )
     if dataset is None:
         refuse_inside(out, config.data)
-    if finished := _finished(out, config, resume):
-        reporter.say(f"{out} is finished already")
-        return finished
-
-    source = load_backbone(backbone, weights=weights, download=download).to(find_device(device))
-    boundary = plan_boundary(source, unfreeze)
-    other = Run(split_from).split if split_from is not None else None
-    with reporter.task("reading pictures") as progress:
-        scanned = scan(
-            data,
-            dataset=dataset,
-            group=group,
-            download=download,
-            channels=source.input.channels,
-            known_readable=cached_pictures(source, precision=precision),
-            on_progress=progress,
-        )
-    for path, reason in scanned.excluded:
-        reporter.say(f"left out {path}: {reason}")
-    split = _kept_split(out, scanned, config)
-    if split is None:
-        split = choose_split(scanned, ratio=ratio, seed=seed, other=other, drop_copies=dedupe)
-    else:
-        reporter.say(f"the split is that of {out / 'split.csv'}")
-
-    existed = out.exists()
-    try:
-        with locked(out):
-            write_json(out / "started.json", config.to_dict())
-            write_split(split, out / "split.csv")
-            return _tune_locked(out, config, source, boundary, split, began, reporter)
-    except OutputError:
-        if not existed and out.is_dir() and not any(p.name != ".lock" for p in out.iterdir()):
-            (out / ".lock").unlink(missing_ok=True)
-            out.rmdir()
-        raise
+    with distributed.joined():
+        finished = distributed.gathered(
+            _finished(out, config, resume) if distributed.is_first() else None
+        )[0]
+        if finished:
+            reporter.say(f"{out} is finished already")
+            return finished
+        source = load_backbone(backbone, weights=weights, download=download)
+        source = source.to(find_device(device))
+        chosen_boundary(source, config)  # refuses what there is not, before any work
+        other = Run(split_from).split if split_from is not None else None
+        with reporter.task("reading pictures") as progress:
+            scanned = scan(
+                data,
+                dataset=dataset,
+                group=group,
+                download=download,
+                channels=source.input.channels,
+                known_readable=cached_pictures(source, precision=precision),
+                on_progress=progress,
+            )
+        for path, reason in scanned.excluded:
+            reporter.say(f"left out {path}: {reason}")
+        split = _kept_split(out, scanned, config)
+        if split is None:
+            split = choose_split(scanned, ratio=ratio, seed=seed, other=other, drop_copies=dedupe)
+        else:
+            reporter.say(f"the split is that of {out / 'split.csv'}")
+        distributed.wait_for_all()  # before the folder is written that the others looked into
+        _tune(Fitting(out, config, source, split, reporter), known, began)
+        return Run(out)
 
 
 def choose_split(
@@ -281,172 +308,141 @@ def _flat(config: Config) -> dict[str, Any]:
     return {**values.pop("recipe"), **values}
 
 
-def _tune_locked(
-    out: Path,
-    config: Config,
-    source: Classifier,
-    boundary: str,
-    split: Split,
-    began: float,
-    reporter: Reporter,
-) -> Run:
-    parts = {name: split.part(name) for name in ("train", "validation", "test")}
-    pictures = [picture for part in parts.values() for picture in part]
-    files = [split.scan.file(picture) for picture in pictures]
-    with reporter.task("features of the frozen backbone") as progress:
-        pooled = extract(
-            source,
-            files,
-            [p.sha256 for p in pictures],
-            precision=config.precision,
-            on_progress=progress,
-        )
-    count = len(parts["train"])
-    upto = count + len(parts["validation"])
-    features = pooled.targets[POOLED]
-    train_labels, validation_labels = labels_of(parts["train"]), labels_of(parts["validation"])
+def _tune(fitting: Fitting, loggers: Sequence[LoggerName], began: float) -> None:
+    """Fits what was asked for; process 0 holds the run folder and writes it."""
+    out, existed = fitting.out, fitting.out.exists()
+    first = distributed.is_first()
+    try:
+        with locked(out) if first else nullcontext(), ExitStack() as stack:
+            if first:
+                write_json(out / "started.json", fitting.config.to_dict())
+                write_split(fitting.split, out / "split.csv")
+                told = [
+                    stack.enter_context(
+                        open_logger(name, out, run_name=out.name, parameters=_told(fitting.config))
+                    )
+                    for name in loggers
+                ]
+                fitting = replace(fitting, reporter=_Logged(fitting.reporter, told))
+            distributed.wait_for_all()
+            candidates = _fitted(fitting)
+            if first:
+                results = _write(fitting, candidates, began)
+                for logger in told:
+                    logger.figure("history", out / "history.svg")
+                    logger.finish(results)
+            distributed.wait_for_all()
+    except OutputError:
+        if not existed and out.is_dir() and not any(p.name != ".lock" for p in out.iterdir()):
+            (out / ".lock").unlink(missing_ok=True)
+            out.rmdir()
+        raise
 
-    with reporter.task("linear probe") as progress:
-        probe = fit_probe(features[:count], train_labels, len(split.scan.classes), seed=config.seed)
-        progress(1, 1)
-    base_logits = probe.logits(features[count:upto])
-    base = source.with_head(probe.weight, probe.bias, split.scan.classes)
-    base.temperature = fit_temperature(base_logits, validation_labels)
-    candidates = {"probe": (base, base_logits)}
-    history: tuple[EpochRow, ...] = (
-        EpochRow(
-            0,
-            *_loss_and_top1(probe.logits(features[:count]), train_labels),
-            *_loss_and_top1(base_logits, validation_labels),
-            0.0,
-            0.0,
-            best=True,
-        ),
-    )
-    if config.strategy != "probe":
-        tuned = _fine_tune(out, config, base, boundary, split, parts, reporter)
-        history = tuned.history
-        candidates["partial"] = (tuned.classifier, tuned.validation_logits)
 
-    scores = {
-        name: _loss_and_top1(logits, validation_labels)[::-1]
-        for name, (_, logits) in candidates.items()
+def _told(config: Config) -> dict[str, str | int | float | bool | None]:
+    """The configuration as a logger takes it."""
+    values = _flat(config)
+    return {
+        name: value if isinstance(value, str | int | float | None) else str(value)
+        for name, value in values.items()
     }
-    chosen = (
-        max(scores, key=lambda name: (scores[name][0], -scores[name][1]))
-        if config.strategy == "auto"
-        else config.strategy
-    )
-    classifier, logits = candidates[chosen]
-    classifier.temperature = fit_temperature(logits, validation_labels)
 
-    classifier.save(out / "classifier.safetensors")
-    head = {"weight": probe.weight, "bias": probe.bias}
-    metadata = {"classes": list(split.scan.classes), "temperature": base.temperature}
+
+@dataclass(frozen=True)
+class _Logged:
+    """A `Reporter` that tells loggers of the epochs too."""
+
+    reporter: Reporter
+    loggers: Sequence[Logger]
+
+    def task(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return self.reporter.task(name)
+
+    def say(self, text: str) -> None:
+        self.reporter.say(text)
+
+    def epoch(self, row: EpochRow) -> None:
+        self.reporter.epoch(row)
+        for logger in self.loggers:
+            logger.epoch(asdict(row))
+
+
+def _fitted(fitting: Fitting) -> dict[str, Candidate]:
+    """The candidates of a strategy by name, the probe first."""
+    config = fitting.config
+    candidates = {"probe": fitting.head_candidate()}
+    strategy, boundary = config.strategy, chosen_boundary(fitting.source, config)
+    if _advised(config):
+        strategy, boundary = fitting.advice.strategy, fitting.advice.cut.boundary or boundary
+    elif strategy == "auto":
+        strategy = "partial"
+    if strategy == "partial":
+        candidates[strategy] = fitting.tuned_behind(boundary)
+    elif strategy == "full":
+        candidates[strategy] = fitting.whole()
+    elif strategy == "scratch":
+        candidates[strategy] = fitting.from_scratch()
+    return candidates
+
+
+def _advised(config: Config) -> bool:
+    """Whether measurements decide the strategy: `auto`, unless the depth is given."""
+    return config.strategy == "auto" and config.unfreeze is None and config.boundary is None
+
+
+def _write(fitting: Fitting, candidates: Mapping[str, Candidate], began: float) -> dict[str, Any]:
+    """The whole run folder, run.json last; returns the figures that a logger is told."""
+    out, config, split, source = fitting.out, fitting.config, fitting.split, fitting.source
+    labels = fitting.labels["validation"]
+    scores = {name: loss_and_top1(c.logits, labels)[::-1] for name, c in candidates.items()}
+    chosen: str = config.strategy
+    if chosen == "auto":
+        chosen = max(scores, key=lambda name: (scores[name][0], -scores[name][1]))
+    kept = candidates[chosen]
+    fitted = candidates[list(candidates)[-1]]  # the history is of what was trained, kept or not
+    kept.classifier.temperature = fit_temperature(kept.logits, labels)
+
+    kept.classifier.save(out / "classifier.safetensors")
+    head = {"weight": fitting.probe.weight, "bias": fitting.probe.bias}
+    metadata = {"classes": list(fitting.classes), "temperature": fitting.base.temperature}
     write_tensors(out / "base_head.safetensors", head, metadata)
     header = [f.name for f in fields(EpochRow)]
-    write_csv(out / "history.csv", header, history_rows(history))
+    write_csv(out / "history.csv", header, history_rows(fitted.history))
     _write_curves(out)
+    pictures = {name: len(split.part(name)) for name in ("train", "validation", "test")}
     record = {
         "schema": SCHEMA,
         "config": config.to_dict(),
         "backbone": config.backbone,
         "root": str(split.scan.root.resolve()),
         "body_hash": source.body_hash(),
-        "classes": list(split.scan.classes),
+        "classes": list(fitting.classes),
         "input": source.input.to_dict(),
         "environment": environment(),
         "excluded": [list(pair) for pair in split.scan.excluded],
         "results": {
             "strategy": chosen,
-            "boundary": boundary if chosen == "partial" else None,
+            "boundary": kept.boundary,
+            "head": config.head,
             "seconds": round(time.perf_counter() - began, 2),
-            "cached": pooled.cached,
-            "pictures": {name: len(part) for name, part in parts.items()},
-            "probe_strength": probe.strength,
-            "temperature": classifier.temperature,
+            "cached": fitting.pooled[1],
+            "pictures": pictures,
+            "probe_strength": fitting.probe.strength,
+            "temperature": kept.classifier.temperature,
             "validation": {"top1": scores[chosen][0], "loss": scores[chosen][1]},
             "candidates": {n: {"top1": s[0], "loss": s[1]} for n, s in scores.items()},
+            **fitted.details,
+            **({"advice": fitting.advice.to_dict()} if _advised(config) else {}),
         },
     }
     write_json(out / "run.json", record)
     (out / "started.json").unlink(missing_ok=True)
-    return Run(out)
-
-
-def _fine_tune(
-    out: Path,
-    config: Config,
-    base: Classifier,
-    boundary: str,
-    split: Split,
-    parts: Mapping[str, tuple[Picture, ...]],
-    reporter: Reporter,
-) -> FineTuned:
-    pictures = [*parts["train"], *parts["validation"]]
-    with reporter.task(f"activations at {boundary}") as progress:
-        cached = extract(
-            base,
-            [split.scan.file(picture) for picture in pictures],
-            [picture.sha256 for picture in pictures],
-            targets=(boundary,),
-            precision=config.precision,
-            on_progress=progress,
-        )
-    activations = cached.targets[boundary]
-    count = len(parts["train"])
-    recipe, views = config.recipe, _Views(config, base, boundary, split, parts["train"])
-    if recipe.augment != "none":
-        for number in range(1, min(recipe.views, recipe.epochs) + 1):
-            with reporter.task(f"augmented view {number} at {boundary}") as progress:
-                views.activations(number, on_progress=progress)
-    with reporter.task("fine-tuning") as progress:
-        return fine_tune(
-            base,
-            boundary,
-            (activations[:count], labels_of(parts["train"])),
-            (activations[count:], labels_of(parts["validation"])),
-            recipe=recipe,
-            activations_of=None if recipe.augment == "none" else views.activations,
-            names=[picture.path for picture in parts["train"]],
-            precision=config.precision,
-            checkpoints=out / "checkpoints",
-            on_epoch=reporter.epoch,
-            on_step=progress,
-        )
-
-
-@dataclass(frozen=True)
-class _Views:
-    """The training pictures' activations at the boundary, as augmentation shows them by epoch."""
-
-    config: Config
-    base: Classifier
-    boundary: str
-    split: Split
-    pictures: tuple[Picture, ...]
-
-    def activations(
-        self, epoch: int, on_progress: Callable[[int, int], None] | None = None
-    ) -> torch.Tensor:
-        """(N, ...) in an epoch (1, 2, ...): the views take turns."""
-        recipe = self.config.recipe
-        number = (epoch - 1) % recipe.views + 1
-        found = extract(
-            self.base,
-            [self.split.scan.file(picture) for picture in self.pictures],
-            [picture.sha256 for picture in self.pictures],
-            targets=(self.boundary,),
-            precision=self.config.precision,
-            view=View(augmentation(recipe.augment, flip=recipe.flip), number, recipe.seed),
-            on_progress=on_progress,
-        )
-        return found.targets[self.boundary]
-
-
-def _loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    loss = float(functional.cross_entropy(logits, labels))
-    return loss, float((logits.argmax(1) == labels).float().mean())
+    return {
+        "strategy": chosen,
+        "validation_top1": scores[chosen][0],
+        "validation_loss": scores[chosen][1],
+        "seconds": record["results"]["seconds"],  # type: ignore[index]
+    }
 
 
 def _write_curves(out: Path) -> None:

@@ -1,0 +1,196 @@
+"""Depthwise convolutions whose gradients are about as fast as their forward pass on a CPU, in bf16.
+
+On CPUs the library's gradient with respect to the pictures takes 20 to 70 times the forward pass where
+the stride is 2, and the one with respect to a kernel of 5 x 5 about 60 times (measured with AVX-512 BF16,
+channels last). Both are ordinary convolutions in disguise, which are fast.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class PhasedDepthwise(nn.Module):
+    """A depthwise convolution of stride s whose input gradient is computed by its s*s phases.
+
+    The pixels of one phase, those with the same coordinates modulo s, are reached by the same subset
+    of the kernel, so the gradient of each phase is an ordinary convolution of stride 1. The gradient
+    of the kernel is put together from tiles of 3 x 3, for which the library has a fast path.
+
+    Args:
+        conv: the convolution that is replaced; `same` as in TensorFlow if it is timm's `Conv2dSame`.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.stride, self.kernel = conv.stride, conv.kernel_size
+        self.padding = None if type(conv).__name__ == "Conv2dSame" else _pair(conv.padding)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H', W'), in the dtype that autocast gives a convolution."""
+        padding = [
+            _same(size, kernel, stride) if self.padding is None else (self.padding[axis],) * 2
+            for axis, (size, kernel, stride) in enumerate(
+                zip(pictures.shape[2:], self.kernel, self.stride, strict=True)
+            )
+        ]
+        weight, bias = self.weight, self.bias
+        kind = pictures.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            pictures, weight = pictures.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        with torch.autocast(kind, enabled=False):
+            result: torch.Tensor = _Phased.apply(pictures, weight, bias, self.stride, padding)
+        return result
+
+
+class _Phased(torch.autograd.Function):
+    """The convolution with gradients of pictures, kernel and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        pictures: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: tuple[int, int],
+        padding: list[tuple[int, int]],
+    ) -> torch.Tensor:
+        ctx.save_for_backward(pictures if ctx.needs_input_grad[1] else None, weight)
+        ctx.geometry = (pictures.shape[2:], stride, padding)
+        (top, bottom), (left, right) = padding
+        if (top, left) == (bottom, right):
+            return F.conv2d(pictures, weight, bias, stride, (top, left), 1, len(weight))
+        pictures = F.pad(pictures, (left, right, top, bottom))
+        return F.conv2d(pictures, weight, bias, stride, 0, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        pictures, weight = ctx.saved_tensors
+        size, stride, padding = ctx.geometry
+        wants_pictures, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        grad = grads[0]
+        return (
+            _of_pictures(grad, weight, size, stride, padding) if wants_pictures else None,
+            _of_kernel(grad, pictures, weight, stride, padding) if wants_weight else None,
+            grad.sum((0, 2, 3)) if wants_bias else None,
+            None,
+            None,
+        )
+
+
+def _of_pictures(
+    grad: torch.Tensor,
+    weight: torch.Tensor,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: list[tuple[int, int]],
+) -> torch.Tensor:
+    """The gradient of pictures (N, C, height, width), by phases."""
+    (height, width), (down, across), ((top, _), (left, _)) = size, stride, padding
+    # Input pixel p lies at place p + padding = stride * m + phase of the padded picture, and
+    # its gradient is the sum over k of grad[m - k] * weight[stride * k + phase].
+    rows = -(-(height + top) // down)
+    columns = -(-(width + left) // across)
+    whole = torch.empty(
+        (len(grad), rows * down, columns * across, len(weight)),
+        dtype=grad.dtype,
+        device=grad.device,
+    )
+    for y in range(down):
+        for x in range(across):
+            part = weight[:, :, y::down, x::across].flip(2, 3)
+            if not part.numel():
+                whole[:, y::down, x::across] = 0
+                continue
+            reach_h, reach_w = part.shape[2] - 1, part.shape[3] - 1
+            phase = F.conv2d(grad, part, None, 1, (reach_h, reach_w), 1, len(weight))
+            phase = _sized(phase, rows, columns)
+            whole[:, y::down, x::across] = phase.permute(0, 2, 3, 1)
+    return whole[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+
+
+_TILE = 3
+
+
+def _of_kernel(
+    grad: torch.Tensor,
+    pictures: torch.Tensor,
+    weight: torch.Tensor,
+    stride: tuple[int, int],
+    padding: list[tuple[int, int]],
+) -> torch.Tensor:
+    """The gradient of the kernel (C, 1, h, w); in bf16 by tiles, whose ends may overlap."""
+    (top, bottom), (left, right) = padding
+    pictures = F.pad(pictures, (left, right, top, bottom))
+    tile = _TILE if grad.dtype == torch.bfloat16 else max(weight.shape[2:])
+    (tall, wide), (down, across), (rows, columns) = weight.shape[2:], stride, grad.shape[2:]
+    whole = torch.empty_like(weight)
+    for y in _starts(tall, tile):
+        for x in _starts(wide, tile):
+            h, w = min(tile, tall), min(tile, wide)
+            seen = pictures[:, :, y : y + (rows - 1) * down + h, x : x + (columns - 1) * across + w]
+            whole[:, :, y : y + h, x : x + w] = torch.ops.aten.convolution_backward(
+                *(grad, seen, weight[:, :, :h, :w], None, stride, (0, 0), (1, 1)),
+                *(False, (0, 0), len(weight), (False, True, False)),
+            )[1]
+    return whole
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Where tiles begin that cover a length; the last one ends with it."""
+    return [min(start, max(0, length - tile)) for start in range(0, length, tile)]
+
+
+def _sized(pictures: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Cut to, or filled with zeros up to, (rows, columns) at the lower right."""
+    height, width = pictures.shape[2:]
+    if height < rows or width < columns:
+        pictures = F.pad(pictures, (0, max(0, columns - width), 0, max(0, rows - height)))
+    return pictures[:, :, :rows, :columns]
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding of one axis: (before, after)."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def phased(network: nn.Module, *, kernels: bool = False) -> nn.Module:
+    """A copy of a network in which depthwise convolutions are `PhasedDepthwise` where that pays.
+
+    Names of layers and parameters, and outputs, stay. Convolutions of other kinds are untouched.
+
+    Args:
+        kernels: whether gradients of the kernels will be wanted; those larger than 3 x 3 are then
+            replaced too, not the strided ones alone.
+    """
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and _is_depthwise(module):
+            large = kernels and max(module.kernel_size) > _TILE
+            if large or max(module.stride) > 1:
+                network.set_submodule(name, PhasedDepthwise(module))
+    return network
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    known = type(conv) is nn.Conv2d or type(conv).__name__ == "Conv2dSame"
+    return (
+        known
+        and conv.groups == conv.in_channels == conv.out_channels > 1
+        and tuple(conv.dilation) == (1, 1)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+    )

@@ -1,0 +1,264 @@
+"""How long work tells of itself on stderr: bars and a growing table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from transferscope.training import EpochRow
+
+_EPOCHS_SHOWN = 12
+"""Rows of the table of epochs: the last ones, and the best above them where it is not among them."""
+
+_FRAMES = 4  # a second: a bar that moves, and nothing for the eye to trip over
+_NEWS = 10.0  # seconds between two lines of one piece of work, where there is no terminal
+
+
+@functools.cache
+def console() -> Console:
+    """The one console of all news and errors: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def plain(text: str) -> str:
+    """`text` with nothing in it that rich takes for markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+class Terminal:
+    """A `workflows.Reporter`.
+
+    On a terminal one live display holds everything that moves: the table of epochs, once there are
+    any, and below it a bar for each piece of work in progress. News scroll past above it. What
+    remains when the work ends is the table and the finished bar.
+
+    Args:
+        quiet: say nothing at all.
+        to: the console; None: stderr's.
+    """
+
+    def __init__(self, quiet: bool, *, to: Console | None = None):
+        self._quiet = quiet
+        self._to = to
+        self._live: Live | None = None
+        self._bars: Progress | None = None
+        self._epochs: list[EpochRow] = []
+
+    @property
+    def _console(self) -> Console:
+        return self._to or console()
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar while the block runs; the block is given a function to call with (done, total)."""
+        from transferscope.storage import release_memory
+
+        shown = (
+            self._silent_task()
+            if self._quiet
+            else self._bar(name)
+            if self._console.is_terminal
+            else self._plain_task(name)
+        )
+        with shown as advance:
+            yield advance
+        release_memory()
+
+    def say(self, text: str) -> None:
+        """One line, above what moves."""
+        if not self._quiet:
+            self._console.print(plain(text), highlight=False, soft_wrap=True)
+
+    def epoch(self, row: EpochRow) -> None:
+        """A row of the table, or a line of its own where none is shown.
+
+        An epoch that does not follow those before it begins another fit.
+        """
+        if self._quiet:
+            return
+        if self._epochs and row.epoch <= self._epochs[-1].epoch:
+            self._epochs = []
+        self._epochs.append(row)
+        if self._live is not None:
+            self._live.refresh()
+            return
+        best = "  best so far" if row is best_of(self._epochs) else ""
+        self.say(
+            f"epoch {row.epoch:3d}  train {_loss(row.train_loss)} {_share(row.train_top1):>6}  "
+            f"validation {_loss(row.validation_loss)} {_share(row.validation_top1):>6}  "
+            f"rate {_rate(row)}  {row.seconds:.1f} s{best}"
+        )
+
+    # ------------------------------------------------------------------------ on a terminal
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        with self._display() as bars:
+            bar = bars.add_task(plain(name), total=None)
+            outermost = len(bars.tasks) == 1
+            try:
+                yield lambda done, total: bars.update(bar, completed=done, total=total)
+            finally:
+                if not outermost:  # finished work within other work leaves no bar behind
+                    bars.remove_task(bar)
+
+    @contextmanager
+    def _display(self) -> Iterator[Progress]:
+        """The bars of the one live display, which the outermost piece of work opens and closes."""
+        if self._bars is not None:
+            yield self._bars
+            return
+        from rich.live import Live
+
+        self._epochs = []
+        self._bars = _new_bars(self._console)
+        try:
+            with Live(
+                console=self._console,
+                get_renderable=self._picture,
+                refresh_per_second=_FRAMES,
+                vertical_overflow="crop",
+            ) as self._live:
+                yield self._bars
+        finally:
+            self._live = self._bars = None
+
+    def _picture(self) -> RenderableType:
+        from rich.console import Group
+
+        assert self._bars is not None
+        if not self._epochs:
+            return self._bars
+        return Group(epoch_table(self._epochs, rows=self._room()), "", self._bars)
+
+    def _room(self) -> int:
+        """Rows of epochs that fit on this terminal, beside heading, gap, bar and the cursor's line."""
+        assert self._bars is not None
+        return max(2, min(_EPOCHS_SHOWN, self._console.height - 5 - len(self._bars.tasks)))
+
+    # ------------------------------------------------------------------------ elsewhere
+
+    @contextmanager
+    def _silent_task(self) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+    @contextmanager
+    def _plain_task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A line at the end, and one every ten seconds of long work."""
+        began = said = time.monotonic()
+        seen = 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal said, seen
+            seen = total
+            if time.monotonic() - said > _NEWS and done < total:
+                said = time.monotonic()
+                left = (said - began) / max(done, 1) * (total - done)
+                self.say(f"{name}: {done}/{total}, about {left:.0f} s left")
+
+        yield advance
+        count = f" ({seen})" if seen > 1 else ""
+        self.say(f"{name}{count}: {time.monotonic() - began:.1f} s")
+
+
+# ---------------------------------------------------------------------------- epochs
+
+
+def best_of(epochs: list[EpochRow]) -> EpochRow:
+    """The row with the lowest calibrated loss, the earliest of equals: the one that is kept."""
+    return min(epochs, key=lambda row: (math.isnan(row.calibrated_loss), row.calibrated_loss))
+
+
+def epoch_table(epochs: list[EpochRow], *, rows: int = _EPOCHS_SHOWN) -> Table:
+    """The last `rows` epochs, with the best so far above them where it is older than these."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in (
+        "epoch",
+        "train loss",
+        "top-1",
+        "val. loss",
+        "calibrated",
+        "top-1",
+        "rate",
+        "seconds",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=4)
+    best = best_of(epochs)
+    shown = epochs[-rows:]
+    if best.epoch < shown[0].epoch:
+        shown = epochs[-(rows - 1) :]
+        table.add_row(*_cells(best), "best", style="bold green")
+        if shown[0].epoch > best.epoch + 1:
+            table.add_row("⋮", style="dim")
+            shown = shown[1:]
+    for row in shown:
+        if row is best:
+            table.add_row(*_cells(row), "best", style="bold green")
+        else:
+            table.add_row(*_cells(row), "")
+    return table
+
+
+def _cells(row: EpochRow) -> tuple[str, ...]:
+    return (
+        "start" if row.epoch == 0 else str(row.epoch),
+        _loss(row.train_loss),
+        _share(row.train_top1),
+        _loss(row.validation_loss),
+        _loss(row.calibrated_loss),
+        _share(row.validation_top1),
+        _rate(row),
+        f"{row.seconds:.1f}",
+    )
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _rate(row: EpochRow) -> str:
+    return "-" if row.epoch == 0 else f"{row.learning_rate:.1e}"
+
+
+def _new_bars(to: Console) -> Progress:
+    """Bars that a live display draws: they are never started themselves."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=to,
+        auto_refresh=False,
+    )

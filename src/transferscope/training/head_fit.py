@@ -1,0 +1,268 @@
+"""An MLP head fitted on cached pooled features, in seconds; where a linear head is too simple."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from transferscope.backbones import MLPHead
+from transferscope.errors import DataError, InputError
+from transferscope.storage import sha256_json
+
+
+@dataclass(frozen=True)
+class HeadEpoch:
+    """One epoch of a head's fit: mean losses in nats, validation accuracy, the last step's rate.
+
+    The training loss has label smoothing and dropout in it; both losses have the class weights.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_top1: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """An MLP head with its best epoch's weights.
+
+    Attributes:
+        head: in eval mode; takes pooled features as they are, the scaling is inside.
+        history: an entry an epoch, up to the one where patience ended.
+        best_epoch: the one with the lowest validation loss, counted from 1.
+        validation_logits: float32 (M, K).
+    """
+
+    head: MLPHead
+    history: tuple[HeadEpoch, ...]
+    best_epoch: int
+    validation_logits: torch.Tensor
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, K) of pooled features (N, D)."""
+        with torch.inference_mode():
+            result: torch.Tensor = self.head(features.float())
+        return result.clone()
+
+
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Weights float32 (K,) under which every class counts alike: N / (K * pictures of the class).
+
+    Their mean over the N pictures is 1.
+
+    Args:
+        labels: int64 (N,) in 0..classes-1.
+        classes: K.
+
+    Raises:
+        DataError: a class without a picture.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    if not bool(counts.all()):
+        absent = counts.argmin().item()
+        raise DataError(
+            f"class {absent} of {classes} has no picture in the training split, so it can have no "
+            "weight; add pictures of it, or leave the class out"
+        )
+    return (len(labels) / (classes * counts.double())).float()
+
+
+def fit_mlp_head(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    validation: tuple[torch.Tensor, torch.Tensor],
+    *,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+    epochs: int = 30,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.5,
+    batch_size: int | None = None,
+    hidden: int = 256,
+    dropout: float = 0.4,
+    patience: int = 8,
+    names: Sequence[str] = (),
+) -> FittedHead:
+    """Trains Linear, ReLU, Dropout, Linear on pooled features: AdamW, cosine schedule, early stopping.
+
+    Features are standardised inside, and the scaling is folded into the first layer at the end. The
+    start, the order of the pictures and the dropout are functions of (seed, epoch, step) alone: two
+    calls on one machine give the same bits, and the global random state is not touched.
+
+    Args:
+        features: (N, D), of the training split alone; the fit runs on their device.
+        labels: int64 (N,) in 0..classes-1.
+        classes: K.
+        validation: features (M, D) and labels int64 (M,); they choose the epoch.
+        class_weights: (K,), of both losses; see `class_weights`. None: every picture counts alike.
+        label_smoothing: of the training loss only.
+        seed: see above.
+        epochs: at most; the length of the schedule.
+        learning_rate: at the start; a half cosine to zero follows.
+        weight_decay: AdamW's, on the two weight matrices.
+        batch_size: pictures a step; None: a 32nd of all, though at least 16 and at most 128.
+        hidden: units of the hidden layer.
+        dropout: after the hidden layer, in training only.
+        patience: epochs without a lower validation loss after which the fit ends.
+        names: the training pictures' paths, to name a batch that breaks the loss.
+
+    Raises:
+        InputError: an option outside its range, or no validation picture.
+        DataError: features that are not finite, or a loss that is not, before the step is taken.
+    """
+    if batch_size is None:
+        batch_size = min(max(len(labels) // 32, 16), 128)
+    _check(features, labels, validation, epochs, learning_rate, batch_size, patience)
+    mean, std = features.float().mean(0), features.float().std(0, correction=0)
+    std = torch.where(std < 1e-8, 1.0, std)
+    head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(features.device)
+    weights = None if class_weights is None else class_weights.float().to(features.device)
+    optimizer = _optimizer(head, learning_rate, weight_decay)
+    batches = math.ceil(len(labels) / batch_size)
+    held = (validation[0].to(features.device).float() - mean) / std
+    held_labels = validation[1].to(features.device)
+    labels = labels.to(features.device)
+
+    history: list[HeadEpoch] = []
+    best, best_state = 0, copy.deepcopy(head.state_dict())
+    for epoch in range(1, epochs + 1):
+        total, rate = 0.0, 0.0
+        order = torch.randperm(len(labels), generator=_generator(seed, epoch))
+        for step, chosen in enumerate(order.to(features.device).split(batch_size)):
+            share = ((epoch - 1) * batches + step) / (epochs * batches)
+            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = (features[chosen].float() - mean) / std
+            logits = _trained_on(head, batch, _generator(seed, epoch, step))
+            loss = functional.cross_entropy(
+                logits, labels[chosen], weight=weights, label_smoothing=label_smoothing
+            )
+            if not torch.isfinite(loss):
+                raise DataError(
+                    _broken(float(loss.detach()), epoch, step, learning_rate, chosen, names)
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(chosen)
+        with torch.no_grad():
+            held_logits = head(held)
+            held_loss = float(functional.cross_entropy(held_logits, held_labels, weight=weights))
+        if not math.isfinite(held_loss):
+            raise DataError(
+                f"the validation loss is {held_loss} after epoch {epoch} of the head; lower its "
+                f"learning rate (now {learning_rate})"
+            )
+        right = float((held_logits.argmax(1) == held_labels).float().mean())
+        history.append(HeadEpoch(epoch, total / len(labels), held_loss, right, rate))
+        if not best or held_loss < history[best - 1].validation_loss:
+            best, best_state = epoch, copy.deepcopy(head.state_dict())
+        if epoch - best >= patience:
+            break
+
+    head.load_state_dict(best_state)
+    _fold_scaling(head, mean, std)
+    head.requires_grad_(True).zero_grad(set_to_none=True)
+    with torch.no_grad():
+        validation_logits = head(validation[0].to(features.device).float())
+    return FittedHead(head, tuple(history), best, validation_logits)
+
+
+# ---------------------------------------------------------------------------- parts of the fit
+
+
+def _check(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    validation: tuple[torch.Tensor, torch.Tensor],
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    patience: int,
+) -> None:
+    for name, value in (
+        ("number of training pictures", len(labels)),
+        ("number of validation pictures", len(validation[1])),
+        ("number of epochs", epochs),
+        ("batch size", batch_size),
+        ("patience", patience),
+    ):
+        if value < 1:
+            raise InputError(f"the {name} is {value}; a head needs at least 1 to be fitted")
+    if not learning_rate > 0:
+        raise InputError(f"the head's learning rate is {learning_rate}; it must be above 0")
+    if not (torch.isfinite(features).all() and torch.isfinite(validation[0]).all()):
+        raise DataError(
+            "the network's features are not finite; its weights are damaged: load others"
+        )
+
+
+def _untrained(in_features: int, classes: int, hidden: int, dropout: float, seed: int) -> MLPHead:
+    """A head in eval mode with PyTorch's own initialisation for Linear, drawn from the seed alone."""
+    with torch.device("meta"):  # draws nothing from the global random state
+        head = MLPHead(in_features, classes, hidden=hidden, dropout=dropout)
+    head = head.to_empty(device="cpu").eval()
+    generator = _generator(seed)
+    with torch.no_grad():
+        for layer in (head.hidden, head.logits):
+            bound = 1 / math.sqrt(layer.in_features)
+            for parameter in (layer.weight, layer.bias):
+                parameter.uniform_(-bound, bound, generator=generator)
+    return head
+
+
+def _optimizer(head: MLPHead, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    matrices = [head.hidden.weight, head.logits.weight]
+    biases = [head.hidden.bias, head.logits.bias]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": biases, "weight_decay": 0.0},
+        ],
+        lr=rate,
+        fused=True,
+    )
+
+
+def _trained_on(head: MLPHead, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Logits as training sees them: `head.forward` with its dropout drawn from the generator."""
+    units = head.relu(head.hidden(batch))
+    keep = 1 - head.dropout.p
+    kept = torch.rand(units.shape, generator=generator).to(units.device) < keep
+    result: torch.Tensor = head.logits(units * kept / keep)
+    return result
+
+
+def _fold_scaling(head: MLPHead, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Makes a head for (x - mean) / std one for x; in double precision, as means can be large."""
+    with torch.no_grad():
+        weight = head.hidden.weight.double() / std.double()
+        head.hidden.bias.copy_(head.hidden.bias.double() - weight @ mean.double())
+        head.hidden.weight.copy_(weight)
+
+
+def _broken(
+    loss: float, epoch: int, step: int, rate: float, chosen: torch.Tensor, names: Sequence[str]
+) -> str:
+    """The sentence for a loss that is no number."""
+    files = ", ".join(names[int(i)] for i in chosen[:5]) if names else ""
+    return (
+        f"the head's loss is {loss} at step {step} of epoch {epoch}; lower its learning rate "
+        f"(now {rate})" + (f"; the batch begins with {files}" if files else "")
+    )
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """A generator whose stream is a function of these numbers alone."""
+    digest = sha256_json(["transferscope.head", *numbers])
+    return torch.Generator().manual_seed(int(digest[:15], 16))

@@ -1,0 +1,107 @@
+"""The learning-rate range test: a short fit whose rate rises until the loss does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from transferscope.backbones import Classifier, Precision
+from transferscope.errors import DataError
+from transferscope.training.batches import Part
+from transferscope.training.loop import Fit
+from transferscope.training.recipe import Recipe
+
+LOWEST, HIGHEST = 1e-6, 1.0
+"""Rates that the test begins and at most ends with."""
+
+STEPS = 100
+"""Of the whole range: a factor of 1.15 a step."""
+
+DIVERGED = 3.0
+"""The test ends when the smoothed loss is this many times its lowest."""
+
+SAFETY = 10.0
+"""The suggestion is the rate of the lowest smoothed loss divided by this."""
+
+_SMOOTHING = 0.9
+
+
+@dataclass(frozen=True)
+class RateTest:
+    """What the range test saw.
+
+    Attributes:
+        rates: one a step, rising.
+        losses: of the training batches, in nats.
+        smoothed: their exponential moving average, corrected for its start.
+        suggestion: the rate to train with.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float
+
+
+def find_rate(
+    start: Classifier,
+    boundary: str | None,
+    train: Part,
+    *,
+    recipe: Recipe,
+    precision: Precision = "auto",
+    steps: int = STEPS,
+    on_step: Callable[[int, int], None] | None = None,
+) -> RateTest:
+    """Tries rising rates on a copy of the network and says which to train with.
+
+    A fine-tuning that starts from a fitted head begins near its optimum, so the loss hardly falls and
+    the place of its steepest fall means little. The rate where the smoothed loss is lowest, divided by
+    `SAFETY`, does not depend on that.
+
+    Args:
+        start: unchanged.
+        boundary, train, recipe, precision: see `fine_tune`.
+        steps: of the range from `LOWEST` to `HIGHEST`.
+        on_step: called with (steps done, steps).
+
+    Raises:
+        DataError: the loss is not finite at the first step.
+
+    Reference: Smith 2017, section 3.3, with an exponential range as fastai has it.
+    """
+    fit = Fit(start, boundary, train, recipe=replace(recipe, gradual=False), precision=precision)
+    size = min(recipe.batch_size, len(train))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    an_epoch = len(train) // size
+    orders = [torch.randperm(len(train), generator=generator) for _ in range(-(-steps // an_epoch))]
+    chunks = [chunk for order in orders for chunk in order.split(size) if len(chunk) == size][
+        :steps
+    ]
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
+    average = 0.0
+    try:
+        for number, rate, loss in fit.at_rates(chunks, lambda n: _rate(n, steps)):
+            average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+            rates.append(rate)
+            losses.append(loss)
+            smoothed.append(average / (1 - _SMOOTHING ** (number + 1)))
+            if on_step:
+                on_step(number + 1, steps)
+            if smoothed[-1] > DIVERGED * min(smoothed):
+                break
+    except DataError:  # a rate so high that the loss overflows: the test has found its end
+        if not rates:
+            raise
+    lowest = rates[smoothed.index(min(smoothed))]
+    return RateTest(tuple(rates), tuple(losses), tuple(smoothed), lowest / SAFETY)
+
+
+def _rate(number: int, steps: int) -> float:
+    share = number / max(1, steps - 1)
+    return math.exp(math.log(LOWEST) + share * (math.log(HIGHEST) - math.log(LOWEST)))

@@ -1,0 +1,603 @@
+"""`advise`: how well a set of pictures would transfer, measured before anything is tuned."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from transferscope.activations import evaluating, hooked
+from transferscope.backbones import (
+    DEFAULT_BACKBONE,
+    Classifier,
+    Precision,
+    autocast,
+    find_device,
+    folded,
+    load_backbone,
+    stages_of,
+    training_precision,
+)
+from transferscope.data import Picture, Split, load_batches, make_split, parse_ratio, scan
+from transferscope.errors import InputError
+from transferscope.features import (
+    POOLED,
+    cached_pictures,
+    extract,
+    fit_probe,
+    mean_of,
+)
+from transferscope.images import as_float
+from transferscope.report.advice_figures import plane_figure, stage_figure
+from transferscope.storage import refuse_foreign, replaced_folder, write_json, write_text
+from transferscope.training import choose_recipe, frozen_front
+from transferscope.training.advice import (
+    Advice,
+    AdvisedStrategy,
+    BackboneAdvice,
+    Cut,
+    StageProbe,
+    choose_backbone,
+    picture_similarity,
+    probe_stages,
+    quadrant,
+    recommend,
+    statistics_distance,
+    transfer_gain,
+)
+from transferscope.training.tail import Tail
+from transferscope.workflows.run import SILENT, Reporter, labels_of, refuse_inside
+
+PROBED = 3000
+"""Training pictures that stages are probed with at most; of more, so many are drawn, class by class."""
+
+COMPARED = 128
+"""Training pictures whose statistics are compared with the source's."""
+
+STAGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+"""Regularisations tried for a stage's probe: fewer than for a head that will be used."""
+
+_FOLDS = 5
+_CONTROL_SEED = 0  # of the random weights
+_BATCH = 16
+_TIMED = 5  # batches, after one to warm up; steps likewise
+
+
+def advise(
+    data: str | Path,
+    *,
+    backbones: Sequence[str] = (DEFAULT_BACKBONE,),
+    dataset: str | None = None,
+    weights: str | Path | None = None,
+    download: bool = False,
+    group: str | None = None,
+    ratio: str | tuple[int, int, int] = (70, 15, 15),
+    seed: int = 0,
+    device: str | None = None,
+    precision: Precision = "auto",
+    out: str | Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Advice:
+    """How transferable each depth of a network is for a set of pictures, and which strategy fits.
+
+    Only pictures of the training split are read, the split that `tune` would make with the same ratio,
+    group and seed. One forward pass gives the features of all stages, and leaves in the cache what the
+    probe of `tune` needs.
+
+    Args:
+        data: see `tune` for this, `dataset`, `download`, `group` and `precision`.
+        backbones: catalogue names, compared side by side.
+        weights: local weights, of the one backbone.
+        ratio: of train, validation and test, where the folder does not say.
+        seed: of the split, the folds and the sample.
+        device: cpu, cuda, mps; None: the best there is.
+        out: a folder for stages.svg, plane.svg and advice.json.
+        reporter: hears of the progress.
+
+    Raises:
+        DataError: a set that cannot be trained on, or features that are not finite.
+        InputError: an option that cannot be used.
+        UnknownName, WeightsError: see `load_backbone`.
+    """
+    if out is not None:
+        if dataset is None:
+            refuse_inside(Path(out), data)
+        refuse_foreign(Path(out))
+    shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
+    sources = _load(backbones, weights, download, find_device(device))
+    with reporter.task("reading pictures") as progress:
+        found = scan(
+            data,
+            dataset=dataset,
+            group=group,
+            download=download,
+            channels=sources[0].input.channels,
+            known_readable=cached_pictures(sources[0], precision=precision),
+            on_progress=progress,
+        )
+    sample = Sample.draw(make_split(found, ratio=shares, seed=seed), seed, precision, reporter)
+    placed = [place(source, sample) for source in sources]
+    advised = [
+        advise_classifier(source, sample, one) for source, one in zip(sources, placed, strict=True)
+    ]
+    names, speeds = [one.backbone for one in advised], [one.milliseconds for one in advised]
+    chosen, reason = choose_backbone(names, [one.hits for one in placed], speeds, seed=seed)
+    result = Advice(
+        pictures=sample.whole,
+        classes=len(found.classes),
+        measured=len(sample.files),
+        backbones=tuple(advised),
+        chosen=chosen,
+        reason=reason,
+    )
+    if out is not None:
+        write_advice(result, out)
+    return result
+
+
+def write_advice(advice: Advice, out: str | Path) -> None:
+    """Writes a folder with stages.svg, plane.svg and advice.json.
+
+    Raises:
+        OutputError: `out` holds something that is not ours.
+    """
+    with replaced_folder(out) as folder:
+        write_text(folder / "stages.svg", stage_figure(advice))
+        write_text(folder / "plane.svg", plane_figure(advice))
+        write_json(folder / "advice.json", advice.to_dict())
+
+
+def _load(
+    names: Sequence[str], weights: str | Path | None, download: bool, device: torch.device
+) -> list[Classifier]:
+    if not names:
+        raise InputError("no backbone is named; give at least one")
+    if doubled := [name for name in names if list(names).count(name) > 1]:
+        raise InputError(f"backbone {doubled[0]!r} is named twice; name each once")
+    if weights is not None and len(names) > 1:
+        raise InputError(
+            f"--weights {str(weights)!r} can be of one backbone, and {len(names)} are named; name one"
+        )
+    return [load_backbone(name, weights=weights, download=download).to(device) for name in names]
+
+
+# ---------------------------------------------------------------------------- one backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The training pictures that are measured, and how.
+
+    Attributes:
+        files: N of them.
+        hashes: sha256 of each.
+        labels: int64 (N,), every class present.
+        classes: their number.
+        whole: pictures in the training split.
+        judged: pictures in the validation split, which `tune` will work through too; never read here.
+        seed: of the folds.
+        precision: of the forward passes.
+        reporter: hears of the progress.
+    """
+
+    files: tuple[Path, ...]
+    hashes: tuple[str, ...]
+    labels: torch.Tensor
+    classes: int
+    whole: int
+    judged: int
+    seed: int
+    precision: Precision
+    reporter: Reporter
+
+    @classmethod
+    def draw(cls, split: Split, seed: int, precision: Precision, reporter: Reporter) -> Sample:
+        """All training pictures, or `PROBED` of them."""
+        train = split.part("train")
+        pictures = stratified(train, PROBED, seed)
+        return cls(
+            files=tuple(split.scan.file(picture) for picture in pictures),
+            hashes=tuple(picture.sha256 for picture in pictures),
+            labels=labels_of(pictures),
+            classes=len(split.scan.classes),
+            whole=len(train),
+            judged=len(split.part("validation")),
+            seed=seed,
+            precision=precision,
+            reporter=reporter,
+        )
+
+    def few(self, count: int) -> list[Path]:
+        """Files of the sample, spread over it."""
+        step = max(1, len(self.files) // count)
+        return list(self.files[::step][:count])
+
+
+def stratified(pictures: Sequence[Picture], cap: int, seed: int) -> list[Picture]:
+    """At most about `cap` pictures in the proportions of their classes, at least one of each.
+
+    Args:
+        pictures: labelled.
+        cap: how many.
+        seed: of the draw.
+    """
+    if len(pictures) <= cap:
+        return list(pictures)
+    rng = np.random.default_rng(seed)
+    labels = np.array([picture.label for picture in pictures])
+    kept: list[int] = []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        count = max(1, round(cap * len(places) / len(pictures)))
+        kept += rng.permutation(places)[:count].tolist()
+    return [pictures[place] for place in sorted(kept)]
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where a set stands for one network, before any time is measured.
+
+    Attributes:
+        stages: see `BackboneAdvice` for this, `control`, `gain`, `pictures` and `similarity`.
+        hits: bool (N,): which pictures the probe of what the head sees recognised.
+        strategy: what is recommended.
+        cut: where `partial` would cut, whether or not it is recommended.
+        probe_seconds: that fitting and judging the head's probe took.
+    """
+
+    stages: tuple[StageProbe, ...]
+    hits: np.ndarray
+    control: StageProbe
+    gain: float
+    pictures: float | None
+    similarity: float
+    strategy: AdvisedStrategy
+    cut: Cut
+    probe_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able figures of a run's record."""
+        return {
+            "strategy": self.strategy,
+            "boundary": self.cut.boundary,
+            "reason": self.cut.reason,
+            "similarity": self.similarity,
+            "gain": self.gain,
+            "pictures": self.pictures,
+            "stages": {stage.stage: stage.top1 for stage in self.stages},
+            "control": self.control.top1,
+        }
+
+
+def place(source: Classifier, sample: Sample) -> Placed:
+    """Measures how a set transfers from one network, and what follows for strategy and cut."""
+    stages, hits, seconds = _probed_stages(source, sample)
+    control = _control(source, sample)
+    with sample.reporter.task(f"{source.backbone}: statistics beside the source's"):
+        few = sample.few(COMPARED)
+        pictures = source_similarity(source, few, seed=sample.seed, precision=sample.precision)
+    gain = transfer_gain(stages[-1].top1, control.top1)
+    similarity = gain if pictures is None else (gain + pictures) / 2
+    per_class = sample.whole / sample.classes
+    similar, large = quadrant(similarity, per_class)
+    strategy, cut = recommend(stages, similar=similar, large=large, per_class=per_class)
+    return Placed(stages, hits, control, gain, pictures, similarity, strategy, cut, seconds)
+
+
+def advise_classifier(source: Classifier, sample: Sample, placed: Placed) -> BackboneAdvice:
+    """What was measured of one backbone, with its speed and the time that tuning it will take."""
+    boundary = placed.cut.boundary
+    with sample.reporter.task(f"{source.backbone}: measuring its speed"):
+        speed = _speed(source, sample, boundary)
+    return BackboneAdvice(
+        backbone=source.backbone,
+        parameters=sum(p.numel() for p in source.network.parameters()),
+        milliseconds=1000 * speed.network,
+        stages=placed.stages,
+        control=placed.control,
+        chance=float(torch.bincount(sample.labels).max()) / len(sample.labels),
+        gain=placed.gain,
+        pictures=placed.pictures,
+        similarity=placed.similarity,
+        strategy=placed.strategy,
+        boundary=boundary if placed.strategy == "partial" else None,
+        reason=placed.cut.reason,
+        seconds=_predicted(speed, sample, placed.probe_seconds),
+    )
+
+
+def _probed_stages(
+    source: Classifier, sample: Sample
+) -> tuple[tuple[StageProbe, ...], np.ndarray, float]:
+    """Probes of every stage; the last one's hits; the seconds that the head's probe took to fit."""
+    names = stages_of(source)
+    with sample.reporter.task(f"{source.backbone}: features of every stage") as progress:
+        found = extract(
+            source,
+            sample.files,
+            sample.hashes,
+            targets=(POOLED, *(mean_of(name) for name in names)),
+            precision=sample.precision,
+            on_progress=progress,
+        ).targets
+    pooled = found[POOLED]
+    columns = {name: found[mean_of(name)] for name in names}
+    last = columns[names[-1]]
+    if last.shape == pooled.shape and torch.allclose(last, pooled, rtol=0.01, atol=0.01):
+        del columns[names[-1]]  # pooled as the head sees it: the same thing, to rounding
+        columns[names[-1]] = pooled
+    else:
+        columns["head input"] = pooled
+    hits = []
+    with sample.reporter.task(f"{source.backbone}: probing its stages") as progress:
+        for done, features in enumerate(columns.values(), start=1):
+            began = time.perf_counter()
+            hits.append(_hits(features, sample))
+            progress(done, len(columns))
+        seconds = time.perf_counter() - began
+    channels = [features.shape[1] for features in columns.values()]
+    return probe_stages(tuple(columns), channels, hits, seed=sample.seed), hits[-1], seconds
+
+
+def _hits(features: torch.Tensor, sample: Sample) -> np.ndarray:
+    """bool (N,): which pictures a probe of the other folds recognises.
+
+    The only picture of a class counts as not recognised.
+    """
+    labels, count = sample.labels, sample.classes
+    several = torch.bincount(labels, minlength=count) > 1
+    judged = several[
+        labels
+    ]  # the only picture of its class can be learned from or judged, not both
+    hits = np.zeros(len(labels), dtype=bool)
+    if int(several.sum()) > 1:
+        renamed = several.cumsum(0) - 1
+        kept = renamed[labels[judged]]
+        probe = fit_probe(
+            features[judged],
+            kept,
+            int(several.sum()),
+            seed=sample.seed,
+            strengths=STAGE_STRENGTHS,
+            folds=_FOLDS,
+        )
+        assert probe.held_out is not None, "every class has two pictures, so there are folds"
+        hits[judged.numpy()] = (probe.held_out.argmax(1) == kept).numpy()
+    return hits
+
+
+def _control(source: Classifier, sample: Sample) -> StageProbe:
+    """The probe of what the head sees in the same architecture with seeded random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_CONTROL_SEED)
+        random = load_backbone(source.backbone, weights="random").to(source.device)
+    with sample.reporter.task(f"{source.backbone}: the control, random weights") as progress:
+        pooled = extract(
+            random,
+            sample.files,
+            sample.hashes,
+            precision=sample.precision,
+            on_progress=progress,
+        ).targets[POOLED]
+        hits = _hits(pooled, sample)
+    return probe_stages(("random weights",), (pooled.shape[1],), (hits,))[0]
+
+
+# ---------------------------------------------------------------------------- beside the source
+
+
+def source_similarity(
+    classifier: Classifier,
+    files: Sequence[Path],
+    *,
+    seed: int = 0,
+    precision: Precision = "auto",
+) -> float | None:
+    """How near pictures are to those that a network was trained on, by what its BatchNorms remember.
+
+    Every BatchNorm keeps mean and variance of what it saw in training, by channel. The same are
+    measured of the given pictures and of their phase-scrambled copies; see `picture_similarity`.
+
+    Args:
+        classifier: unchanged.
+        files: some pictures; a hundred or more.
+        seed: of the phases.
+        precision: of the forward passes.
+
+    Returns:
+        In [0, 1], or None for a network without BatchNorm statistics.
+    """
+    if not _norms(classifier):
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    own, scrambled = _Moments(classifier, precision), _Moments(classifier, precision)
+    for batch in load_batches(files, classifier.input, batch_size=_BATCH):
+        pictures = as_float(batch)
+        own.add(pictures)
+        scrambled.add(phase_scrambled(pictures, generator))
+    return picture_similarity(own.distances(), scrambled.distances())
+
+
+def phase_scrambled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pictures (N, C, H, W) in [0, 1] with random phases, the same for all colours of a picture.
+
+    Spectrum and mean colour stay, but for the clipping to [0, 1]; shapes do not.
+    """
+    noise = torch.rand(len(pictures), 1, *pictures.shape[2:], generator=generator)
+    turns = torch.fft.rfft2(noise)
+    turns = turns / turns.abs().clamp_min(1e-12)
+    scrambled: torch.Tensor = torch.fft.irfft2(
+        torch.fft.rfft2(pictures) * turns, s=pictures.shape[2:]
+    )
+    return scrambled.clamp(0, 1)
+
+
+def _norms(classifier: Classifier) -> list[nn.modules.batchnorm._BatchNorm]:
+    """BatchNorm layers that have statistics to compare with."""
+    return [
+        module
+        for module in classifier.network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+    ]
+
+
+class _Moments:
+    """Mean and variance by channel of what enters each BatchNorm of a network."""
+
+    def __init__(self, classifier: Classifier, precision: Precision):
+        self._classifier, self._precision = classifier, precision
+        self._norms = _norms(classifier)
+        self._sums: dict[nn.Module, torch.Tensor] = {
+            norm: torch.zeros(3, norm.num_features).double() for norm in self._norms
+        }
+
+    def add(self, pictures: torch.Tensor) -> None:
+        """Takes pictures (N, C, H, W) in [0, 1] into account."""
+
+        def note(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            values = inputs[0].float()
+            axes = [axis for axis in range(values.ndim) if axis != 1]
+            count = torch.full((values.shape[1],), values.numel() / values.shape[1])
+            sums = [count, values.sum(axes).cpu(), (values * values).sum(axes).cpu()]
+            self._sums[norm] += torch.stack(sums).double()
+
+        hooks: list[tuple[nn.Module, Callable[..., None], bool]] = [
+            (norm, note, True) for norm in self._norms
+        ]
+        device = self._classifier.device
+        pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
+        with (
+            evaluating(self._classifier),
+            hooked(hooks),
+            torch.inference_mode(),
+            autocast(device, self._precision),
+        ):
+            self._classifier(pictures)
+
+    def distances(self) -> list[float]:
+        """`statistics_distance` from what each layer remembers, where the pictures came to it.
+
+        The layer's own epsilon is added to both variances, as it does: a channel that is silent in
+        both is no difference.
+        """
+        found = []
+        for norm in self._norms:
+            count, first, second = self._sums[norm]
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            if not count[0]:
+                continue
+            mean = first / count
+            variance = (second / count - mean**2).clamp_min(0) + norm.eps
+            source = norm.running_mean.double().cpu(), norm.running_var.double().cpu() + norm.eps
+            values = (mean, variance, *source)
+            found.append(statistics_distance(*(value.numpy() for value in values)))
+        return found
+
+
+# ---------------------------------------------------------------------------- time
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Measured seconds a picture.
+
+    Attributes:
+        network: the whole forward pass, nothing read; of the fastest batch.
+        features: reading a picture and the forward pass, as features are extracted.
+        tail_step: a step of training behind the boundary: forward and backward.
+        whole_step: the same for the whole network.
+    """
+
+    network: float
+    features: float
+    tail_step: float
+    whole_step: float
+
+
+def _speed(source: Classifier, sample: Sample, boundary: str | None) -> _Speed:
+    files = list(islice(cycle(sample.files), _BATCH * (_TIMED + 1)))
+    network = folded(source.network, source.example()).to(memory_format=torch.channels_last)
+    within: list[float] = []
+    between: list[float] = []
+
+    def forward(pictures: torch.Tensor) -> None:
+        with torch.inference_mode(), autocast(source.device, sample.precision):
+            network(pictures)
+        _wait(source.device)
+
+    batch = torch.zeros(0)
+    last = time.perf_counter()
+    for loaded in load_batches(files, source.input, batch_size=_BATCH):
+        batch = source.input.normalise(as_float(loaded.to(source.device)))
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        began = time.perf_counter()
+        forward(batch)
+        now = time.perf_counter()
+        within.append(now - began)
+        between.append(now - last)
+        last = now
+    whole = _step_seconds(source, sample, None, batch)
+    tail = whole
+    if boundary is not None:
+        activation = frozen_front(source, boundary, sample.precision)(batch)
+        tail = _step_seconds(source, sample, boundary, activation)
+    # The best batch compares networks; what is predicted has to live with the machine as it is.
+    best, total = min(within[1:]), statistics.median(between[1:])
+    return _Speed(best / _BATCH, total / _BATCH, tail, whole)
+
+
+def _step_seconds(
+    source: Classifier, sample: Sample, boundary: str | None, batch: torch.Tensor
+) -> float:
+    """Median seconds a picture of a training step behind a boundary, on a private copy."""
+    head = torch.zeros(sample.classes, source.head_layer.in_features)
+    classes = [str(number) for number in range(sample.classes)]
+    start = source.with_head(head, torch.zeros(sample.classes), classes)
+    precision = training_precision(source.device, sample.precision)
+    tail = Tail(start, boundary, precision=precision)
+    labels = torch.zeros(len(batch), dtype=torch.int64, device=source.device)
+    seconds = []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        with tail.training(0), torch.enable_grad():
+            nn.functional.cross_entropy(tail.logits(batch), labels).backward()
+        _wait(source.device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:]) / len(batch)
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _predicted(speed: _Speed, sample: Sample, probe_seconds: float) -> dict[str, float]:
+    """Seconds that `tune` will take by strategy, with its default recipe, all its epochs run.
+
+    The features that were computed here are in the cache by then.
+    """
+    train, judged = sample.whole, sample.judged
+    probe = (train - len(sample.files) + judged) * speed.features
+    probe += probe_seconds * train / len(sample.files)
+    partial, full = choose_recipe("partial", {}), choose_recipe("full", {})
+    views = partial.views if partial.augment != "none" else 1
+    looks = min(views, partial.epochs) * train + judged
+    steps = partial.epochs * (train + judged / 3)  # a judged picture has no backward pass
+    tuned = probe + looks * speed.features + steps * speed.tail_step
+    reading = max(0.0, speed.features - speed.network)
+    whole = probe + full.epochs * (train + judged) * reading
+    whole += full.epochs * (train + judged / 3) * speed.whole_step
+    seconds = {"probe": probe, "partial": tuned, "full": whole}
+    return {name: round(value, 2) for name, value in seconds.items()}
