@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from conftest import SPEC, same_state, state_of, tiny_classifier
-from transferscope.activations import TruncatedForward
+from transferscope.activations import Resumed, TruncatedForward
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError, RunError
@@ -32,13 +32,16 @@ from transferscope.training import (
     frozen_front,
     plan_boundary,
 )
+from transferscope.training.loop import SHARES
 from transferscope.training.lr_finder import SAFETY
 from transferscope.training.optimization import make_optimizer, order_of, scheduled_rate, set_rate
 from transferscope.training.search import RATES, Settings, Trial, best_trial, draw_settings
 from transferscope.training.tail import Tail
 
 BOUNDARY = "stages.1"
-PLAIN = Recipe(epochs=4, learning_rate=3e-3, batch_size=8, augment="none", patience=0)
+PLAIN = Recipe(
+    epochs=4, learning_rate=3e-3, batch_size=8, augment="none", patience=0, wise_ft=False
+)
 
 
 def problem(classes: int = 4, n: int = 40, seed: int = 0) -> Part:
@@ -427,8 +430,12 @@ def test_gradual_unfreezing_begins_with_the_last_stage():
 
 def test_early_stopping_waits_for_its_patience_and_restores_the_best():
     good = tuned().classifier
-    result = tuned(good, train=mislabelled(), recipe=replace(PLAIN, epochs=6, patience=2))
-    assert [row.epoch for row in result.history] == [0, 1, 2]
+    recipe = replace(PLAIN, epochs=12, patience=2)
+    result = tuned(good, train=mislabelled(), recipe=recipe)
+    losses = [row.calibrated_loss for row in result.history[1:]]
+    assert 3 <= len(losses) < 12
+    assert len(losses) - 1 - losses.index(min(losses)) == 2
+    assert len(tuned(good, train=mislabelled(), recipe=replace(recipe, patience=0)).history) == 13
     assert result.best_epoch == 0
     assert result.classifier.body_hash() == good.body_hash()
 
@@ -441,6 +448,40 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
     assert again.history[4].validation_loss == pytest.approx(
         plain.history[4].validation_loss, rel=1e-4
     )
+
+
+def test_tuned_weights_are_mixed_with_the_starts_where_that_lowers_the_loss():
+    start = tiny_classifier()
+    plain, mixed = tuned(start), tuned(start, recipe=replace(PLAIN, wise_ft=True))
+    assert plain.share == 1
+    assert bits(plain).split("stem")[0] == bits(mixed).split("stem")[0]  # the same history
+    labels = problem(seed=1).labels
+    losses = {}
+    for share in SHARES:
+        state = start.network.state_dict()
+        state = {
+            name: tensor.lerp(plain.classifier.network.state_dict()[name], share)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in state.items()
+        }
+        again = tiny_classifier()
+        again.network.load_state_dict(state)
+        with torch.no_grad():
+            rest = Resumed(again.network, BOUNDARY, again.example())
+            losses[share] = calibrated_loss(rest(problem(seed=1).batches.rows(0)), labels)
+    assert mixed.share == min(losses, key=losses.__getitem__)
+    assert calibrated_loss(mixed.validation_logits, labels) == pytest.approx(
+        losses[mixed.share], rel=1e-3
+    )
+
+
+def test_a_start_that_stays_the_best_is_not_mixed():
+    good = tuned().classifier
+    recipe = replace(PLAIN, epochs=2, wise_ft=True)
+    result = tuned(good, train=mislabelled(), recipe=recipe)
+    assert (result.best_epoch, result.share) == (0, 1)
+    assert result.classifier.body_hash() == good.body_hash()
 
 
 def test_classes_of_unequal_size_are_balanced():

@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,18 +48,30 @@ from transferscope.training.tail import Tail
 SAVE_SECONDS = 600
 """Within a long epoch a checkpoint is written this often."""
 
+SHARES = (1.0, 0.8, 0.6, 0.4)
+"""Shares of the tuned weights that are tried in a mixture with the start's; 0 is epoch 0."""
+
 _EVALUATED = 64
 """Pictures a batch where no gradients are needed."""
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The result of `fine_tune`: a classifier with the best epoch's weights, and the history."""
+    """The result of `fine_tune`.
+
+    Attributes:
+        classifier: has the best epoch's weights, or their mixture with the start's.
+        history: a row an epoch, the start first.
+        best_epoch: the one with the lowest calibrated validation loss.
+        validation_logits: the classifier's, float32 (N, K).
+        share: of the best epoch's weights in the classifier's; the rest are the start's.
+    """
 
     classifier: Classifier
     history: tuple[EpochRow, ...]
     best_epoch: int
     validation_logits: torch.Tensor
+    share: float
 
 
 def plan_boundary(classifier: Classifier, unfreeze: int) -> str:
@@ -178,13 +190,14 @@ def fine_tune(
                     on_step(fit.steps_done(progress), fit.steps_in_all)
             finish_epoch(before + time.perf_counter() - began)
 
-    fit.tail.load(best)
-    logits = fit.evaluate(validation)
+    mixes = recipe.wise_ft and recipe.batch_norm == "frozen" and progress.best > 0
+    share, weights, logits = fit.mixture(best, validation, SHARES if mixes else (1.0,))
     return FineTuned(
-        classifier=fit.tail.tuned(best),
+        classifier=fit.tail.tuned(weights),
         history=tuple(replace(row, best=row.epoch == progress.best) for row in progress.history),
         best_epoch=progress.best,
         validation_logits=logits,
+        share=share,
     )
 
 
@@ -353,6 +366,26 @@ class Fit:
                 logits[chunk] = values
         return logits
 
+    def mixture(
+        self, tuned: Mapping[str, torch.Tensor], validation: Part, shares: Sequence[float]
+    ) -> tuple[float, dict[str, torch.Tensor], torch.Tensor]:
+        """The share of tuned weights, the rest being the start's, with the lowest calibrated loss.
+
+        Returns:
+            The share, the weights, and their logits of the validation split.
+
+        Reference: Wortsman et al. 2022, Robust fine-tuning of zero-shot models (WiSE-FT), eq. 1, with
+        the share chosen on validation.
+        """
+        found = []
+        for portion in shares:
+            weights = self.tail.mixed(tuned, portion)
+            self.tail.load(weights)
+            logits = self.evaluate(validation)
+            loss = calibrated_loss(logits, validation.labels)
+            found.append((loss, portion, weights, logits))
+        return min(found, key=lambda one: one[0])[1:]
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The averaged weights in place of the present ones, where the recipe has an average."""
@@ -424,9 +457,13 @@ def _row(
 
 
 def _stale(progress: Progress, recipe: Recipe) -> bool:
-    """Whether the validation loss has not fallen for as long as the recipe's patience."""
-    last = len(progress.history) - 1
-    return recipe.patience > 0 and last - progress.best >= recipe.patience
+    """Whether the validation loss has not fallen for as long as the recipe's patience.
+
+    The start is not counted: from a head that is fitted exactly, the first steps lead uphill before
+    they lead further down.
+    """
+    losses = [row.calibrated_loss for row in progress.history[1:]]
+    return 0 < recipe.patience <= len(losses) - 1 - losses.index(min(losses)) if losses else False
 
 
 def loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

@@ -38,7 +38,11 @@ class Recipe:
             is drawn equally often and an epoch no longer sees each picture once.
         ema: decay of a moving average of the weights, which is then what is evaluated and kept; 0:
             the weights themselves.
-        patience: epochs without a lower validation loss after which training stops; 0: never.
+        wise_ft: whether the tuned weights are mixed with those of the start, in the share that has the
+            lowest validation loss: of few that are tried, all or none of the tuned ones included
+            (Wortsman et al. 2022). With BatchNorm that is trained it is not done.
+        patience: epochs without a lower validation loss than that of any epoch before, the start not counted,
+            after which training stops; 0: never.
         batch_norm: whether BatchNorm layers that are tuned keep their statistics (frozen) or gather
             new ones (train). Below the freeze boundary they are always frozen.
         augment: what training does to its pictures: none, light or strong; see `data.augmentation`.
@@ -61,6 +65,7 @@ class Recipe:
     gradual: bool = False
     balance: Balance = "none"
     ema: float = 0.0
+    wise_ft: bool = True
     patience: int = 5
     batch_norm: BatchNormMode = "frozen"
     augment: AugmentationName = "light"
@@ -115,6 +120,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "head_rate": 1.0,
         "epochs": 30,
         "batch_norm": "train",
+        "wise_ft": False,
         "patience": 0,
     },
 }

@@ -115,6 +115,14 @@ class Tail:
             for name, tensor in {**self.parameters, **self.buffers}.items():
                 tensor.copy_(weights[name])
 
+    def mixed(self, weights: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+        """These weights in this share, the rest being the start's; counters are not mixed."""
+        start = self._start.network.state_dict()
+        return {
+            name: start[name].lerp(tensor, share) if tensor.is_floating_point() else tensor
+            for name, tensor in weights.items()
+        }
+
     def tuned(self, weights: Mapping[str, torch.Tensor]) -> Classifier:
         """A classifier with these weights behind the boundary, in eval mode, nothing frozen."""
         classifier = copy.deepcopy(self._start).eval()

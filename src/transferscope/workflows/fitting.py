@@ -27,6 +27,7 @@ from transferscope.features import (
     cache_budget,
     extract,
     fit_probe,
+    mean_of,
     planned_bytes,
 )
 from transferscope.report import lr_figure, search_figure
@@ -117,11 +118,15 @@ class Fitting:
     def pooled(self) -> tuple[dict[str, torch.Tensor], int]:
         """Pooled features (N, D) by part, and how many pictures' were found in the cache."""
         (files, hashes), (more, others) = self._files("train"), self._files("validation")
+        targets = [POOLED]
+        if self.config.advised:  # what the advice is made of comes with the same pass
+            targets += [mean_of(stage) for stage in stages_of(self.source)]
         with self.reporter.task("features of the frozen backbone") as progress:
             found = extract(
                 self.source,
                 [*files, *more],
                 [*hashes, *others],
+                targets=targets,
                 precision=self.config.precision,
                 on_progress=progress,
             )
@@ -264,6 +269,7 @@ class Fitting:
                 on_epoch=self.reporter.epoch,
                 on_step=progress,
             )
+        details["share"] = tuned.share
         return Candidate(
             tuned.classifier, tuned.validation_logits, tuned.history, boundary, details
         )

@@ -93,6 +93,11 @@ class Config:
     precision: Precision = "auto"
     confusable: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def advised(self) -> bool:
+        """Whether measurements decide the strategy: `auto`, unless the depth is given."""
+        return self.strategy == "auto" and self.unfreeze is None and self.boundary is None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
         return asdict(self)

@@ -372,7 +372,7 @@ def _fitted(fitting: Fitting) -> dict[str, Candidate]:
     config = fitting.config
     candidates = {"probe": fitting.head_candidate()}
     strategy, boundary = config.strategy, chosen_boundary(fitting.source, config)
-    if _advised(config):
+    if config.advised:
         strategy, boundary = fitting.advice.strategy, fitting.advice.cut.boundary or boundary
     elif strategy == "auto":
         strategy = "partial"
@@ -383,11 +383,6 @@ def _fitted(fitting: Fitting) -> dict[str, Candidate]:
     elif strategy == "scratch":
         candidates[strategy] = fitting.from_scratch()
     return candidates
-
-
-def _advised(config: Config) -> bool:
-    """Whether measurements decide the strategy: `auto`, unless the depth is given."""
-    return config.strategy == "auto" and config.unfreeze is None and config.boundary is None
 
 
 def _write(fitting: Fitting, candidates: Mapping[str, Candidate], began: float) -> dict[str, Any]:
@@ -432,7 +427,7 @@ def _write(fitting: Fitting, candidates: Mapping[str, Candidate], began: float) 
             "validation": {"top1": scores[chosen][0], "loss": scores[chosen][1]},
             "candidates": {n: {"top1": s[0], "loss": s[1]} for n, s in scores.items()},
             **fitted.details,
-            **({"advice": fitting.advice.to_dict()} if _advised(config) else {}),
+            **({"advice": fitting.advice.to_dict()} if config.advised else {}),
         },
     }
     write_json(out / "run.json", record)

@@ -1,0 +1,208 @@
+"""The options of `tune`: strategies, heads, boundary, rate test, search, timeline, cache, loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import transferscope as ts
+from conftest import BACKBONE
+from transferscope.backbones import Classifier, MLPHead, load_backbone
+from transferscope.errors import InputError, UnknownName
+from transferscope.storage import read_csv, read_json
+from transferscope.workflows import Run
+from transferscope.workflows.run import Silent
+
+Make = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, make_folder) -> Path:
+    return make_folder(tmp_path_factory.mktemp("tuning") / "set", {"a": 14, "b": 12, "c": 13})
+
+
+@pytest.fixture
+def make(photos, weights, tmp_path) -> Make:
+    def tuned(name="run", **options) -> Run:
+        defaults = {"strategy": "partial", "epochs": 2, "batch_size": 8}
+        return ts.tune(
+            photos, out=tmp_path / name, backbone=BACKBONE, weights=weights, **(defaults | options)
+        )
+
+    return tuned
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_full_moves_every_stage_and_probe_none(make, weights):
+    source = load_backbone(BACKBONE, weights=weights).network.state_dict()
+    full = make("full", strategy="full", lr=1e-3, recipe={"wise_ft": False})
+    probe = make("probe", strategy="probe")
+    body = [name for name in source if not name.startswith("classifier")]
+    for name in body:
+        assert torch.equal(probe.classifier.network.state_dict()[name], source[name])
+    convolutions = [n for n in body if n.endswith("weight") and source[n].ndim == 4]
+    tuned = full.classifier.network.state_dict()
+    if full.results["share"] and int(full.history[-1]["epoch"]) and best(full):
+        assert all(not torch.equal(tuned[name], source[name]) for name in convolutions)
+    assert full.results["boundary"] is None
+    assert full.results["strategy"] == "full"
+
+
+def best(run: Run) -> int:
+    return next(int(row["epoch"]) for row in run.history if row["best"] == "1")
+
+
+def test_scratch_knows_nothing_of_the_pretrained_weights(make, weights):
+    run = make("scratch", strategy="scratch", epochs=2, seed=3)
+    again = make("again", strategy="scratch", epochs=2, seed=3)
+    assert run.config.recipe.batch_norm == "train"
+    source = load_backbone(BACKBONE, weights=weights).network.state_dict()
+    tuned = run.classifier.network.state_dict()
+    kernels = [n for n in tuned if tuned[n].ndim == 4]
+    correlations = [
+        torch.corrcoef(torch.stack([tuned[n].flatten(), source[n].flatten()]))[0, 1]
+        for n in kernels
+    ]
+    assert float(torch.stack(correlations).abs().mean()) < 0.2
+    assert all(
+        torch.equal(value, again.classifier.network.state_dict()[name])
+        for name, value in tuned.items()
+    )
+    base = run.base.network.state_dict()  # the fair before is the pretrained network all the same
+    assert torch.equal(base[kernels[0]], source[kernels[0]])
+
+
+@pytest.mark.parametrize("strategy", ["probe", "partial"])
+def test_an_mlp_head_is_fitted_tuned_saved_and_opened(make, strategy, photos):
+    run = make(strategy=strategy, head="mlp")
+    opened = Run(run.path)
+    assert isinstance(opened.classifier.head_layer, MLPHead)
+    assert not isinstance(opened.base.head_layer, MLPHead)
+    assert opened.results["head"] == "mlp"
+    assert run.evaluate("test").n == 6
+
+
+def test_any_layer_may_be_the_boundary(make):
+    run = make(boundary="blocks.1.0")
+    assert run.results["boundary"] == "blocks.1.0"
+    old, new = run.base.network.state_dict(), run.classifier.network.state_dict()
+    for name in old:
+        if name.startswith(("conv_stem", "bn1", "blocks.0", "blocks.1.0")):
+            assert torch.equal(old[name], new[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"boundary": "blocks.99"}, UnknownName, "blocks.99"),
+        ({"boundary": "blocks.1", "unfreeze": 2}, InputError, "both given"),
+        ({"head": "tree"}, InputError, "head 'tree'"),
+        ({"search": -1}, InputError, "--search is -1"),
+        ({"search": 3, "strategy": "full"}, InputError, "boundary cache"),
+        ({"keep_every": -2}, InputError, "--keep-every is -2"),
+        ({"recipe": {"speed": 9}}, InputError, "no 'speed'"),
+        ({"loggers": ["wandb"]}, InputError, "no logger 'wandb'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    make, tmp_path, options, error, words
+):
+    with pytest.raises(error, match=words):
+        make(**options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_rate_of_the_range_test_is_used_and_shown(make):
+    run = make(lr="auto")
+    rows = read_csv(run.path / "learning_rate.csv")
+    assert len(rows) > 10
+    suggestion = read_json(run.path / "learning_rate.json")["suggestion"]
+    assert run.results["learning_rate"] == suggestion
+    rates = [float(row["learning_rate"]) for row in run.history]
+    assert 0 < max(rates) <= suggestion * 1.001
+    assert (run.path / "learning_rate.svg").read_text().lstrip().startswith("<")
+
+
+def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
+    heard = Heard()
+    run = make(search=3, reporter=heard)
+    trials = run.results["search"]
+    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    winner = max(trials, key=lambda t: (t["top1"], -t["loss"]))
+    assert run.results["settings"] == winner["settings"]
+    assert run.results["boundary"] == winner["settings"]["boundary"]
+    assert sum(line.startswith("trial") for line in heard.lines) == 3
+    assert (run.path / "search" / "search.svg").is_file()
+    # A trial that is there is not run again.
+    file = run.path / "search" / "trial-001.json"
+    before = file.stat().st_mtime_ns
+    (run.path / "run.json").unlink()
+    (run.path / "started.json").write_text("")
+    from transferscope.storage import write_json
+
+    write_json(run.path / "started.json", run.config.to_dict())
+    again = make(search=3, resume=True)
+    assert file.stat().st_mtime_ns == before
+    assert again.results["settings"] == run.results["settings"]
+
+
+def test_the_timeline_has_the_epochs_asked_for(make):
+    run = make(epochs=4, keep_every=2)
+    files = sorted((run.path / "timeline").iterdir())
+    assert [file.name for file in files] == [f"epoch-{n:04d}.safetensors" for n in (0, 2, 4)]
+    first = Classifier.load(files[0])
+    assert all(
+        torch.equal(value, first.network.state_dict()[name])
+        for name, value in run.base.network.state_dict().items()
+    )
+    assert Classifier.load(files[2]).classes == run.classifier.classes
+
+
+def test_a_cache_that_is_too_small_takes_fewer_views_or_none_and_says_so(make, monkeypatch):
+    roomy = make("roomy", recipe={"views": 2}, precision="fp32")
+    from transferscope.features import planned_bytes
+
+    source = load_backbone(BACKBONE, weights=roomy.config.weights)
+    once = planned_bytes(source, roomy.results["boundary"], 27)
+    for name, views, words in (("one", 1.6, "1 views instead of 2"), ("none", 0.4, "no view")):
+        monkeypatch.setenv("TRANSFERSCOPE_CACHE_BUDGET", str(once * views / 1e9))
+        heard = Heard()
+        run = make(name, recipe={"views": 2}, precision="fp32", reporter=heard)
+        assert any(words in line for line in heard.lines), heard.lines
+        assert run.results["validation"]["top1"] >= 0.3
+
+
+def test_epochs_are_logged(make):
+    pytest.importorskip("tensorboard", reason="the extra 'loggers' is not installed")
+    run = make(loggers=["tensorboard"])
+    assert list((run.path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_auto_follows_the_advice_unless_the_depth_is_given(make):
+    advised = make("advised", strategy="auto")
+    advice = advised.results["advice"]
+    assert set(advice["stages"])
+    assert next(iter(advised.results["candidates"])) == "probe"
+    if advice["strategy"] != "probe":
+        assert advice["strategy"] in advised.results["candidates"]
+    given = make("given", strategy="auto", unfreeze=2)
+    assert "advice" not in given.results
+    assert list(given.results["candidates"]) == ["probe", "partial"]
+
+
+def test_balance_reaches_head_and_loop(make):
+    plain = make("plain", strategy="probe")
+    balanced = make("balanced", strategy="probe", recipe={"balance": "weights"})
+    assert not torch.equal(
+        plain.classifier.head_layer.weight, balanced.classifier.head_layer.weight
+    )
