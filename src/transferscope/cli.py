@@ -492,6 +492,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a pretrained network on a folder of pictures."""
+    from transferscope.distributed import speaks
     from transferscope.workflows import tune as run_tune
 
     recipe = {
@@ -534,8 +535,10 @@ def tune(
         device=device,
         precision=precision,
         resume=resume,
-        reporter=Terminal(quiet),
+        reporter=Terminal(quiet or not speaks()),
     )
+    if not speaks():
+        return
     results = run.results
     if json_:
         report = {key: results[key] for key in ("strategy", "seconds", "cached", "validation")}

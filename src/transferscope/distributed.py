@@ -34,6 +34,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def speaks() -> bool:
+    """Whether this process reports for all: `torchrun`'s first, before and after they have joined too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Joins the processes that `torchrun` started for the block; without torchrun it does nothing.

@@ -89,6 +89,9 @@ class FileBatches:
         ahead = _AHEAD * max((len(chunk) for chunk in chunks), default=1)
         with closing(in_order(load, indices, ahead=ahead)) as pictures:  # type: ignore[type-var]
             for chunk in chunks:
+                if not len(chunk):  # a process that has no part of the last batch
+                    yield torch.empty(0)
+                    continue
                 batch = torch.stack([next(pictures) for _ in range(len(chunk))])
                 ready = spec.normalise(as_float(batch.to(self.classifier.device)))
                 yield self.front(ready) if self.front else ready

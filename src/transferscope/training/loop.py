@@ -296,7 +296,8 @@ class Fit:
         told = torch.zeros(4, dtype=torch.float64)
         bad: list[str] = []
         size = max(1, math.ceil(len(mine) / recipe.accumulate))
-        for piece, positions in enumerate(torch.arange(len(mine)).split(size)):
+        pieces = torch.arange(len(mine)).split(size) if len(mine) else ()
+        for piece, positions in enumerate(pieces):
             goal = targets[positions].to(device)
             weights = goal @ self._weights.to(device)
             with self.tail.training(_seed(recipe.seed, number, rank(), piece)):

@@ -15,6 +15,7 @@ from transferscope.backbones import (
     Precision,
     find_device,
     load_backbone,
+    training_precision,
 )
 from transferscope.data import (
     Scan,
@@ -201,7 +202,9 @@ def tune(
             return finished
         source = load_backbone(backbone, weights=weights, download=download)
         source = source.to(find_device(device))
-        chosen_boundary(source, config)  # refuses what there is not, before any work
+        training_precision(source.device, precision)  # like the boundary: refused before any work
+        if strategy in ("partial", "auto") or boundary is not None or unfreeze is not None:
+            chosen_boundary(source, config)
         other = Run(split_from).split if split_from is not None else None
         with reporter.task("reading pictures") as progress:
             scanned = scan(
@@ -371,12 +374,13 @@ def _fitted(fitting: Fitting) -> dict[str, Candidate]:
     """The candidates of a strategy by name, the probe first."""
     config = fitting.config
     candidates = {"probe": fitting.head_candidate()}
-    strategy, boundary = config.strategy, chosen_boundary(fitting.source, config)
+    strategy, boundary = config.strategy, None
     if config.advised:
-        strategy, boundary = fitting.advice.strategy, fitting.advice.cut.boundary or boundary
+        strategy, boundary = fitting.advice.strategy, fitting.advice.cut.boundary
     elif strategy == "auto":
         strategy = "partial"
     if strategy == "partial":
+        boundary = boundary or chosen_boundary(fitting.source, config)
         candidates[strategy] = fitting.tuned_behind(boundary)
     elif strategy == "full":
         candidates[strategy] = fitting.whole()
