@@ -64,4 +64,5 @@ def run_side(script: str, *arguments: object, python: str | Path = sys.executabl
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     whole = time.perf_counter() - began
     report = json.loads(done.stdout.splitlines()[-1])
+    print(script, json.dumps(report), file=sys.stderr, flush=True)  # kept, should a later side fail
     return Side(report, whole - report["untimed_seconds"])

@@ -8,7 +8,7 @@ same files, batches of 64, and torch's default threads, which wait as sides.py s
 of its own, one after the other, on a machine that should do nothing else. What every side does is written
 in its file in benchmarks/peers. `seconds` starts when a side's imports are done, and stands still while the
 test split is looked at; `process_seconds` is the whole process less that. A side that never gets there
-counts with the time of all its epochs. Prints the CPU's flags that matter and one JSON line.
+counts with the time of all its epochs; one that does is stopped there. Prints the CPU's flags that matter and one JSON line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of each peer")
     given = parser.parse_args()
     same = ("--data", given.data.resolve())
-    loop = ("--epochs", given.epochs, "--batch-size", 64)
+    loop = ("--epochs", given.epochs, "--batch-size", 64, "--target", given.target)
     ours = run_side("transferscope_probe.py", *same)
     peers = {"plain_loop": run_side("plain_loop.py", *same, *loop, "--train", "head")}
     if given.peer_python:

@@ -206,3 +206,25 @@ def test_balance_reaches_head_and_loop(make):
     assert not torch.equal(
         plain.classifier.head_layer.weight, balanced.classifier.head_layer.weight
     )
+
+
+def test_the_defaults_in_the_help_are_the_recipes():
+    import inspect as python_inspect
+    from typing import get_args, get_type_hints
+
+    from transferscope import cli
+
+    plain = ts.Recipe()
+    fields = {"lr": "learning_rate", "cache_views": "views"}
+    hints = get_type_hints(cli.tune, include_extras=True)
+    seen = 0
+    for name in python_inspect.signature(cli.tune).parameters:
+        field = fields.get(name, name)
+        option = get_args(hints[name])[1] if get_args(hints[name])[1:] else None
+        if not hasattr(plain, field) or "default" not in (getattr(option, "help", "") or ""):
+            continue
+        said = option.help.rpartition("default ")[2].rstrip(".")
+        value = getattr(plain, field)
+        assert said == value if isinstance(value, str) else float(said) == value, name
+        seen += 1
+    assert seen == 13

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from clock import Clock
 from fastai.vision.all import (
     Callback,
+    CancelFitException,
     DataLoaders,
     ImageDataLoaders,
     Learner,
@@ -43,8 +45,8 @@ class EpochTimes(Callback):
 
     order = 90  # after what fastai itself does at the end of an epoch
 
-    def __init__(self, clock: Clock, test: Any):
-        self.clock, self.test = clock, test
+    def __init__(self, clock: Clock, test: Any, target: float):
+        self.clock, self.test, self.target = clock, test, target
         self.seconds: list[float] = []
         self.accuracies: list[float] = []
         self.validating = 0.0
@@ -61,6 +63,9 @@ class EpochTimes(Callback):
             model = self.learn.model.eval()
             right = [(model(pictures).argmax(1) == labels) for pictures, labels in self.test]
             self.accuracies.append(float(torch.cat(right).float().mean()))
+        print(f"{self.seconds[-1]:.1f} s: {self.accuracies[-1]:.2%}", file=sys.stderr, flush=True)
+        if self.accuracies[-1] >= self.target:
+            raise CancelFitException
 
 
 def learner(data: Path, batch_size: int, seed: int) -> tuple[Learner, DataLoaders]:
@@ -80,15 +85,15 @@ def learner(data: Path, batch_size: int, seed: int) -> tuple[Learner, DataLoader
     return learn, dls
 
 
-def train(data: Path, *, epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Seconds and test accuracy after every epoch."""
+def train(data: Path, *, epochs: int, batch_size: int, seed: int, target: float) -> dict[str, Any]:
+    """Seconds and test accuracy after every epoch, up to the one that reaches the target."""
     set_seed(seed)
     clock = Clock()
     learn, dls = learner(data, batch_size, seed)
     with clock.stopped():
         files = sorted(get_image_files(data / "test"))
         test = dls.test_dl(files, with_labels=True)
-    times = EpochTimes(clock, test)
+    times = EpochTimes(clock, test, target)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, cbs=times)
     import fastai
@@ -113,8 +118,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", type=float, default=1.01, help="stop once it is reached")
     given = parser.parse_args()
-    result = train(given.data, epochs=given.epochs, batch_size=given.batch_size, seed=given.seed)
+    result = train(
+        given.data,
+        epochs=given.epochs,
+        batch_size=given.batch_size,
+        seed=given.seed,
+        target=given.target,
+    )
     print(json.dumps(result))
 
 

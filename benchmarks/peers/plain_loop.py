@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def accuracy(network: Network, loader: DataLoader[Any]) -> float:
     return float(torch.cat(right).float().mean())
 
 
-def train(data: Path, *, whole: bool, epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Seconds and test accuracy after every epoch."""
+def train(
+    data: Path, *, whole: bool, epochs: int, batch_size: int, seed: int, target: float
+) -> dict[str, Any]:
+    """Seconds and test accuracy after every epoch, up to the one that reaches the target."""
     torch.manual_seed(seed)
     clock = Clock()
     trained = ImageFolder(data / "train", AUGMENTED if whole else PLAIN)
@@ -89,6 +92,9 @@ def train(data: Path, *, whole: bool, epochs: int, batch_size: int, seed: int) -
         seconds.append(clock.seconds())
         with clock.stopped():
             accuracies.append(accuracy(network, test))
+        print(f"{seconds[-1]:.1f} s: {accuracies[-1]:.2%}", file=sys.stderr, flush=True)
+        if accuracies[-1] >= target:
+            break
     return {
         "pictures": len(trained),
         "threads": torch.get_num_threads(),
@@ -106,6 +112,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", type=float, default=1.01, help="stop once it is reached")
     given = parser.parse_args()
     result = train(
         given.data,
@@ -113,6 +120,7 @@ def main() -> None:
         epochs=given.epochs,
         batch_size=given.batch_size,
         seed=given.seed,
+        target=given.target,
     )
     print(json.dumps(result))
 

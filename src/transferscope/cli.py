@@ -34,6 +34,9 @@ _CLASSES_SHOWN = 15
 
 _FILES_SHOWN = 10
 
+_PICTURES, _STRATEGY, _RECIPE = "Split", "Strategy", "Recipe (partial's defaults)"
+"""Panels of the help of `tune`."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -395,79 +398,159 @@ def tune(
     strategy: Annotated[
         Literal["auto", "probe", "partial", "full", "scratch"],
         typer.Option(
-            help="auto: probe and partial, the better on validation. scratch: the control."
+            help="auto: what 'advise' recommends or the probe, the better on validation. scratch: the control.",
+            rich_help_panel=_STRATEGY,
         ),
     ] = "auto",
     unfreeze: Annotated[
         int | None,
         typer.Option(
-            help="Stages that 'partial' tunes, from the end; default 3.", show_default=False
+            help="Stages that 'partial' tunes, from the end; default 3, or what is advised.",
+            show_default=False,
+            rich_help_panel=_STRATEGY,
         ),
     ] = None,
     boundary: Annotated[
         str | None,
         typer.Option(
-            metavar="LAYER", help="Instead of --unfreeze: the last layer that stays frozen."
+            metavar="LAYER",
+            help="Instead of --unfreeze: the last layer that stays frozen.",
+            rich_help_panel=_STRATEGY,
         ),
     ] = None,
     head: Annotated[
-        Literal["linear", "mlp"], typer.Option(help="mlp: 256 hidden units, ReLU, dropout 0.4.")
+        Literal["linear", "mlp"],
+        typer.Option(help="mlp: 256 hidden units, ReLU, dropout 0.4.", rich_help_panel=_STRATEGY),
     ] = "linear",
     epochs: Annotated[
-        int | None, typer.Option(help="Of fine-tuning, at most; default: the recipe's.")
+        int | None,
+        typer.Option(
+            help="Of fine-tuning, at most; default 12.", show_default=False, rich_help_panel=_RECIPE
+        ),
     ] = None,
     lr: Annotated[
-        str | None, typer.Option(metavar="X|auto", help="Peak learning rate; auto: a range test.")
+        str | None,
+        typer.Option(
+            metavar="X|auto",
+            help="Peak learning rate; auto: a range test; default 3e-4.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures a step; default 32.", show_default=False, rich_help_panel=_RECIPE
+        ),
+    ] = None,
     accumulate: Annotated[
-        int | None, typer.Option(help="Work a batch through in so many parts, to save memory.")
+        int | None,
+        typer.Option(
+            help="Work a batch through in so many parts, to save memory; default 1.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     optimizer: Annotated[
-        Literal["adamw", "sgd"] | None, typer.Option(help="Default: adamw.", show_default=False)
+        Literal["adamw", "sgd"] | None,
+        typer.Option(
+            help="AdamW, or SGD with momentum; default adamw.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of matrices and kernels.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="In training only.")] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Of matrices and kernels; default 0.05.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(
+            help="In training only; default 0.1.", show_default=False, rich_help_panel=_RECIPE
+        ),
+    ] = None,
     layer_decay: Annotated[
-        float | None, typer.Option(help="Each stage's share of the rate of the stage behind it.")
+        float | None,
+        typer.Option(
+            help="Each stage's share of the rate of the stage behind it; default 1.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     gradual: Annotated[
-        bool, typer.Option("--gradual", help="Unfreeze the last stage first, then one an epoch.")
+        bool,
+        typer.Option(
+            "--gradual",
+            help="Unfreeze the last stage first, then one an epoch.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = False,
     balance: Annotated[
         Literal["none", "weights", "sampling"] | None,
-        typer.Option(help="For classes of unequal size.", show_default=False),
+        typer.Option(
+            help="For classes of unequal size; default none.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     ema: Annotated[
-        float | None, typer.Option(help="Decay of averaged weights, such as 0.99; 0: none.")
+        float | None,
+        typer.Option(
+            help="Decay of averaged weights, such as 0.99; 0: none; default 0.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without progress; 0: never.")
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without progress; 0: never; default 5.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     augment: Annotated[
         Literal["none", "light", "strong"] | None,
         typer.Option(
-            help="What fine-tuning sees of the training pictures; 'inspect --out' shows it.",
+            help="What fine-tuning sees of the training pictures; 'inspect --out' shows it; default light.",
             show_default=False,
+            rich_help_panel=_RECIPE,
         ),
     ] = None,
     cache_views: Annotated[
         int | None,
         typer.Option(
-            metavar="K", help="Augmented views that are cached and cycled, an epoch each."
+            metavar="K",
+            help="Augmented views that are cached and cycled, an epoch each; default 4.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
         ),
     ] = None,
     no_flip: Annotated[
-        bool, typer.Option("--no-flip", help="Never mirror: for characters, roads, X-rays.")
+        bool,
+        typer.Option(
+            "--no-flip",
+            help="Never mirror: for characters, roads, X-rays.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = False,
     ratio: Ratio = "70/15/15",
     group: Group = None,
     split_from: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Take the split of this run.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Take the split of this run.", rich_help_panel=_PICTURES),
     ] = None,
     dedupe: Annotated[
         bool,
-        typer.Option("--dedupe", help="Leave copies of training pictures out of other splits."),
+        typer.Option(
+            "--dedupe",
+            help="Leave copies of training pictures out of other splits.",
+            rich_help_panel=_PICTURES,
+        ),
     ] = False,
     logger: Annotated[
         list[str] | None,
@@ -478,7 +561,9 @@ def tune(
     search: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Try N settings of head, depth, rate and augmentation first."
+            metavar="N",
+            help="Try N settings of head, depth, rate and augmentation first.",
+            rich_help_panel=_STRATEGY,
         ),
     ] = 0,
     keep_every: Annotated[
