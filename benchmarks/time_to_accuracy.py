@@ -8,7 +8,8 @@ same files, batches of 64, and torch's default threads, which wait as sides.py s
 of its own, one after the other, on a machine that should do nothing else. What every side does is written
 in its file in benchmarks/peers. `seconds` starts when a side's imports are done, and stands still while the
 test split is looked at; `process_seconds` is the whole process less that. A side that never gets there
-counts with the time of all its epochs; one that does is stopped there. Prints the CPU's flags that matter and one JSON line.
+counts with the time of all its epochs; one that does is stopped there. Prints the CPU's flags that matter
+and one JSON line.
 """
 
 from __future__ import annotations
