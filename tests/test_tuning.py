@@ -127,7 +127,7 @@ def test_the_rate_of_the_range_test_is_used_and_shown(make):
     rows = read_csv(run.path / "learning_rate.csv")
     assert len(rows) > 10
     suggestion = read_json(run.path / "learning_rate.json")["suggestion"]
-    assert run.results["learning_rate"] == suggestion
+    assert run.results["learning_rate"] == run.recipe.learning_rate == suggestion
     rates = [float(row["learning_rate"]) for row in run.history]
     assert 0 < max(rates) <= suggestion * 1.001
     assert (run.path / "learning_rate.svg").read_text().lstrip().startswith("<")
@@ -165,6 +165,7 @@ def test_the_timeline_has_the_epochs_asked_for(make):
         torch.equal(value, first.network.state_dict()[name])
         for name, value in run.base.network.state_dict().items()
     )
+    assert run.timeline == dict(zip((0, 2, 4), files, strict=True))
     assert Classifier.load(files[2]).classes == run.classifier.classes
 
 

@@ -238,7 +238,10 @@ def _make_room(
         make_room(needed, set().union(*(store.files(hashes) for store in stores.values())))
 
 
-def _in_bf16(classifier: Classifier, precision: Precision) -> bool:
+def _in_bf16(classifier: Classifier, precision: Precision) -> bool | str:
+    """Whether features are computed in bf16, or that they are in fp16: a part of the cache's key."""
+    if precision == "fp16":
+        return precision
     return precision == "bf16" or (precision == "auto" and fast_bf16(classifier.device))
 
 
@@ -248,7 +251,7 @@ def _is_layer(target: str) -> bool:
 
 
 def _open_store(
-    classifier: Classifier, body: str, target: str, bf16: bool, view: View | None = None
+    classifier: Classifier, body: str, target: str, bf16: bool | str, view: View | None = None
 ) -> FeatureStore:
     return FeatureStore(
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,7 @@ class Fitting:
                 on_epoch=self.reporter.epoch,
                 on_step=progress,
             )
-        details["share"] = tuned.share
+        details |= {"share": tuned.share, "recipe": asdict(recipe)}
         return Candidate(
             tuned.classifier, tuned.validation_logits, tuned.history, boundary, details
         )

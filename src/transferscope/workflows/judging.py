@@ -51,7 +51,7 @@ def evaluate_run(
 
     predictions, result = judge(run.classifier, f"{split} pictures, tuned")
     before = result
-    if run.results["strategy"] != "probe":
+    if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base_predictions, before = judge(run.base, f"{split} pictures, base")
         base_predictions.save(run.path / "evaluation" / "base")
     predictions.save(run.path / "evaluation")

@@ -52,7 +52,7 @@ def write_run_atlas(
         predictions = Predictions.load(run.path / "evaluation")
     strips = run.path / "evaluation" / "strips.json"
     inspection = inspect_run(run, reporter=reporter)
-    recipe = run.config.recipe
+    recipe = run.recipe
     augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
     content = AtlasContent(
@@ -88,7 +88,7 @@ def _counts(run: Run, part: str) -> dict[str, int]:
 
 def _facts(run: Run, comparison: Comparison) -> dict[str, str]:
     """Where the numbers come from, label to value."""
-    results, recipe = run.results, run.config.recipe
+    results, recipe = run.results, run.recipe
     packages = run.record["environment"]["packages"]
     facts = {
         "Backbone": run.config.backbone,
@@ -96,11 +96,16 @@ def _facts(run: Run, comparison: Comparison) -> dict[str, str]:
         "Pictures": ", ".join(f"{n} {name}" for name, n in results["pictures"].items()),
         "Seed": str(run.config.seed),
     }
-    if results["boundary"]:
-        facts["Frozen up to"] = results["boundary"]
+    if results.get("head", "linear") != "linear":
+        facts["Head"] = results["head"]
+    if results["strategy"] != "probe":
+        facts["Frozen up to"] = results["boundary"] or "nothing"
         facts["Fine-tuning"] = (
-            f"{recipe.epochs} epochs, AdamW {recipe.learning_rate:g}, batch {recipe.batch_size}"
+            f"{len(run.history) - 1} epochs, {recipe.optimizer} {recipe.learning_rate:.3g}, "
+            f"batch {recipe.batch_size}, augmentation {recipe.augment}"
         )
+        if results.get("share", 1) < 1:
+            facts["Weights"] = f"{results['share']:.0%} tuned, the rest those of the start"
     facts |= {
         "Temperature": f"{results['temperature']:.3f}",
         "Renders": f"{comparison.steps} steps at {comparison.size} px, seeds "

@@ -107,13 +107,18 @@ class Config:
         """The inverse of `to_dict`; unknown fields of a newer version are dropped."""
         known = {f.name for f in fields(cls)} - {"recipe", "ratio", "confusable"}
         first, second, third = values["ratio"]
-        recipe = {f.name for f in fields(Recipe)}
         return cls(
             **{name: values[name] for name in known if name in values},
-            recipe=Recipe(**{n: v for n, v in values["recipe"].items() if n in recipe}),
+            recipe=_recipe(values["recipe"]),
             ratio=(first, second, third),
             confusable=tuple((a, b) for a, b in values["confusable"]),
         )
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    """A stored recipe; fields that another version had are dropped."""
+    known = {f.name for f in fields(Recipe)}
+    return Recipe(**{name: value for name, value in values.items() if name in known})
 
 
 class Run:
@@ -187,6 +192,17 @@ class Run:
     def root(self) -> Path:
         """The folder that the paths of the pictures start from."""
         return Path(self.record.get("root", self.config.data))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was used: with what a strategy, a search or a rate test has changed in it."""
+        return _recipe(self.results.get("recipe", self.record["config"]["recipe"]))
+
+    @property
+    def timeline(self) -> dict[int, Path]:
+        """The classifiers' files that `keep_every` has left, by epoch."""
+        files = sorted((self.path / "timeline").glob("epoch-*.safetensors"))
+        return {int(file.stem.removeprefix("epoch-")): file for file in files}
 
     @cached_property
     def split(self) -> Split:
