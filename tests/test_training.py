@@ -250,6 +250,32 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert other.classifier.body_hash() != first.classifier.body_hash()
 
 
+class Watched:
+    """Batches that remember which pictures were asked for, by epoch."""
+
+    def __init__(self, part: Part):
+        self.part = part
+        self.orders: dict[int, list[int]] = {}
+
+    def of(self, epoch, chunks):
+        self.orders[epoch] = torch.cat(list(chunks)).tolist()
+        return self.part.batches.of(epoch, chunks)
+
+
+def test_every_epoch_has_an_order_of_its_own_the_same_in_every_run():
+    orders = []
+    for seed in (0, 0, 1):
+        part = problem()
+        watched = Watched(part)
+        tuned(train=replace(part, batches=watched), recipe=replace(PLAIN, seed=seed))
+        orders.append(watched.orders)
+    first, again, other = orders
+    assert first == again
+    assert set(first) == {1, 2, 3, 4}
+    assert all(sorted(order) == list(range(40)) for order in first.values())
+    assert len({tuple(order) for order in [*first.values(), *other.values()]}) == 8
+
+
 def test_no_global_random_state_is_touched():
     start = tiny_classifier()
     torch.manual_seed(5)
