@@ -32,7 +32,7 @@ from transferscope.training import (
     frozen_front,
     plan_boundary,
 )
-from transferscope.training.loop import SHARES
+from transferscope.training.loop import SHARES, Fit
 from transferscope.training.lr_finder import SAFETY
 from transferscope.training.optimization import make_optimizer, order_of, scheduled_rate, set_rate
 from transferscope.training.search import RATES, Settings, Trial, best_trial, draw_settings
@@ -591,8 +591,21 @@ def test_the_range_test_suggests_a_rate_below_the_one_that_diverges():
     assert all(a < b for a, b in pairwise(test.rates))
     lowest = test.rates[test.smoothed.index(min(test.smoothed))]
     assert test.suggestion == pytest.approx(lowest / SAFETY)
+    assert test.found
     better = tuned(start, recipe=replace(PLAIN, learning_rate=test.suggestion))
     assert better.best_epoch > 0
+
+
+def test_where_the_loss_falls_at_no_rate_the_recipes_stays(monkeypatch):
+    def rising(self, chunks, rate_of):
+        for number in range(len(chunks)):
+            yield number, rate_of(number), 1.0 + number
+
+    monkeypatch.setattr(Fit, "at_rates", rising)
+    test = find_rate(tiny_classifier(), BOUNDARY, problem(), recipe=PLAIN, precision="fp32")
+    assert not test.found
+    assert test.suggestion == PLAIN.learning_rate
+    assert len(test.rates) < 100  # it ended once the loss had diverged
 
 
 def test_a_longer_search_begins_with_the_trials_of_a_shorter_one():

@@ -183,6 +183,13 @@ def test_a_cache_that_is_too_small_takes_fewer_views_or_none_and_says_so(make, m
         assert run.results["validation"]["top1"] >= 0.3
 
 
+def test_a_wrong_budget_is_refused_before_anything_is_written(make, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE_BUDGET", "lots")
+    with pytest.raises(InputError, match="TRANSFERSCOPE_CACHE_BUDGET is 'lots'"):
+        make()
+    assert not (tmp_path / "run").exists()
+
+
 def test_epochs_are_logged(make):
     pytest.importorskip("tensorboard", reason="the extra 'loggers' is not installed")
     run = make(loggers=["tensorboard"])

@@ -181,7 +181,7 @@ def _filled(
     """
     bf16, body = _in_bf16(classifier, precision), classifier.body_hash()
     file_of = dict(zip(hashes, files, strict=True))
-    cached: int | None = None
+    computed: set[str] = set()
 
     def opened() -> dict[str, FeatureStore]:
         return {target: _open_store(classifier, body, target, bf16, view) for target in targets}
@@ -192,7 +192,7 @@ def _filled(
         filled = [t for t, store in stores.items() if any(h not in store for h in lacking)]
         # Process 0's lists, so that every picture is in exactly one process's share.
         missing, filled = distributed.gathered((lacking, filled))[0]
-        cached = len(file_of) - len(missing) if cached is None else cached
+        computed.update(missing)
         if missing:
             _together(_make_room, classifier, stores, hashes, filled, len(missing))
             mine = {hashed: file_of[hashed] for hashed in distributed.share(missing)}
@@ -202,7 +202,7 @@ def _filled(
         rows = {target: store.rows(hashes) for target, store in stores.items()}
         whole = {target: found for target, found in rows.items() if found is not None}
         if all(distributed.gathered(len(whole) == len(rows))):
-            return whole, cached
+            return whole, len(file_of) - len(computed)
     raise OutputError(
         f"the features of {len(file_of)} pictures were removed from the cache {_ATTEMPTS} times before "
         "they could be read; end the other processes that fill it, or raise TRANSFERSCOPE_CACHE_BUDGET"

@@ -38,12 +38,15 @@ class RateTest:
         losses: of the training batches, in nats.
         smoothed: their exponential moving average, corrected for its start.
         suggestion: the rate to train with.
+        found: False where the loss fell at no rate, so that there was nothing to learn from the test;
+            the suggestion is then the recipe's rate.
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
     suggestion: float
+    found: bool
 
 
 def find_rate(
@@ -99,7 +102,9 @@ def find_rate(
         if not rates:
             raise
     lowest = rates[smoothed.index(min(smoothed))]
-    return RateTest(tuple(rates), tuple(losses), tuple(smoothed), lowest / SAFETY)
+    found = lowest / SAFETY > LOWEST
+    suggestion = lowest / SAFETY if found else recipe.learning_rate
+    return RateTest(tuple(rates), tuple(losses), tuple(smoothed), suggestion, found)
 
 
 def _rate(number: int, steps: int) -> float:

@@ -299,12 +299,12 @@ class Fitting:
                 write_text(self.out / "learning_rate.svg", picture)
                 rows = zip(test.rates, test.losses, test.smoothed, strict=True)
                 write_csv(self.out / "learning_rate.csv", ("rate", "loss", "smoothed"), rows)
-                write_json(table, {"suggestion": test.suggestion})
+                write_json(table, {"suggestion": test.suggestion, "found": test.found})
             distributed.wait_for_all()
-        rate = float(read_json(table)["suggestion"])
-        self.reporter.say(
-            f"learning rate {rate:.2g}, from the range test in {table.with_suffix('.svg')}"
-        )
+        told = read_json(table)
+        rate = float(told["suggestion"])
+        why = "from the range test" if told["found"] else "the recipe's: the loss fell at no rate"
+        self.reporter.say(f"learning rate {rate:.2g}, {why}; see {table.with_suffix('.svg')}")
         return replace(recipe, learning_rate=rate)
 
     # ------------------------------------------------------------------ what the loop is fed with

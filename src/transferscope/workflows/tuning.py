@@ -32,7 +32,7 @@ from transferscope.data import (
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.evaluation import fit_temperature
-from transferscope.features import cached_pictures
+from transferscope.features import cache_budget, cached_pictures
 from transferscope.report import history_figure
 from transferscope.report.loggers import Logger, LoggerName, open_logger, refuse_unknown
 from transferscope.storage import (
@@ -158,6 +158,7 @@ def tune(
             "use --strategy partial or auto"
         )
     known = refuse_unknown(loggers)
+    cache_budget()  # refuses a wrong value
     out = Path(out)
     if isinstance(ratio, str):
         ratio = parse_ratio(ratio)
