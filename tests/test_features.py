@@ -77,7 +77,10 @@ def test_a_damaged_shard_is_never_used(pictures):
     (shard,) = cache_dir().rglob("*.safetensors")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-4] + b"\x00\x01\x02\x03")  # flipped bits: the checksum fails
-    assert torch.equal(extract(classifier, files, hashes).targets[POOLED], wanted)
+    found = extract(classifier, files, hashes)
+    assert torch.equal(found.targets[POOLED], wanted)
+    assert found.cached == 0
+    assert extract(classifier, files, hashes).cached == len(files)
     shard.write_bytes(whole[: len(whole) // 2])  # cut short: the header does not fit
     assert torch.equal(extract(classifier, files, hashes).targets[POOLED], wanted)
 
