@@ -334,14 +334,11 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
         _trial_table(below, shown, names)
         if len(ranked) > len(shown):
             below.set_xlabel(f"the best {len(shown)} of {len(ranked)} trials")
-        _lines_legend(
-            figure,
-            [
-                Line2D([], [], label="chosen", **_trial_dot({"chosen": True})),
-                Line2D([], [], label="finished", **_trial_dot({"status": "finished"})),
-                Line2D([], [], label="stopped early", **_trial_dot({"status": "stopped early"})),
-            ],
-        )
+        legend = [Line2D([], [], label="chosen", **_trial_dot({"chosen": True}))]
+        for status in ("finished", "stopped early"):
+            if any(trial.get("status") == status for trial in trials):
+                legend.append(Line2D([], [], label=status, **_trial_dot({"status": status})))
+        _lines_legend(figure, legend)
         texts = [_setting(value) for trial in shown for value in trial["settings"].values()]
         return as_svg(figure, "search", "Trials of the search", texts)
 
@@ -385,7 +382,9 @@ def _time_panel(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(0, ended[-1] / unit * 1.02 or 1)
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    axes.margins(y=0.12)
+    low, high = np.nanmin(top1, initial=1.0), np.nanmax(top1, initial=0.0)
+    room = max(0.12 * (high - low), 0.01)
+    axes.set_ylim(max(0.0, low - room), min(1.0, high + room))  # dots may stand on the edge
     axes.grid(axis="y", color=MUTED, alpha=0.13, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(f"{name} of searching")

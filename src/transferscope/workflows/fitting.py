@@ -294,7 +294,10 @@ class Fitting:
                 )
             if distributed.is_first():
                 picture = lr_figure(
-                    test.rates, test.losses, test.suggestion, smoothed=test.smoothed
+                    test.rates,
+                    test.losses,
+                    test.suggestion if test.found else None,
+                    smoothed=test.smoothed,
                 )
                 write_text(self.out / "learning_rate.svg", picture)
                 rows = zip(test.rates, test.losses, test.smoothed, strict=True)
