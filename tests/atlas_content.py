@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,26 @@ from PIL import Image
 
 import inspection_content
 from transferscope.comparison import ChannelComparison, Comparison, Exemplar, LayerComparison
-from transferscope.evaluation import ClassResult, Confusion, Evaluation, Predictions
+from transferscope.evaluation import (
+    Abstention,
+    Bin,
+    Calibration,
+    ClassResult,
+    Confusion,
+    Disagreement,
+    ErrorStudy,
+    Evaluation,
+    Interval,
+    Operating,
+    PairedDifference,
+    Predictions,
+    SizeTrend,
+    ViewsGain,
+    error_study,
+    wilson_interval,
+)
 from transferscope.report.atlas import AtlasContent
+from transferscope.report.model_card import ModelCard
 from transferscope.visualize.records import Render, Status
 
 NASTY = "<b>猫 & \"狗\"</b> $x^2$ '_'"
@@ -140,23 +159,132 @@ def predictions(paths: tuple[str, ...]) -> Predictions:
     return Predictions(paths=paths, labels=labels, logits=logits, classes=CLASSES)
 
 
+def calibration() -> Calibration:
+    """Three bins, a little too sure; the error is inside the band."""
+    bins = tuple(
+        Bin(low, low + 1 / 15, n, low + 0.04, share, wilson_interval(round(share * n), n))
+        for low, n, share in ((0.4, 3, 1 / 3), (0.6, 4, 0.5), (14 / 15, 5, 0.8))
+    )
+    return Calibration(1.31, 0.031, 0.084, 0.42, 0.61, (0.012, 0.055), bins)
+
+
+def abstention(*, operating: bool = True) -> Abstention:
+    """Eleven points from all right to eight in ten, with two thresholds chosen on validation."""
+    coverage = tuple((1 + step) / 12 for step in range(12))
+    return Abstention(
+        coverage=coverage,
+        accuracy=tuple(1.0 if share < 0.6 else 1.2 - 0.4 * share for share in coverage),
+        confidence=tuple(0.99 - 0.5 * share for share in coverage),
+        area=0.043,
+        operating=(
+            (Operating(0.9, 0.612, 0.83, 0.91), Operating(0.99, 0.9713, 0.42, 1.0))
+            if operating
+            else ()
+        ),
+    )
+
+
+def trend() -> SizeTrend:
+    """From four training pictures to nine."""
+    sizes = (4.0, 6.0, 9.0)
+    return SizeTrend(1.4, (0.9, 2.2), sizes, (0.7, 0.75, 0.8), (0.6, 0.7, 0.72), (0.8, 0.82, 0.9))
+
+
+def against(paths: tuple[str, ...]) -> PairedDifference:
+    """Two pictures of which another run says something else."""
+    return PairedDifference(
+        first="photos",
+        second=NASTY,
+        n=12,
+        left_out=1,
+        top1=0.8,
+        second_top1=0.7,
+        difference=0.1,
+        interval=(-0.05, 0.25),
+        only_first=2,
+        only_second=1,
+        p=0.6250,
+        nll_difference=-0.03,
+        nll_interval=(-0.08, 0.01),
+        disagreements=(
+            Disagreement(paths[2], CLASSES[2], CLASSES[2], 0.71, NASTY, 0.52),
+            Disagreement(paths[5], CLASSES[1], CLASSES[2], 0.66, NASTY, 0.81),
+        ),
+    )
+
+
 def evaluation(top1: float) -> Evaluation:
     """Figures around `top1`."""
+    interval = (top1 - 0.12, top1 + 0.1)
+    per_class = {
+        name: ClassResult(
+            n=3,
+            accuracy=max(0.0, top1 - 0.1 * index),
+            interval=(max(0.0, top1 - 0.1 * index - 0.3), min(1.0, top1 - 0.1 * index + 0.2)),
+            precision=None if index == 3 else 0.75,
+            f1=0.7,
+            training=4 + index,
+        )
+        for index, name in enumerate(CLASSES)
+    }
     return Evaluation(
         split="test",
         n=12,
         top1=top1,
-        top1_interval=(top1 - 0.12, top1 + 0.1),
+        top1_interval=interval,
         top5=1.0,
         mean_per_class=top1,
+        macro_f1=top1 - 0.02,
         ece=0.031,
         nll=0.42,
-        per_class={
-            name: ClassResult(n=3, accuracy=max(0.0, top1 - 0.1 * index))
-            for index, name in enumerate(CLASSES)
+        intervals={
+            "top1": Interval(*interval, "Wilson"),
+            "top5": Interval(0.76, 1.0, "Wilson"),
+            "mean_per_class": Interval(*interval, "bootstrap within classes"),
+            "macro_f1": Interval(*interval, "bootstrap within classes"),
+            "nll": Interval(0.33, 0.55, "bootstrap"),
         },
+        per_class=per_class,
         confusions=(Confusion(label=NASTY, prediction="Löwenzahn", n=3),),
+        calibration=calibration(),
+        abstention=abstention(),
+        trend=trend(),
         confusable=0.95,
+        views=ViewsGain(4, True, top1 + 0.01, 0.40, 0.01, (-0.01, 0.03), 3.9),
+    )
+
+
+def study(paths: tuple[str, ...]) -> ErrorStudy:
+    """Of the predictions, and of training pictures, which are the same files in another order."""
+    held_out = predictions(paths[::-1])
+    made = error_study(predictions(paths), split="test", out_of_fold=held_out)
+    return dataclasses.replace(made, probable=2)
+
+
+def card() -> ModelCard:
+    """A card with names that no format may take for its own."""
+    return ModelCard(
+        name=f"Flowers: {NASTY} | 1. *x*",
+        backbone="efficientnet_lite0",
+        classes=CLASSES,
+        data="flowers\n---\nlicense: mit",
+        counts={
+            "train": dict.fromkeys(CLASSES, 6),
+            "validation": dict.fromkeys(CLASSES, 2),
+            "test": dict.fromkeys(CLASSES, 3),
+        },
+        split="Drawn at random within each class, 70/15/15, seed 0.",
+        excluded=1,
+        copies=0,
+        training={"Strategy": "partial", "Seed": "0"},
+        evaluation=evaluation(0.8),
+        evaluation_base=evaluation(0.7),
+        weights_licence="Apache-2.0",
+        base_model="timm/tf_efficientnet_lite0.in1k",
+        preprocessing="Decode, resize to 224, divide by 255.",
+        temperature=1.31,
+        library="timm",
+        environment={"torch": "2.14.1"},
     )
 
 
@@ -193,7 +321,7 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         },
         validation_before=0.71,
         validation_after=0.83,
-        evaluation=evaluation(0.8),
+        evaluation=dataclasses.replace(evaluation(0.8), against=against(paths)),
         evaluation_base=evaluation(0.7),
         predictions=predictions(paths),
         history=history(),
@@ -202,4 +330,6 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         data_root=root,
         strips={"n": 60, "right": 41, "share": 41 / 60},
         inspection=inspection_content.inspection(inspected),
+        study=study(paths),
+        card=card(),
     )

@@ -16,6 +16,7 @@ from PIL import Image
 import atlas_content as made
 from transferscope.errors import InputError, OutputError
 from transferscope.report.atlas import STATUS_WORDS, AtlasContent, headline, write_atlas
+from transferscope.report.model_card import card_sections
 
 VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
 
@@ -126,6 +127,7 @@ def test_nothing_comes_from_the_net(atlas: Path) -> None:
 
 
 def test_every_channel_has_its_page(content: AtlasContent, pages: dict[str, Page]) -> None:
+    assert content.comparison is not None
     channels = [channel for layer in content.comparison.layers for channel in layer.channels]
     units = {name for name in pages if name.startswith("units/")}
     assert len(units) == len(channels) == 14
@@ -252,6 +254,7 @@ def test_a_failure_leaves_the_earlier_atlas(content: AtlasContent, tmp_path: Pat
     out = tmp_path / "atlas"
     write_atlas(content, out)
     before = digest(out)
+    assert content.comparison is not None
     layer = content.comparison.layers[1]
     twice = dataclasses.replace(layer, channels=layer.channels + layer.channels[:1])
     broken = dataclasses.replace(
@@ -316,6 +319,7 @@ def test_the_inspected_pictures_can_be_left_out(content: AtlasContent, tmp_path:
 def test_content_with_nothing_to_show_is_still_a_whole_atlas(
     content: AtlasContent, tmp_path: Path
 ) -> None:
+    assert content.comparison is not None
     bare = dataclasses.replace(
         content,
         title="Bare",
@@ -332,6 +336,8 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         renders={},
         strips=None,
         inspection=None,
+        study=None,
+        card=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "method.html"]
@@ -339,6 +345,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
 
 
 def test_figures_that_are_not_numbers_show_as_a_dash(content: AtlasContent, tmp_path: Path) -> None:
+    assert content.comparison is not None
     layer = content.comparison.layers[1]
     nan = float("nan")
     channels = tuple(
@@ -364,6 +371,7 @@ def test_figures_that_are_not_numbers_show_as_a_dash(content: AtlasContent, tmp_
 def test_layers_that_differ_only_in_case_or_punctuation_get_their_own_pages(
     content: AtlasContent, tmp_path: Path
 ) -> None:
+    assert content.comparison is not None
     layer = content.comparison.layers[1]
 
     def named(name: str) -> object:
@@ -388,7 +396,8 @@ def test_an_undecodable_file_name_does_not_stop_the_atlas(
     predictions = dataclasses.replace(
         content.predictions, paths=paths, labels=content.predictions.labels.flip(0)
     )
-    index = write_atlas(dataclasses.replace(content, predictions=predictions), tmp_path / "atlas")
+    changed = dataclasses.replace(content, predictions=predictions, study=None)
+    index = write_atlas(changed, tmp_path / "atlas")
     assert "caf?.png" in (index.parent / "evaluation.html").read_text(encoding="utf-8")
 
 
@@ -416,4 +425,120 @@ def test_the_evaluation_shows_strips_errors_and_confusions(pages: dict[str, Page
     assert "41 of 60 strips were read without a single error: 68.3%." in words
     assert f"3× {made.NASTY} taken for Löwenzahn" in words
     assert "wrong answers that the classifier was surest of" in words
-    assert "95.0%" in words  # look-alikes as one
+    assert "Top-1, look-alikes as one 95.00% – 95.00%" in words
+
+
+def test_the_evaluation_gives_every_figure_its_interval_and_method(pages: dict[str, Page]) -> None:
+    words = pages["evaluation.html"].words
+    for shown in (
+        "Top-1 70.00% 58.0% – 80.0% 80.00% 68.0% – 90.0% Wilson",
+        "Macro F1 68.00% 58.0% – 80.0% 78.00% 68.0% – 90.0% bootstrap within classes",
+        "Cross-entropy, nats 0.4200 0.330 – 0.550 0.4200 0.330 – 0.550 bootstrap",
+        "Calibration error 3.10% 1.2% – 5.5% 3.10% 1.2% – 5.5% what chance alone would show",
+        "--min-confidence 0.971 42.0% 100.0%",
+        "Averaged over 4 views: 81.00%, +1.00%",
+        "its odds of being recognised are 1.40 times as high",
+    ):
+        assert shown in words, shown
+
+
+def test_the_evaluation_shows_doubts_labels_and_another_run(pages: dict[str, Page]) -> None:
+    words = pages["evaluation.html"].words
+    assert "Least certain" in words
+    assert "2 labels are probably wrong" in words
+    assert "the 2 likeliest are shown" in words
+    assert words.count("labelled ") == 2
+    assert "Right in photos alone 1 of 1" in words
+    assert f"Right in {made.NASTY} alone 1 of 1" in words
+    assert "McNemar p = 0.62" in words
+    assert f"photos: Löwenzahn 71% {made.NASTY}: {made.NASTY} 52% is Löwenzahn" in words
+
+
+def test_galleries_and_their_files_names_are_left_out_with_the_pictures(
+    content: AtlasContent, tmp_path: Path
+) -> None:
+    out = write_atlas(content, tmp_path / "atlas", pictures=False).parent
+    words = Page(out / "evaluation.html").words
+    for absent in ("Worst errors", "Least certain", "labelled", "picture left out"):
+        assert absent not in words
+    assert "2 labels are probably wrong" in words
+    assert "McNemar" in words
+    assert f"3× {made.NASTY} taken for Löwenzahn" in words
+
+
+def test_an_evaluation_without_extras_says_so(content: AtlasContent, tmp_path: Path) -> None:
+    plain = dataclasses.replace(
+        made.evaluation(0.8),
+        trend=None,
+        views=None,
+        confusable=None,
+        confusions=(),
+        abstention=made.abstention(operating=False),
+    )
+    study = dataclasses.replace(made.study(tuple(map(str, range(12)))), suspects=(), probable=0)
+    bare = dataclasses.replace(
+        content, evaluation=plain, evaluation_base=plain, predictions=None, study=study
+    )
+    out = write_atlas(bare, tmp_path / "atlas").parent
+    words = Page(out / "evaluation.html").words
+    assert "No threshold is proposed" in words
+    for absent in ("larger classes", "Another run", "Labels that may be wrong", "with a probe"):
+        assert absent not in words
+
+
+def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path: Path) -> None:
+    alone = dataclasses.replace(content, comparison=None, renders={})
+    out = write_atlas(alone, tmp_path / "atlas").parent
+    names = sorted(path.name for path in out.glob("*.html"))
+    assert names == ["card.html", "data.html", "evaluation.html", "index.html", "method.html"]
+    assert not (out / "layers").exists()
+    for name in names:
+        page = Page(out / name)
+        for reference in page.references:
+            target = (out / unquote(urlsplit(reference).path)).resolve()
+            assert not urlsplit(reference).path or target.is_file(), reference
+    front, method = Page(out / "index.html").words, Page(out / "method.html").words
+    assert "from 70.0% to 80.0%" in front
+    assert "transferscope compare RUN" in front
+    assert "False discovery rate" not in front
+    assert "Intervals" in method
+    assert "noise floor" not in method
+
+
+def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path: Path) -> None:
+    bare = dataclasses.replace(
+        content,
+        comparison=None,
+        renders={},
+        evaluation=None,
+        evaluation_base=None,
+        predictions=None,
+        strips=None,
+        inspection=None,
+        study=None,
+        card=None,
+    )
+    out = write_atlas(bare, tmp_path / "atlas").parent
+    assert [path.name for path in out.glob("*.html")] == ["index.html"]
+    words = Page(out / "index.html").words
+    assert "Tuning lifted accuracy on the validation pictures from 71.0% to 83.0%." in words
+    assert "How to read this atlas" not in words
+    assert headline(dataclasses.replace(bare, validation_before=None)) == [
+        "Nothing was evaluated or compared yet."
+    ]
+    alone = dataclasses.replace(bare, evaluation=made.evaluation(0.8))
+    assert headline(alone) == ["80.0% of the 12 test pictures are recognised."]
+
+
+def test_the_card_has_a_page_that_says_what_the_file_says(
+    content: AtlasContent, pages: dict[str, Page]
+) -> None:
+    words = pages["card.html"].words
+    assert content.card is not None
+    for section in card_sections(content.card):
+        assert section.title in words
+        for text in (*section.paragraphs, *section.entries, *(code for _, code in section.code)):
+            assert " ".join(text.split()) in words
+        for row in section.table.rows if section.table is not None else ():
+            assert " ".join(" ".join(filter(None, row)).split()) in words
+    assert made.NASTY in words

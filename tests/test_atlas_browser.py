@@ -53,6 +53,7 @@ def run(browser: str, profile: Path, *arguments: str) -> str:
         "layers/blocks-4-2.html",
         "units/blocks-4-2-1.html",
         "evaluation.html",
+        "card.html",
         "data.html",
     ],
 )

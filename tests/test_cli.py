@@ -77,6 +77,10 @@ def test_wrong_usage_is_exit_code_2():
         ),
         (("predict", "efficientnet_lite0", "missing.png"), "could be read as asked", 1),
         (("compare", ".", "--sample", "few"), "--sample is 'few'", 2),
+        (("predict", "efficientnet_lite0", "x.png", "--figure", "x.gif"), ".svg, .png", 2),
+        (("predict", "efficientnet_lite0", "x.png", "--min-confidence", "2"), "in [0, 1]", 2),
+        (("export", "nowhere", "--format", "onnx", "--out", "x.onnx"), "not a folder", 1),
+        (("predict", "hf-hub:no/such", "x.png"), "no folder 'hf-hub:no/such'", 1),
     ],
 )
 def test_mistakes_are_one_sentence_and_no_traceback(arguments, words, code, tmp_path):
@@ -131,7 +135,11 @@ def test_data_on_stdout_and_talk_on_stderr(tmp_path, make_folder):
     assert [set(a) >= {"path", "top", "strip", "error"} for a in answers] == [True, True]
     assert len(answers[0]["top"]) == 5
     assert "predicting" in done.stderr
-    assert (tmp_path / "p.csv").read_text().startswith("path,place,class,probability,error\n")
+    assert (
+        (tmp_path / "p.csv")
+        .read_text()
+        .startswith("path,place,class,probability,error,abstained\n")
+    )
     quiet = command("predict", "efficientnet_lite0", folder, "--json", "--quiet")
     assert quiet.stderr == ""
 

@@ -5,22 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from conftest import tiny_classifier
-from transferscope.backbones import Classifier
-from transferscope.errors import DataError, InputError, WeightsError
+from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation import (
     Evaluation,
     Predictions,
+    confusion_counts,
     evaluate,
-    expected_calibration_error,
-    fit_temperature,
-    predict,
-    predict_files,
+    size_trend,
     wilson_interval,
 )
-from transferscope.images import as_float
+from transferscope.evaluation.intervals import bootstrap_mean, drawn_confusions
+from transferscope.evaluation.told import figures_told, told
 
 
 def drawn(n: int = 300, classes: int = 7, seed: int = 0) -> Predictions:
@@ -77,32 +73,6 @@ def test_the_interval_is_wilsons(right, n):
     assert (low, high) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
 
 
-def test_calibration_error_is_the_binned_gap():
-    probabilities = drawn().probabilities
-    labels = drawn().labels
-    confidence, said = probabilities.max(1)
-    total = 0.0
-    for index in range(15):
-        low, high = index / 15, (index + 1) / 15
-        inside = (confidence >= low) & ((confidence < high) | (index == 14))
-        if inside.any():
-            gap = confidence[inside].mean() - (said == labels)[inside].float().mean()
-            total += float(inside.float().mean()) * abs(float(gap))
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(total, abs=1e-6)
-
-
-def test_the_temperature_undoes_overconfidence():
-    predictions = drawn(2000)
-    best = fit_temperature(predictions.logits, predictions.labels)
-    hot = fit_temperature(predictions.logits * 3, predictions.labels)
-    assert hot == pytest.approx(3 * best, rel=1e-2)
-    losses = {
-        t: float(torch.nn.functional.cross_entropy(predictions.logits / t, predictions.labels))
-        for t in (best * 0.97, best, best * 1.03)
-    }
-    assert min(losses, key=losses.__getitem__) == best
-
-
 def test_predictions_survive_a_round_trip(tmp_path):
     predictions = drawn(9)
     predictions.save(tmp_path)
@@ -119,72 +89,163 @@ def test_no_pictures_are_nothing_to_evaluate():
         evaluate(empty, split="validation")
 
 
-# ---------------------------------------------------------------------------- predicting files
+def test_one_class_alone_is_refused():
+    one = drawn()
+    one = one.rows(torch.nonzero(one.labels == 2).flatten())
+    with pytest.raises(DataError, match=r"one class, 'class 2'.*at least two"):
+        evaluate(one, split="test")
 
 
-@pytest.fixture
-def folder(tmp_path, make_folder):
-    return make_folder(tmp_path / "pictures", {"a": 5, "b": 6}, seed=5)
+def test_an_evaluation_of_another_version_says_so():
+    fields = evaluate(drawn(), split="test").to_dict()
+    del fields["calibration"]
+    with pytest.raises(RunError, match=r"another version.*evaluate"):
+        Evaluation.from_dict(fields)
 
 
-def test_alone_in_a_batch_and_after_reload_the_same_probabilities(folder, tmp_path):
-    classifier = tiny_classifier()
-    files = sorted(folder.rglob("*.png"))
-    batch = torch.softmax(predict_files(classifier, files), -1)
-    alone = torch.cat([torch.softmax(predict_files(classifier, [file]), -1) for file in files])
-    assert float((batch - alone).abs().max()) < 1e-5
-    classifier.save(tmp_path / "c.safetensors")
-    reloaded = Classifier.load(tmp_path / "c.safetensors", network=classifier.network)
-    again = torch.softmax(predict_files(reloaded, files, batch_size=3), -1)
-    assert float((batch - again).abs().max()) < 1e-5
-    listed = predict(classifier, [folder], top=4)
-    for row, answer in zip(batch, listed, strict=True):
-        for guess in answer.top:
-            index = classifier.classes.index(guess.name)
-            assert guess.probability == pytest.approx(float(row[index]), abs=1e-5)
+# ---------------------------------------------------------------------------- classes
 
 
-def test_an_unreadable_file_gets_its_line_and_the_others_are_predicted(folder, tmp_path):
-    bad = tmp_path / "notes.jpg"
-    bad.write_text("not a picture")
-    files = sorted(folder.rglob("*.png"))[:2]
-    answers = predict(tiny_classifier(), [files[0], bad, "missing.png", files[1]])
-    assert [a.path for a in answers] == [str(files[0]), str(bad), "missing.png", str(files[1])]
-    assert [bool(a.error) for a in answers] == [False, True, True, False]
-    assert "no such file" in answers[2].error
-    assert not answers[1].top
+def test_precision_f1_and_their_mean_are_scikit_learns():
+    from sklearn.metrics import f1_score, precision_score
+
+    predictions = drawn()
+    found = evaluate(predictions, split="test")
+    labels, said = predictions.labels.numpy(), predictions.predicted.numpy()
+    present = sorted(set(labels))
+    options = {"average": None, "labels": present, "zero_division": 0}
+    f1, precision = f1_score(labels, said, **options), precision_score(labels, said, **options)
+    assert [r.f1 for r in found.per_class.values()] == pytest.approx(list(f1))
+    assert [r.precision for r in found.per_class.values()] == pytest.approx(list(precision))
+    assert found.macro_f1 == pytest.approx(f1.mean())
+    assert found.per_class["class 0"].interval == wilson_interval(
+        round(found.per_class["class 0"].accuracy * found.per_class["class 0"].n),
+        found.per_class["class 0"].n,
+    )
 
 
-def test_a_strip_is_read_piece_by_piece(tmp_path):
-    classifier = tiny_classifier()
-    draw = np.random.default_rng(0)
-    pieces = [draw.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
-    Image.fromarray(np.concatenate(pieces, axis=1)).save(tmp_path / "strip.png")
-    (answer,) = predict(classifier, [tmp_path / "strip.png"], strip=3)
-    batch = torch.stack([as_float(torch.from_numpy(p).permute(2, 0, 1)) for p in pieces])
-    wanted = [classifier.classes[int(i)] for i in classifier(batch).argmax(1)]
-    assert answer.strip == " ".join(wanted)
-    assert [guess.name for guess in answer.pieces] == wanted
-    assert answer.to_dict()["strip"] == answer.strip
+def test_a_class_that_is_never_said_has_no_precision():
+    predictions = drawn()
+    predictions.logits[:, 3] = -50
+    found = evaluate(predictions, split="test").per_class["class 3"]
+    assert (found.precision, found.accuracy, found.f1) == (None, 0, 0)
 
 
-def test_patterns_folders_and_nothing(folder):
-    classifier = tiny_classifier()
-    assert len(predict(classifier, [str(folder / "a" / "*.png")])) == 5
-    assert len(predict(classifier, [folder])) == 11
-    with pytest.raises(InputError, match="matches no file"):
-        predict(classifier, [str(folder / "*.gif")])
-    with pytest.raises(InputError, match="no picture"):
-        predict(classifier, [])
-    with pytest.raises(InputError, match="--top is 0"):
-        predict(classifier, [folder], top=0)
+def test_intervals_hold_the_figure_and_say_how_they_were_made():
+    found = evaluate(drawn(), split="test")
+    methods = {name: interval.method for name, interval in found.intervals.items()}
+    assert methods == {
+        "top1": "Wilson",
+        "top5": "Wilson",
+        "mean_per_class": "bootstrap within classes",
+        "macro_f1": "bootstrap within classes",
+        "nll": "bootstrap",
+    }
+    for name, interval in found.intervals.items():
+        assert interval.low < getattr(found, name) < interval.high
+    assert found.top1_interval == (found.intervals["top1"].low, found.intervals["top1"].high)
 
 
-def test_nan_weights_are_an_error_not_an_answer(folder):
-    classifier = tiny_classifier()
-    with torch.no_grad():
-        classifier.head_layer.bias.fill_(float("nan"))
-    with pytest.raises(WeightsError, match="NaN"):
-        predict_files(classifier, sorted(folder.rglob("*.png")))
-    with pytest.raises(WeightsError, match="NaN"):
-        predict(classifier, [folder])
+def test_the_bootstrap_of_class_averages_is_that_of_pictures():
+    predictions = drawn(200, classes=4, seed=3)
+    fast = drawn_confusions(confusion_counts(predictions), draws=4000, seed=1)
+    rng = np.random.default_rng(2)
+    labels, said = predictions.labels.numpy(), predictions.predicted.numpy()
+    slow: dict[str, list[float]] = {"mean_per_class": [], "macro_f1": []}
+    for _ in range(4000):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == k), (labels == k).sum()) for k in set(labels)]
+        )
+        recalls, f1 = [], []
+        for k in sorted(set(labels)):
+            hits = ((labels[rows] == k) & (said[rows] == k)).sum()
+            recalls.append(hits / (labels[rows] == k).sum())
+            f1.append(2 * hits / ((labels[rows] == k).sum() + (said[rows] == k).sum()))
+        slow["mean_per_class"].append(float(np.mean(recalls)))
+        slow["macro_f1"].append(float(np.mean(f1)))
+    for name, values in slow.items():
+        for share in (0.025, 0.5, 0.975):
+            assert np.quantile(fast[name], share) == pytest.approx(
+                np.quantile(values, share), abs=0.006
+            )
+
+
+def test_the_bootstrap_of_a_mean_is_close_to_the_normal_interval():
+    values = np.random.default_rng(0).exponential(2.0, 3000)
+    interval = bootstrap_mean(values)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.15 * half)
+    assert interval == bootstrap_mean(values), "the same seed gives the same interval"
+
+
+# ---------------------------------------------------------------------------- class sizes
+
+
+def test_the_trend_over_class_sizes_is_a_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    training = rng.integers(5, 400, 60)
+    n = rng.integers(5, 30, 60)
+    right = rng.binomial(n, 1 / (1 + np.exp(-(-1.0 + 0.5 * np.log2(training)))))
+    found = size_trend(training.tolist(), right.tolist(), n.tolist())
+    x = np.log2(np.concatenate([training, training]))[:, None]
+    y = np.concatenate([np.ones(60), np.zeros(60)])
+    fit = LogisticRegression(C=1e6).fit(x, y, sample_weight=np.concatenate([right, n - right]))
+    assert math.log(found.odds_ratio) == pytest.approx(float(fit.coef_[0, 0]), rel=2e-3)
+    wanted = fit.predict_proba(np.log2(np.array(found.sizes))[:, None])[:, 1]
+    assert list(found.accuracy) == pytest.approx(list(wanted), abs=1e-3)
+    assert found.interval[0] < math.exp(0.5) < found.interval[1]
+    assert found.clear
+    assert all(
+        low <= a <= high for low, a, high in zip(found.low, found.accuracy, found.high, strict=True)
+    )
+
+
+def test_no_trend_without_different_sizes_and_no_infinity_without_errors():
+    assert size_trend([9] * 20, [3] * 20, [5] * 20) is None
+    assert size_trend([112] + [120] * 9, [3] * 10, [5] * 10) is None
+    assert size_trend([1, 2, 3, 4], [1, 2, 3, 4], [4, 4, 4, 4]) is None, "too few classes"
+    perfect = size_trend([2, 4, 8, 16, 32, 64], [5] * 6, [5] * 6)
+    assert all(map(math.isfinite, (perfect.odds_ratio, *perfect.interval, *perfect.accuracy)))
+    assert not perfect.clear
+
+
+def test_the_trend_needs_the_training_counts():
+    training = {f"class {k}": 2**k for k in range(7)}
+    assert evaluate(drawn(), split="test").trend is None
+    found = evaluate(drawn(), split="test", training=training)
+    assert found.trend is not None
+    assert found.per_class["class 2"].training == 4
+    assert any("twice the training pictures" in sentence for sentence in told(found))
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def test_every_figure_is_told_with_its_interval_and_method():
+    found = evaluate(drawn(), split="test", confusable=[("class 0", "class 1")])
+    rows = {name: (value, words) for name, value, words in figures_told(found, look_alikes="0/1")}
+    low, high = found.top1_interval
+    assert rows["top-1"] == (
+        f"{found.top1:.2%}",
+        f"95% interval {low:.1%} to {high:.1%} (Wilson)",
+    )
+    assert "bootstrap within classes" in rows["macro F1"][1]
+    assert rows["cross-entropy, nats"][0] == f"{found.nll:.4f}"
+    assert rows["top-1, look-alikes as one"] == (f"{found.confusable:.2%}", "0/1")
+
+
+def test_classes_in_another_order_are_the_same_answers():
+    predictions = drawn()
+    order = [f"class {k}" for k in (3, 1, 6, 0, 2, 5, 4)]
+    other = predictions.for_classes(order)
+    assert other.classes == tuple(order)
+    for row in range(0, 300, 37):
+        label, said = predictions.labels[row], predictions.predicted[row]
+        assert other.classes[int(other.labels[row])] == predictions.classes[int(label)]
+        assert other.classes[int(other.predicted[row])] == predictions.classes[int(said)]
+    assert float(other.losses.sum()) == pytest.approx(float(predictions.losses.sum()))
+    with pytest.raises(InputError, match="'zebra'"):
+        predictions.for_classes([*order[:-1], "zebra"])

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-import torch
 
 import atlas_content as made
 from transferscope.errors import InputError
-from transferscope.evaluation import ClassResult, Predictions
-from transferscope.report import figures
+from transferscope.report import evaluation_figures, figures
 
 PATHS = tuple(f"{number}.png" for number in range(12))
 
@@ -34,8 +32,13 @@ def font_sizes(svg: str) -> list[float]:
 EVERY: dict[str, Callable[[], str]] = {
     "layers": lambda: figures.layer_box_plot(made.comparison(PATHS)),
     "null": lambda: figures.channel_null_figure(made.comparison(PATHS).layers[1]),
-    "confusion": lambda: figures.confusion_figure(made.predictions(PATHS)),
-    "per_class": lambda: figures.per_class_figure(made.evaluation(0.8), base=made.evaluation(0.7)),
+    "confusion": lambda: evaluation_figures.confusion_figure(made.predictions(PATHS)),
+    "per_class": lambda: evaluation_figures.per_class_figure(
+        made.evaluation(0.8), base=made.evaluation(0.7)
+    ),
+    "reliability": lambda: evaluation_figures.reliability_figure(made.calibration()),
+    "coverage": lambda: evaluation_figures.coverage_figure(made.abstention()),
+    "trend": lambda: evaluation_figures.size_trend_figure(made.evaluation(0.8)),
 }
 
 
@@ -95,29 +98,8 @@ def test_the_null_figure_marks_where_changed_begins_only_if_something_changed() 
     assert "changed from here" not in texts(figures.channel_null_figure(layer))
 
 
-def test_confusion_counts_stand_in_their_cells() -> None:
-    labels = torch.tensor([0] * 9 + [1] * 5)
-    logits = torch.eye(2)[torch.tensor([0] * 7 + [1] * 2 + [1] * 5)]
-    record = Predictions(tuple(map(str, range(14))), labels, logits, ("cat", "dog"))
-    shown = texts(figures.confusion_figure(record))
-    assert sorted(text for text in shown if text.isdigit()) == ["2", "5", "7"]
-    assert {"cat", "dog", "true", "predicted"} <= set(shown)
-
-
-def test_a_hundred_classes_are_all_named_and_readable() -> None:
-    names = tuple(f"class number {number}" for number in range(100))
-    labels = torch.arange(100).repeat(2)
-    record = Predictions(tuple(map(str, range(200))), labels, torch.eye(100)[labels], names)
-    svg = figures.confusion_figure(record)
-    shown = texts(svg)
-    assert all(shown.count(name) == 2 for name in names)
-    head = ElementTree.fromstring(svg)
-    scale = float(head.get("width", "0")) / float(head.get("viewBox", "").split()[2])
-    assert min(font_sizes(svg)) * scale >= 10
-
-
 def test_names_are_literal_whatever_their_script() -> None:
-    svg = figures.per_class_figure(made.evaluation(0.8))
+    svg = evaluation_figures.per_class_figure(made.evaluation(0.8))
     assert any(text.startswith(made.NASTY) for text in texts(svg))
     assert "<b>" not in svg
 
@@ -147,10 +129,11 @@ def test_long_names_are_cut_in_the_middle() -> None:
 
 
 def _with_class(name: str) -> str:
-    record = dataclasses.replace(
-        made.evaluation(0.8), per_class={name: ClassResult(n=3, accuracy=0.5)}
+    record = made.evaluation(0.8)
+    (result, *_) = record.per_class.values()
+    return evaluation_figures.per_class_figure(
+        dataclasses.replace(record, per_class={name: result})
     )
-    return figures.per_class_figure(record)
 
 
 def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:

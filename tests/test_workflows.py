@@ -321,10 +321,20 @@ def test_the_atlas_opens_and_shows_every_channel(run, compared):
     assert len(units) == sum(len(layer.channels) for layer in comparison.layers)
 
 
-def test_an_atlas_without_a_comparison_says_what_to_do(photos, weights, tmp_path):
+def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path):
     run = short(photos, weights, tmp_path / "run", strategy="probe")
-    with pytest.raises(RunError, match="transferscope compare"):
+    with pytest.raises(RunError, match=r"transferscope evaluate.*transferscope compare"):
         write_run_atlas(run)
+    evaluate_run(run)
+    home = write_run_atlas(run).parent
+    assert {page.name for page in home.glob("*.html")} == {
+        "index.html",
+        "evaluation.html",
+        "card.html",
+        "data.html",
+        "method.html",
+    }
+    assert not (home / "units").exists()
 
 
 def test_unknown_layers_and_channels_are_refused(run):

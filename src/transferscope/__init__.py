@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transferscope.data.augmentation import augmentation
     from transferscope.errors import TransferscopeError
     from transferscope.evaluation import Evaluation, Predictions, predict
+    from transferscope.exports import load_hub
     from transferscope.images import InputSpec
     from transferscope.training import Recipe
     from transferscope.training.advice import Advice
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from transferscope.workflows import Run, advise, tune
     from transferscope.workflows import compare_run as compare
+    from transferscope.workflows import export_run as export
     from transferscope.workflows import inspect_data as inspect
     from transferscope.workflows import write_run_atlas as write_atlas
 
@@ -55,8 +57,10 @@ _HOMES = {
     "augmentation": "data.augmentation",
     "channel": "visualize",
     "compare": "workflows:compare_run",
+    "export": "workflows:export_run",
     "inspect": "workflows:inspect_data",
     "load_backbone": "backbones",
+    "load_hub": "exports",
     "logit": "visualize",
     "make_split": "data",
     "neuron": "visualize",
@@ -90,8 +94,10 @@ __all__ = [
     "capture",
     "channel",
     "compare",
+    "export",
     "inspect",
     "load_backbone",
+    "load_hub",
     "logit",
     "make_split",
     "neuron",

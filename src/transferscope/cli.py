@@ -12,12 +12,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
 
 from transferscope.errors import DataError, InputError, TransferscopeError
 from transferscope.terminal import Terminal, console, plain
+
+if TYPE_CHECKING:
+    from transferscope.evaluation import Prediction
 
 app = typer.Typer(
     name="transferscope",
@@ -649,37 +652,67 @@ def tune(
 @_verb
 def evaluate(
     run: RunPath,
-    data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The data folder, if it has moved; or another set with the same classes."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    tta: Annotated[
+        int, typer.Option(help="Average over N views of each picture; says gain and cost.")
+    ] = 0,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="Compare with another run, picture by picture."),
+    ] = None,
     device: Device = None,
+    precision: Precision = "fp32",
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Accuracy with its interval, calibration, and every class, on one split."""
+    """Figures with their intervals, calibration, errors, probable label errors.
+
+    Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
+    """
+    from transferscope.evaluation.told import figures_told, told
     from transferscope.workflows import Run, evaluate_run
 
     opened = Run(run)
-    result = evaluate_run(opened, split=split, data=data, device=device, reporter=Terminal(quiet))
+    result = evaluate_run(
+        opened,
+        split=split,
+        data=data,
+        tta=tta,
+        against=against,
+        device=device,
+        precision=precision,
+        reporter=Terminal(quiet),
+    )
     if json_:
         _print_json(result.to_dict())
         return
-    low, high = result.top1_interval
-    lines = [
-        ("top-1", f"{result.top1:.2%}", f"95% interval {low:.1%} to {high:.1%} (Wilson)"),
-        ("top-5", f"{result.top5:.2%}", ""),
-        ("mean per class", f"{result.mean_per_class:.2%}", ""),
-        ("calibration error", f"{result.ece:.2%}", "15 bins, after temperature"),
-        ("negative log-likelihood", f"{result.nll:.4f}", "nats, after temperature"),
-    ]
-    if result.confusable is not None:
-        pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
-        lines.insert(1, ("top-1, look-alikes as one", f"{result.confusable:.2%}", pairs))
-    _table(("measure", f"-{split}, {result.n} pictures", ""), lines)
+    pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
+    columns = ("measure", f"-{result.split}, {result.n} pictures", "")
+    _table(columns, figures_told(result, look_alikes=pairs))
+    for sentence in told(result):
+        typer.echo(f"\n{plain(sentence)}")
     typer.echo("")
     worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
     _table(
-        ("class", "-pictures", "-right"),
-        [(name, str(one.n), f"{one.accuracy:.1%}") for name, one in worst],
+        ("class", "-pictures", "-right", "-95% interval", "-precision", "-F1", "-trained on"),
+        [
+            (
+                name,
+                str(one.n),
+                f"{one.accuracy:.1%}",
+                f"{one.interval[0]:.0%} to {one.interval[1]:.0%}",
+                "-" if one.precision is None else f"{one.precision:.1%}",
+                f"{one.f1:.3f}",
+                "-" if one.training is None else str(one.training),
+            )
+            for name, one in worst
+        ],
     )
 
 
@@ -688,14 +721,24 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Files, folders, patterns, or - for a list on stdin."
+        ),
     ],
     top: Annotated[int, typer.Option(help="Guesses a picture.")] = 5,
     strip: Annotated[
         int | None, typer.Option(help="Cut each picture into N pieces and read them.")
     ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="Abstain where the best guess is less probable, 0 to 1.")
+    ] = 0.0,
     csv: Annotated[Path | None, typer.Option(help="Write the guesses to this file too.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw pictures with their guesses: .svg, .png or .pdf.")
+    ] = None,
     device: Device = None,
+    precision: Precision = "fp32",
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -704,33 +747,66 @@ def predict(
     The exit code is 0 if at least one picture was read.
     """
     from transferscope.evaluation import predict as predict_pictures
+    from transferscope.report.answer_figure import refuse_figure_suffix, write_answer_figure
     from transferscope.storage import write_csv
     from transferscope.workflows import open_model
 
+    if figure:
+        refuse_figure_suffix(figure)
+    terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
-    with Terminal(quiet).task("predicting") as progress:
-        answers = predict_pictures(classifier, images, top=top, strip=strip, on_progress=progress)
-    rows = [
-        (a.path, str(place + 1), guess.name, f"{guess.probability:.6f}", a.error or "")
-        for a in answers
-        for place, guess in enumerate(a.top or a.pieces)
-    ]
-    rows += [(a.path, "", "", "", a.error) for a in answers if a.error]
+    with terminal.task("predicting") as progress:
+        answers = predict_pictures(
+            classifier,
+            images,
+            top=top,
+            strip=strip,
+            min_confidence=min_confidence,
+            precision=precision,
+            on_progress=progress,
+        )
     if json_:
         _print_json([answer.to_dict() for answer in answers])
     else:
-        shown = []
-        for a in answers:
-            said = ", ".join(f"{g.name} {g.probability:.1%}" for g in a.top or a.pieces)
-            shown.append((a.path, a.strip or "", (a.error and f"error: {a.error}") or said))
-        _table(("picture", "strip" if strip else "", "guesses"), shown)
-    if csv:  # after the table: what was predicted is not lost if the file cannot be written
-        write_csv(csv, ("path", "place", "class", "probability", "error"), rows)
+        _table(
+            ("picture", "strip" if strip else "", "guesses"),
+            [(a.path, a.strip or "", _said(a)) for a in answers],
+        )
+    # After the table: what was predicted is not lost if a file cannot be written.
+    if csv:
+        write_csv(
+            csv,
+            ("path", "place", "class", "probability", "error", "abstained"),
+            [row for answer in answers for row in _csv_rows(answer)],
+        )
+    if figure:
+        shown = write_answer_figure(figure, answers)
+        if shown < len(answers):
+            terminal.say(f"{figure} shows the first {shown} of {len(answers)} pictures")
     if all(answer.error for answer in answers):
         raise DataError(
             f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "
             "beside their names"
         )
+
+
+def _said(answer: Prediction) -> str:
+    """A prediction as one line."""
+    if answer.error:
+        return f"error: {answer.error}"
+    guesses = ", ".join(f"{g.name} {g.probability:.1%}" for g in answer.top or answer.pieces)
+    return f"unsure: {guesses}" if answer.abstained else guesses
+
+
+def _csv_rows(answer: Prediction) -> list[tuple[str, str, str, str, str, str]]:
+    """A row a guess; of a file that could not be read, one with the reason."""
+    if answer.error:
+        return [(answer.path, "", "", "", answer.error, "")]
+    abstained = "yes" if answer.abstained else "no"
+    return [
+        (answer.path, str(place), guess.name, f"{guess.probability:.6f}", "", abstained)
+        for place, guess in enumerate(answer.top or answer.pieces, start=1)
+    ]
 
 
 @app.command()
@@ -929,6 +1005,48 @@ def atlas(
         Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet=False)
     )
     typer.echo(f"open {page}")
+
+
+@app.command()
+@_verb
+def export(
+    run: RunPath,
+    format_: Annotated[
+        Literal["onnx", "torch", "hub"],
+        typer.Option(
+            "--format", help="An ONNX file, a torch.export program, a folder for the Hub."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The .onnx or .pt2 file, or the folder.")],
+    pictures: Annotated[
+        int, typer.Option(help="Test pictures it is checked on before it is kept; 0: all.")
+    ] = 64,
+    data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The classifier as a file for other programs, kept only if it answers as the classifier does.
+
+    Pictures in [0, 1] go in, calibrated probabilities come out; classes and preprocessing travel inside.
+    """
+    from transferscope.workflows import Run, export_run
+
+    done = export_run(
+        Run(run),
+        format=format_,
+        out=out,
+        pictures=pictures,
+        data=data,
+        reporter=Terminal(quiet),
+    )
+    if json_:
+        _print_json(done.to_dict())
+        return
+    parity = done.parity
+    typer.echo(
+        f"{done.path}: {done.bytes / 1e6:.1f} MB; on {parity.n} {done.split} pictures its probabilities differ "
+        f"from the classifier's by at most {parity.largest_difference:.1e}, and its class never"
+    )
 
 
 @app.command()

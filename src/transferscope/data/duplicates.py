@@ -48,6 +48,9 @@ class NearPair:
 
 # ---------------------------------------------------------------------------- equal bytes
 
+COPY = "the same bytes as"
+"""How the reason begins for which `dedupe` leaves a picture out."""
+
 
 def exact_duplicates(scan: Scan) -> tuple[Copies, ...]:
     """Files of equal bytes, ordered by their first path."""
@@ -120,7 +123,7 @@ def dedupe(split: Split) -> Split:
         stay = {picture.path for picture in kept}
         for picture in pictures:
             if picture.path not in stay:
-                reason = f"the same bytes as {kept[0].path}, which is trained on"
+                reason = f"{COPY} {kept[0].path}, which is trained on"
                 if picture.label != kept[0].label:
                     reason += f" as {split.scan.class_of(kept[0])}"
                 dropped[picture.path] = reason

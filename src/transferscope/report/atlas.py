@@ -1,14 +1,16 @@
 """The atlas: a folder of static pages that opens by double click, without a server or the net.
 
-    index.html            what changed, in words, figures and pairs of renders
+    index.html            how good it is and what changed, in words, figures and pairs of renders
     layers/LAYER.html     every channel of a layer that was compared
     units/LAYER-N.html    one channel: both networks' renders, exemplars and all figures
-    evaluation.html       how good the classifier is, where it errs
+    evaluation.html       how good the classifier is, how far to trust it, where it errs
+    card.html             the model card, as it is written for the Hub
     data.html             what the pictures are, if they were inspected
-    method.html           what "changed", the noise floor and chance mean
+    method.html           what "changed", the noise floor, chance and the intervals mean
     images/ assets/       WebP pictures; the style sheet and the script
 
-Links are relative, text is UTF-8 in any script, and every name is escaped where it enters a page.
+Without a comparison there are no layers and units. Links are relative, text is UTF-8 in any script,
+and every name is escaped where it enters a page.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from transferscope.comparison import (
 from transferscope.errors import InputError, PictureError
 from transferscope.images import read_picture
 from transferscope.report import figures, training_figures
+from transferscope.report.evaluation_page import evaluation_page
 from transferscope.report.inspection import inspection_page
+from transferscope.report.model_card import ModelCard, card_sections, opening
 from transferscope.report.pages import PagePicture, Pages, percent, save_picture
 from transferscope.storage import replaced_folder, sha256_bytes
 
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     import os
 
     from transferscope.data.inspection import Inspection
-    from transferscope.evaluation import Evaluation, Predictions
+    from transferscope.evaluation import ErrorStudy, Evaluation, Predictions
     from transferscope.visualize.records import Render
 
 RenderKey = tuple[str, str, int, str, int]
@@ -52,9 +56,6 @@ THUMBNAIL = 160
 """Side of an exemplar's picture in pixels."""
 
 _SHORTLIST = 6  # channels shown as most and as least changed
-_GALLERY = 18  # worst errors shown
-_PAIRS = 8  # confused pairs shown with pictures
-_PER_PAIR = 4  # pictures of each
 
 STATUS_WORDS = {
     "optimized": "The channel was driven to or beyond the best real picture.",
@@ -84,7 +85,7 @@ class AtlasContent:
         predictions: that `evaluation` came from; without them there is no confusion matrix and no
             gallery of errors.
         history: rows of history.csv; may be empty.
-        comparison: base against tuned.
+        comparison: base against tuned, or None: the atlas then shows no channels.
         renders: by (network, layer, channel, sign, seed). A missing one shows as a tile that says
             so; of an identical layer one network's is enough.
         data_root: folder that exemplars' and predictions' paths are relative to. A picture that is
@@ -92,6 +93,9 @@ class AtlasContent:
         strips: for strips of several characters: `n`, `right` and `share`, or None.
         inspection: of the pictures, for a page of their own, or None.
         preview: for that page, an augmentation's name to a sheet of what training saw of one picture.
+        study: of the pictures that `predictions` are of; None: it is made from these, and says nothing of
+            the training pictures' labels.
+        card: for a page of its own, or None.
     """
 
     title: str
@@ -104,12 +108,14 @@ class AtlasContent:
     evaluation_base: Evaluation | None
     predictions: Predictions | None
     history: list[dict[str, str]]
-    comparison: Comparison
+    comparison: Comparison | None
     renders: Mapping[RenderKey, Render]
     data_root: Path
     strips: Mapping[str, object] | None = None
     inspection: Inspection | None = None
     preview: Mapping[str, Image.Image] | None = None
+    study: ErrorStudy | None = None
+    card: ModelCard | None = None
 
 
 def write_atlas(
@@ -179,13 +185,15 @@ class _Site:
         self.site = Pages(folder)
 
     def write(self) -> None:
-        for name in ("images/renders", "images/pictures", "layers", "units"):
+        channels = () if self.content.comparison is None else ("images/renders", "layers", "units")
+        for name in ("images/pictures", *channels):
             (self.folder / name).mkdir(parents=True)
         self.site.write_assets()
         layers = self._layers()
         units = [unit for layer in layers for unit in layer.units]
         evaluated = self.content.evaluation is not None or bool(self.content.strips)
-        inspection = self.content.inspection
+        inspection, card = self.content.inspection, self.content.card
+        explained = not (self.content.evaluation is None and self.content.comparison is None)
         shared = {
             "title": self.content.title,
             "content": self.content,
@@ -195,18 +203,26 @@ class _Site:
             "status_words": STATUS_WORDS,
             "has_evaluation": evaluated,
             "own_pictures": self.pictures,
-            "has_method": True,
+            "has_method": explained,
             "navigation": [
                 ("index.html", "Overview"),
                 *([("data.html", "Data")] if inspection is not None else []),
                 *([("evaluation.html", "Evaluation")] if evaluated else []),
-                ("method.html", "Method"),
+                *([("card.html", "Model card")] if card is not None else []),
+                *([("method.html", "Method")] if explained else []),
             ],
         }
         self.site.write_page("index.html", "index", shared | self._overview(units))
-        self.site.write_page("method.html", "method", shared)
+        if explained:
+            self.site.write_page("method.html", "method", shared)
         if evaluated:
-            self.site.write_page("evaluation.html", "evaluation", shared | self._evaluation())
+            values = evaluation_page(
+                self.content, thumbnail=self._thumbnail, pictures=self.pictures
+            )
+            self.site.write_page("evaluation.html", "evaluation", shared | values)
+        if card is not None:
+            told = {"card_opening": opening(card), "card_sections": card_sections(card)}
+            self.site.write_page("card.html", "card", shared | told)
         if inspection is not None:
             values = inspection_page(
                 inspection, self.folder, pictures=self.pictures, preview=self.content.preview
@@ -230,11 +246,18 @@ class _Site:
 
     # ------------------------------------------------------------------ layers and channels
 
+    @property
+    def compared(self) -> Comparison:
+        """The comparison, where a channel of it is being shown."""
+        assert self.content.comparison is not None
+        return self.content.comparison
+
     def _layers(self) -> tuple[_Layer, ...]:
         slugs: dict[str, str] = {}
         layers = []
         self.order: dict[str, int] = {}
-        for record in self.content.comparison.layers:
+        comparison = self.content.comparison
+        for record in comparison.layers if comparison is not None else ():
             slug = _slug(record.layer, taken=slugs)
             two_signs = len({channel.sign for channel in record.channels}) > 1
             units = []
@@ -273,7 +296,7 @@ class _Site:
         mark = {"plus": " +", "minus": " −"}.get(channel.sign, "")
         label = f"{channel.channel}{mark if two_signs or channel.sign == 'minus' else ''}"
         seeds, renders = [], self.content.renders
-        for seed in self.content.comparison.seeds:
+        for seed in self.compared.seeds:
             if channel.identical:  # one network's picture is the other's too
                 drawn = next(
                     (n for n in NETWORKS if self._key(channel, n, seed) in renders), "base"
@@ -305,7 +328,7 @@ class _Site:
         self, channel: ChannelComparison, network: str, seed: int, stem: str
     ) -> PagePicture:
         render = self.content.renders.get(self._key(channel, network, seed))
-        side = self.content.comparison.size
+        side = self.compared.size
         if render is None:
             return PagePicture(None, f"no render of seed {seed}", side, side)
         file = f"images/renders/{stem}-{network}-{seed}.webp"
@@ -350,7 +373,11 @@ class _Site:
             "accuracies": self._accuracies(),
             "most": ranked[:shown],
             "least": ranked[shown:][::-1][:shown],
-            "box_plot": Markup(figures.layer_box_plot(comparison)) if comparison.layers else None,
+            "box_plot": (
+                Markup(figures.layer_box_plot(comparison))
+                if comparison is not None and comparison.layers
+                else None
+            ),
             "history": (
                 Markup(training_figures.history_figure(self.content.history))
                 if self.content.history
@@ -375,83 +402,41 @@ class _Site:
         lowest = min([value for _, _, value, _ in rows] + [i[0] for *_, i in rows if i] + [1.0])
         return {"rows": rows, "start": min(0.9, max(0.0, math.floor(lowest * 10 - 0.5) / 10))}
 
-    def _evaluation(self) -> dict[str, Any]:
-        content = self.content
-        values: dict[str, Any] = {
-            "per_class": None,
-            "confusion": None,
-            "errors": [],
-            "confused": [],
-            "wrong": 0,
-        }
-        if content.evaluation is not None and content.evaluation.per_class:
-            values["per_class"] = Markup(
-                figures.per_class_figure(content.evaluation, base=content.evaluation_base)
-            )
-        predictions = content.predictions
-        if predictions is None or not predictions.paths:
-            return values
-        values["confusion"] = Markup(figures.confusion_figure(predictions))
-        probabilities = predictions.probabilities.cpu().numpy()
-        labels = predictions.labels.cpu().numpy()
-        guesses = probabilities.argmax(axis=1)
-        wrong = [int(row) for row in (guesses != labels).nonzero()[0]]
-        wrong.sort(key=lambda row: (-float(probabilities[row, guesses[row]]), row))
-        values["wrong"] = len(wrong)
-        values["errors"] = [
-            {
-                "picture": self._thumbnail(predictions.paths[row]),
-                "path": predictions.paths[row],
-                "label": predictions.classes[labels[row]],
-                "guess": predictions.classes[guesses[row]],
-                "sure": float(probabilities[row, guesses[row]]),
-                "right": float(probabilities[row, labels[row]]),
-            }
-            for row in wrong[:_GALLERY]
-        ]
-        pairs = content.evaluation.confusions if content.evaluation is not None else ()
-        repeated = [pair for pair in pairs if pair.n > 1] or pairs
-        for pair in repeated[:_PAIRS]:
-            rows = [
-                row
-                for row in wrong
-                if predictions.classes[labels[row]] == pair.label
-                and predictions.classes[guesses[row]] == pair.prediction
-            ]
-            values["confused"].append(
-                (
-                    pair,
-                    [
-                        (predictions.paths[row], self._thumbnail(predictions.paths[row]))
-                        for row in rows[:_PER_PAIR]
-                    ],
-                )
-            )
-        return values
-
 
 # ---------------------------------------------------------------------------- words
 
 
 def headline(content: AtlasContent) -> list[str]:
-    """What changed, as sentences with figures."""
-    sentences = []
+    """How good it is and what changed, as sentences with figures."""
+    sentences = _accuracy_told(content)
+    if content.comparison is not None:
+        sentences += _change_told(content.comparison)
+        return sentences or ["No layer was compared."]
+    return sentences or ["Nothing was evaluated or compared yet."]
+
+
+def _accuracy_told(content: AtlasContent) -> list[str]:
     after, before = content.evaluation, content.evaluation_base
     if after is not None and before is not None:
         overlap = (
             after.top1_interval[0] <= before.top1_interval[1]
             and before.top1_interval[0] <= after.top1_interval[1]
         )
-        sentences.append(
-            _moved(f"the {after.n:,} {after.split} pictures", before.top1, after.top1)
-            + ("; the two 95% intervals overlap." if overlap else ".")
-        )
-    elif content.validation_before is not None and content.validation_after is not None:
+        moved = _moved(f"the {after.n:,} {after.split} pictures", before.top1, after.top1)
+        return [moved + ("; the two 95% intervals overlap." if overlap else ".")]
+    if after is not None:
+        return [f"{percent(after.top1)} of the {after.n:,} {after.split} pictures are recognised."]
+    if content.validation_before is not None and content.validation_after is not None:
         moved = _moved(
             "the validation pictures", content.validation_before, content.validation_after
         )
-        sentences.append(moved + ".")
-    layers = content.comparison.layers
+        return [moved + "."]
+    return []
+
+
+def _change_told(comparison: Comparison) -> list[str]:
+    sentences = []
+    layers = comparison.layers
     frozen = [layer for layer in layers if layer.identical]
     drawn = [layer for layer in layers if not layer.identical and layer.channels]
     channels = [channel for layer in drawn for channel in layer.channels]
@@ -460,7 +445,7 @@ def headline(content: AtlasContent) -> list[str]:
         sentences.append(
             f"{changed or 'None'} of the {len(channels)} channels compared changed more than drawing "
             "the same channel twice changes it, at a false discovery rate of "
-            f"{percent(content.comparison.fdr, 0)}."
+            f"{percent(comparison.fdr, 0)}."
         )
         most = max(
             drawn, key=lambda layer: sum(c.changed for c in layer.channels) / len(layer.channels)
@@ -477,7 +462,7 @@ def headline(content: AtlasContent) -> list[str]:
             listed = f"{len(names)} layers, up to {names[-1]},"
         verb = "was" if len(names) == 1 else "were"
         sentences.append(f"{listed} {verb} frozen: bit-identical in both networks.")
-    return sentences or ["No layer was compared."]
+    return sentences
 
 
 def _moved(pictures: str, before: float, after: float) -> str:

@@ -1,4 +1,4 @@
-"""Figures of evaluation and comparison, and what all figures share, as SVG text.
+"""Figures of a comparison, and what all figures share, as SVG text.
 
 Each figure has a transparent ground, ink in `currentColor` and text that stays text: inside a page
 it takes the page's colours and fonts, and as a file of its own it follows the reader's light or dark
@@ -22,7 +22,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -30,7 +29,6 @@ from transferscope.errors import InputError
 
 if TYPE_CHECKING:
     from transferscope.comparison import Comparison, LayerComparison
-    from transferscope.evaluation import Evaluation, Predictions
 
 BASE_COLOUR = "#4477aa"
 TUNED_COLOUR = "#d1622b"
@@ -230,128 +228,6 @@ def channel_null_figure(layer: LayerComparison) -> str:
         )
         name = f"null-{layer.layer}"
         return as_svg(figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,))
-
-
-# ---------------------------------------------------------------------------- evaluation
-
-
-def confusion_figure(predictions: Predictions) -> str:
-    """True classes in rows, predicted classes in columns; a row's shares sum to 1.
-
-    Up to 24 classes the counts are written into the cells. The figure grows with the number of
-    classes, so that its text never does the opposite.
-
-    Returns:
-        SVG text.
-    """
-    classes = predictions.classes
-    count = len(classes)
-    counts = np.zeros((count, count), dtype=int)
-    guesses = predictions.logits.argmax(dim=-1).cpu().numpy()
-    np.add.at(counts, (predictions.labels.cpu().numpy(), guesses), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = 34 if count <= 12 else 26 if count <= 24 else 20 if count <= 50 else 15
-    labels = [clipped(name, 22) for name in classes]
-    reach = 24 + 7.2 * max(map(text_width, labels))
-    with drawing() as draw:
-        figure = draw(count * cell + reach + 24, count * cell + reach + 24)
-        axes = figure.subplots()
-        plain_axes(axes)
-        filled = [(int(row), int(column)) for row, column in np.argwhere(counts)]
-        for right in (True, False):
-            cells = [(row, column) for row, column in filled if (row == column) == right]
-            squares = [
-                [(x - 0.5, y - 0.5), (x + 0.5, y - 0.5), (x + 0.5, y + 0.5), (x - 0.5, y + 0.5)]
-                for y, x in cells
-            ]
-            colour = mpl.colors.to_rgb(MUTED if right else TUNED_COLOUR)
-            least, most = (0.06, 0.40) if right else (0.22, 0.95)
-            axes.add_collection(
-                PolyCollection(
-                    squares,
-                    facecolors=[(*colour, least + (most - least) * shares[at]) for at in cells],
-                    linewidths=0,
-                )
-            )
-        if count <= 24:
-            for row, column in filled:
-                axes.text(
-                    column,
-                    row,
-                    str(counts[row, column]),
-                    ha="center",
-                    va="center",
-                    fontsize=SMALL,
-                    color=INK,
-                )
-        axes.set_xlim(-0.5, count - 0.5)
-        axes.set_ylim(count - 0.5, -0.5)
-        axes.set_aspect("equal")
-        size = TEXT if count <= 50 else 7.5
-        axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
-        axes.set_yticks(range(count), labels, fontsize=size)
-        axes.tick_params(length=0)
-        axes.set_xticks(np.arange(0.5, count - 1), minor=True)
-        axes.set_yticks(np.arange(0.5, count - 1), minor=True)
-        axes.grid(which="minor", color=MUTED, alpha=0.12, linewidth=0.5)
-        axes.tick_params(which="minor", length=0)
-        axes.set_axisbelow(True)
-        if count > 24:  # taller than a screen: the names stand where one begins to read
-            axes.xaxis.tick_top()
-            axes.xaxis.set_label_position("top")
-            axes.tick_params(length=0)
-        axes.set_xlabel("predicted", loc="left" if count > 24 else "center")
-        axes.set_ylabel("true", loc="top" if count > 24 else "center")
-        return as_svg(figure, "confusion", "Confusion matrix", classes)
-
-
-def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) -> str:
-    """Accuracy by class, the hardest class first, beside the base network's if it is given.
-
-    Args:
-        evaluation: of the tuned classifier.
-        base: of the untuned backbone's probe on the same pictures.
-
-    Returns:
-        SVG text.
-
-    Raises:
-        InputError: the evaluation has no classes.
-    """
-    if not evaluation.per_class:
-        raise InputError("the evaluation has no classes; evaluate at least one picture to draw it")
-    names = sorted(
-        evaluation.per_class, key=lambda name: (evaluation.per_class[name].accuracy, name)
-    )
-    with drawing() as draw:
-        figure = draw(760, 84 + 20 * len(names))
-        axes = figure.subplots()
-        plain_axes(axes)
-        for row, name in enumerate(names):
-            accuracy = evaluation.per_class[name].accuracy
-            before = base.per_class.get(name) if base is not None else None
-            if before is not None:
-                axes.plot(
-                    [before.accuracy, accuracy], [row, row], color=MUTED, alpha=0.5, linewidth=1
-                )
-                axes.plot(before.accuracy, row, "o", markersize=6, color=BASE_COLOUR, clip_on=False)
-            axes.plot(accuracy, row, "o", markersize=6, color=TUNED_COLOUR, clip_on=False)
-        axes.set_yticks(
-            range(len(names)),
-            [f"{clipped(name, 30)}  ({evaluation.per_class[name].n})" for name in names],
-            fontsize=SMALL,
-        )
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.grid(axis="both", color=MUTED, alpha=0.15, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("pictures recognised (in brackets: how many there are)")
-        if base is not None:
-            legend(axes, [("base with a probe", BASE_COLOUR, 1.0), ("tuned", TUNED_COLOUR, 1.0)])
-        return as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)
 
 
 # ---------------------------------------------------------------------------- text in any script

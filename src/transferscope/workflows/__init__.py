@@ -1,8 +1,10 @@
 """The verbs that join several rooms, and the `Run` that they work on."""
 
 from transferscope.workflows.advising import advise, write_advice
+from transferscope.workflows.carding import card_of
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
+from transferscope.workflows.exporting import Export, export_run
 from transferscope.workflows.inspecting import inspect_data, inspect_run, write_report
 from transferscope.workflows.judging import evaluate_run
 from transferscope.workflows.publishing import write_run_atlas
@@ -12,13 +14,16 @@ from transferscope.workflows.tuning import tune
 
 __all__ = [
     "Config",
+    "Export",
     "Reporter",
     "Run",
     "advise",
+    "card_of",
     "compare_run",
     "demo",
     "diagnose",
     "evaluate_run",
+    "export_run",
     "inspect_data",
     "inspect_run",
     "open_model",

@@ -1,13 +1,61 @@
-"""`evaluate_run`: the tuned classifier on one split, with the fair *before* beside it."""
+"""`evaluate_run`: the tuned classifier on labelled pictures, with the fair *before* beside it."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transferscope.backbones import Classifier, find_device
-from transferscope.evaluation import Evaluation, Predictions, evaluate, predict_files
-from transferscope.storage import write_json
+import torch
+
+from transferscope.backbones import Classifier, Precision, find_device
+from transferscope.data import Picture, scan
+from transferscope.errors import DataError, UnknownName
+from transferscope.evaluation import (
+    Evaluation,
+    PairedDifference,
+    Predictions,
+    ViewsGain,
+    error_study,
+    evaluate,
+    paired_difference,
+    predict_files,
+    views_gain,
+    write_study,
+)
+from transferscope.features import POOLED, extract, fit_probe
+from transferscope.report import evaluation_figures as figures
+from transferscope.storage import write_json, write_text
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of, labels_of
+
+_OUT_OF_FOLD = "out-of-fold"
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """The labelled pictures of one evaluation.
+
+    Attributes:
+        name: of the split, or of the set.
+        part: the split that they are in: train, validation or test.
+        folder: where the figures go.
+        files: N files.
+        paths: of each, relative to its set's folder.
+        hashes: sha256 of each.
+        labels: int64 (N,), in the run's class order.
+        seen: pictures left out because their very bytes were trained on.
+    """
+
+    name: str
+    part: str
+    folder: Path
+    files: list[Path]
+    paths: tuple[str, ...]
+    hashes: list[str]
+    labels: torch.Tensor
+    seen: int = 0
 
 
 def evaluate_run(
@@ -15,46 +63,315 @@ def evaluate_run(
     *,
     split: str = "test",
     data: str | Path | None = None,
+    tta: int = 0,
+    against: Run | str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "fp32",
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Judges the tuned classifier on one split, and the untuned *before* beside it.
+    """Judges the tuned classifier on labelled pictures, and the untuned *before* beside it.
 
-    Writes evaluation/ of the run: metrics.json, predictions.safetensors and .csv, and the same for
-    the untuned network under evaluation/base.
+    Writes into evaluation/ of the run (of the test split; of others into a folder of it with their
+    name): metrics.json, predictions.safetensors and .csv, study.json and study.csv, the figures, and
+    the untuned network's predictions under base.
 
     Args:
         run: a finished run.
         split: train, validation or test of its split.csv.
-        data: the folder, if it is no longer where it was.
+        data: the folder, if it is no longer where it was; or another set of pictures in class folders
+            with the run's class names. Of that, its own split of this name is judged where its layout has
+            splits, and else all of it; pictures whose very bytes were trained on are left out.
+        tta: average the answers over this many views of each picture, and say what that gains and
+            costs; 0: no.
+        against: another run, whose answers for the same pictures are compared with this one's.
         device: cpu, cuda, mps; None: the best there is.
+        precision: of the forward passes.
         reporter: hears of the progress.
 
     Raises:
-        DataError: no such split, or pictures that are gone or are no longer those of the split.
+        DataError: no such split, pictures of one class alone, pictures that are gone or are no longer
+            those of the split, classes that the run does not know, or no picture in common with the
+            other run's split.
+        InputError: another run with other classes, or fewer than two views.
     """
-    files, pictures = files_of(run, split, data)
+    other = against if against is None or isinstance(against, Run) else Run(against)
+    sample = _sample(run, split, data)
     place = find_device(device)
 
-    def judge(classifier: Classifier, name: str) -> tuple[Predictions, Evaluation]:
-        with reporter.task(name) as progress:
-            logits = predict_files(classifier.to(place), files, on_progress=progress)
-        predictions = Predictions(
-            tuple(picture.path for picture in pictures),
-            labels_of(pictures),
-            logits,
-            classifier.classes,
-            classifier.temperature,
-        )
-        found = evaluate(predictions, split=split, confusable=run.config.confusable)
-        return predictions, found
+    def predicted(classifier: Classifier, words: str) -> tuple[Predictions, float]:
+        began = time.perf_counter()
+        with reporter.task(f"{sample.name} pictures, {words}") as progress:
+            logits = predict_files(
+                classifier.to(place), sample.files, precision=precision, on_progress=progress
+            )
+        return _predictions(sample, logits, classifier), time.perf_counter() - began
 
-    predictions, result = judge(run.classifier, f"{split} pictures, tuned")
-    before = result
+    predictions, seconds = predicted(run.classifier, "tuned")
+    training = Counter(run.split.scan.class_of(picture) for picture in run.split.part("train"))
+    validation = _kept_validation(run) if sample.part != "validation" else None
+
+    def judged(found: Predictions, chosen_on: Predictions | None) -> Evaluation:
+        return evaluate(
+            found,
+            split=sample.name,
+            confusable=run.config.confusable,
+            training={str(name): n for name, n in training.items()},
+            validation=chosen_on,
+            seed=run.config.seed,
+        )
+
+    result = replace(judged(predictions, validation), seen=sample.seen)
+    plain, before = result, None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
-        base_predictions, before = judge(run.base, f"{split} pictures, base")
-        base_predictions.save(run.path / "evaluation" / "base")
-    predictions.save(run.path / "evaluation")
-    metrics = {"tuned": result.to_dict(), "base": before.to_dict()}
-    write_json(run.path / "evaluation" / "metrics.json", metrics)
+        base_predictions, _ = predicted(run.base, "base")
+        before = judged(base_predictions, None)
+        base_predictions.save(sample.folder / "base")
+    if tta:
+        result = replace(
+            result, views=_views(run, sample, predictions, tta, seconds, precision, reporter)
+        )
+    if other is not None:
+        result = replace(
+            result, against=_against(run, other, sample, predictions, place, precision, reporter)
+        )
+    study = error_study(
+        predictions, split=sample.name, out_of_fold=out_of_fold(run, data=data, reporter=reporter)
+    )
+    predictions.save(sample.folder)
+    write_study(study, sample.folder / "study.csv")
+    write_json(sample.folder / "study.json", study.to_dict())
+    _write_figures(sample.folder, result, before, predictions)
+    metrics = {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
+    write_json(sample.folder / "metrics.json", metrics)
     return result
+
+
+def out_of_fold(
+    run: Run, *, data: str | Path | None = None, reporter: Reporter = SILENT
+) -> Predictions | None:
+    """What linear probes say of the training pictures that they were not fitted on.
+
+    The backbone's features come from the cache; the folds are those of the run's own probe. Kept in the
+    run folder.
+
+    Returns:
+        None where a class has but one picture, or training pictures are gone whose features are not
+        cached; the reporter is told.
+    """
+    pictures = run.split.part("train")
+    folder = run.path / "evaluation" / _OUT_OF_FOLD
+    if (folder / "predictions.safetensors").is_file():
+        kept = Predictions.load(folder)
+        if kept.paths == tuple(picture.path for picture in pictures):
+            return kept
+    root = _moved_root(run, pictures, data) or run.root
+    files = [root / picture.path for picture in pictures]
+    gone = sum(not file.is_file() for file in files)
+    if gone:
+        reporter.say(f"label errors are not looked for: {gone} training pictures are gone")
+        return None
+    with reporter.task("features of the training pictures") as progress:
+        found = extract(
+            run.base,
+            files,
+            [picture.sha256 for picture in pictures],
+            precision=run.config.precision,
+            on_progress=progress,
+        )
+    labels = labels_of(pictures)
+    probe = fit_probe(
+        found.targets[POOLED],
+        labels,
+        len(run.classifier.classes),
+        seed=run.config.seed,
+        strengths=(run.results["probe_strength"],),
+    )
+    if probe.held_out is None:
+        reporter.say("label errors are not looked for: a class has one training picture alone")
+        return None
+    predictions = Predictions(
+        tuple(picture.path for picture in pictures),
+        labels,
+        probe.held_out,
+        run.base.classes,
+        run.base.temperature,
+    )
+    predictions.save(folder)
+    return predictions
+
+
+# ---------------------------------------------------------------------------- the pictures
+
+
+def _sample(run: Run, split: str, data: str | Path | None) -> _Sample:
+    home = run.path / "evaluation"
+    pictures = run.split.part(split)
+    if data is not None and _moved_root(run, pictures, data) is None:
+        return _other_set(run, split, Path(data))
+    files, pictures = files_of(run, split, data)
+    return _Sample(
+        name=split,
+        part=split,
+        folder=home if split == "test" else home / split,
+        files=files,
+        paths=tuple(picture.path for picture in pictures),
+        hashes=[picture.sha256 for picture in pictures],
+        labels=labels_of(pictures),
+    )
+
+
+def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) -> Path | None:
+    """The folder in `data` that holds the run's own pictures, or None if it holds others.
+
+    It is theirs if at least half of them are in it.
+    """
+    if data is None:
+        return None
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    present = sum((root / picture.path).is_file() for picture in pictures)
+    return root if present and 2 * present >= len(pictures) else None
+
+
+def _other_set(run: Run, split: str, data: Path) -> _Sample:
+    """Pictures of another set, with the run's labels."""
+    found = scan(data, channels=run.classifier.input.channels, lenient=True)
+    classes = run.classifier.classes
+    named = [(picture, found.class_of(picture)) for picture in found.pictures]
+    unknown = Counter(name for _, name in named if name not in classes)
+    if unknown:
+        name, count = unknown.most_common(1)[0]
+        if name is None:
+            raise DataError(
+                f"{str(data)!r} has pictures without a class ({count}); put them into folders with the names "
+                "of the run's classes, or use 'transferscope predict'"
+            )
+        raise UnknownName(
+            "class",
+            name,
+            classes,
+            where=f"the run {run.path.name!r}, which knows {len(classes)}",
+            remedy=f"rename or take out the folder ({count} pictures): a classifier cannot be judged on a "
+            "class that it was not taught",
+        )
+    if any(picture.split for picture, _ in named):
+        named = [(picture, name) for picture, name in named if picture.split == split]
+        if not named:
+            raise DataError(
+                f"{str(data)!r} has no pictures in a {split} folder; choose another --split, or give a folder "
+                "of class folders"
+            )
+    trained = {picture.sha256 for picture in run.split.part("train")}
+    kept = [(picture, name) for picture, name in named if picture.sha256 not in trained]
+    if not kept:
+        raise DataError(
+            f"every picture of {str(data)!r} ({len(named)}) was trained on; give pictures that are new to "
+            "the run"
+        )
+    return _Sample(
+        name=data.resolve().name,
+        part=split,
+        folder=run.path / "evaluation" / f"data-{data.resolve().name}",
+        files=[found.file(picture) for picture, _ in kept],
+        paths=tuple(picture.path for picture, _ in kept),
+        hashes=[picture.sha256 for picture, _ in kept],
+        labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
+        seen=len(named) - len(kept),
+    )
+
+
+def _predictions(sample: _Sample, logits: torch.Tensor, classifier: Classifier) -> Predictions:
+    return Predictions(
+        sample.paths, sample.labels, logits, classifier.classes, classifier.temperature
+    )
+
+
+def _kept_validation(run: Run) -> Predictions | None:
+    """The validation predictions that tuning, or an evaluation of that split, has left."""
+    folder = run.path / "evaluation" / "validation"
+    if not (folder / "predictions.safetensors").is_file():
+        return None
+    return Predictions.load(folder)
+
+
+# ---------------------------------------------------------------------------- beside the figures
+
+
+def _views(
+    run: Run,
+    sample: _Sample,
+    predictions: Predictions,
+    views: int,
+    seconds: float,
+    precision: Precision,
+    reporter: Reporter,
+) -> ViewsGain:
+    with reporter.task(f"{views} views of each picture") as progress:
+        return views_gain(
+            run.classifier,
+            predictions,
+            sample.files,
+            sample.hashes,
+            views=views,
+            flip=run.recipe.flip,
+            seconds=seconds,
+            precision=precision,
+            on_progress=progress,
+        )
+
+
+def _against(
+    run: Run,
+    other: Run,
+    sample: _Sample,
+    predictions: Predictions,
+    place: torch.device,
+    precision: Precision,
+    reporter: Reporter,
+) -> PairedDifference:
+    """The difference to another run on the pictures that are as new to it as to this one."""
+    other_part = {picture.sha256: picture.split for picture in other.split.scan.pictures}
+    rows = [
+        row
+        for row, digest in enumerate(sample.hashes)
+        if other_part.get(digest, sample.part) == sample.part
+    ]
+    if not rows:
+        raise DataError(
+            f"all {len(sample.files)} {sample.name} pictures of {run.path.name!r} are in other splits of "
+            f"{other.path.name!r}, which was trained or chosen on them; tune it with --split-from {run.path}"
+        )
+    ours = predictions.rows(torch.tensor(rows))
+    ours.for_classes(other.classifier.classes)  # refused before the work
+    files = [sample.files[row] for row in rows]
+    with reporter.task(f"{sample.name} pictures, {other.path.name}") as progress:
+        logits = predict_files(
+            other.classifier.to(place), files, precision=precision, on_progress=progress
+        )
+    second = replace(
+        ours.for_classes(other.classifier.classes),
+        logits=logits,
+        temperature=other.classifier.temperature,
+    )
+    names = (run.path.name, other.path.name)
+    return paired_difference(
+        ours,
+        second,
+        names=names if names[0] != names[1] else (str(run.path), str(other.path)),
+        left_out=len(sample.files) - len(rows),
+        seed=run.config.seed,
+    )
+
+
+def _write_figures(
+    folder: Path, result: Evaluation, before: Evaluation | None, predictions: Predictions
+) -> None:
+    drawn = {
+        "reliability": figures.reliability_figure(result.calibration),
+        "coverage": figures.coverage_figure(result.abstention),
+        "per-class": figures.per_class_figure(result, base=before),
+        "confusion": figures.confusion_figure(predictions),
+    }
+    if result.trend is not None:
+        drawn["class-sizes"] = figures.size_trend_figure(result)
+    for name, svg in drawn.items():
+        write_text(folder / f"{name}.svg", svg)

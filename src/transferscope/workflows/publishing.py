@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from transferscope.comparison import Comparison
 from transferscope.errors import RunError
-from transferscope.evaluation import Evaluation, Predictions
+from transferscope.evaluation import ErrorStudy, Predictions
 from transferscope.report import AtlasContent, write_atlas
 from transferscope.storage import read_json
 from transferscope.visualize import Render, Sweep, WorkUnit
+from transferscope.workflows.carding import (
+    card_of,
+    counts_of,
+    run_evaluations,
+    run_title,
+    training_facts,
+)
 from transferscope.workflows.inspecting import inspect_run, previews
 from transferscope.workflows.run import SILENT, Reporter, Run
 
@@ -26,7 +32,7 @@ def write_run_atlas(
     """Writes the atlas of a run: a folder of static pages that opens without a server.
 
     Args:
-        run: with a comparison; an evaluation is shown if there is one.
+        run: with an evaluation, a comparison, or both.
         out: folder; None: atlas/ of the run.
         pictures: whether real pictures (exemplars, errors) are copied into it.
         title: of the pages; None: the name of the data folder.
@@ -36,38 +42,36 @@ def write_run_atlas(
         The path of index.html.
 
     Raises:
-        RunError: the run was not compared yet.
+        RunError: the run was neither evaluated nor compared yet.
         OutputError: `out` is not ours to replace.
     """
-    if not (run.path / "comparison" / "comparison.json").is_file():
+    compared = (run.path / "comparison" / "comparison.json").is_file()
+    evaluation, base_evaluation = run_evaluations(run)
+    if not compared and evaluation is None:
         raise RunError(
-            f"{str(run.path)!r} has no comparison to show; 'transferscope compare {run.path}' makes it"
+            f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
+            f"'transferscope compare {run.path}' what changed"
         )
-    comparison = Comparison.load(run.path / "comparison")
-    evaluation = base_evaluation = predictions = None
-    if (run.path / "evaluation" / "metrics.json").is_file():
-        metrics = read_json(run.path / "evaluation" / "metrics.json")
-        evaluation = Evaluation.from_dict(metrics["tuned"])
-        base_evaluation = Evaluation.from_dict(metrics["base"])
-        predictions = Predictions.load(run.path / "evaluation")
-    strips = run.path / "evaluation" / "strips.json"
+    comparison = Comparison.load(run.path / "comparison") if compared else None
+    home = run.path / "evaluation"
+    strips, study = home / "strips.json", home / "study.json"
     inspection = inspect_run(run, reporter=reporter)
     recipe = run.recipe
     augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
     content = AtlasContent(
-        title=title or run.config.dataset or Path(run.config.data).stem,
+        title=title or run_title(run),
         facts=_facts(run, comparison),
         classes=run.classifier.classes,
-        counts={part: _counts(run, part) for part in ("train", "validation", "test")},
+        counts=counts_of(run),
         validation_before=scores["probe"]["top1"],
         validation_after=run.results["validation"]["top1"],
         evaluation=evaluation,
         evaluation_base=base_evaluation,
-        predictions=predictions,
+        predictions=Predictions.load(home) if evaluation is not None else None,
         history=run.history,
         comparison=comparison,
-        renders=_shown_renders(run, comparison),
+        renders=_shown_renders(run, comparison) if comparison is not None else {},
         data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
         inspection=inspection,
@@ -76,44 +80,25 @@ def write_run_atlas(
             if inspection and augmented and pictures
             else None
         ),
+        study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
+        card=card_of(run, name=title, inspection=inspection),
     )
     return write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 
 
-def _counts(run: Run, part: str) -> dict[str, int]:
-    """Pictures of each class in one part of the split."""
-    labels = Counter(picture.label for picture in run.split.part(part))
-    return {name: labels[index] for index, name in enumerate(run.classifier.classes)}
-
-
-def _facts(run: Run, comparison: Comparison) -> dict[str, str]:
+def _facts(run: Run, comparison: Comparison | None) -> dict[str, str]:
     """Where the numbers come from, label to value."""
-    results, recipe = run.results, run.recipe
+    counted = ", ".join(f"{n} {name}" for name, n in run.results["pictures"].items())
+    facts = {**training_facts(run), "Pictures": counted}
+    if comparison is not None:
+        facts |= {
+            "Renders": f"{comparison.steps} steps at {comparison.size} px, seeds "
+            + ", ".join(map(str, comparison.seeds)),
+            "Exemplars": f"best of {comparison.pictures} training pictures",
+        }
     packages = run.record["environment"]["packages"]
-    facts = {
-        "Backbone": run.config.backbone,
-        "Strategy": results["strategy"],
-        "Pictures": ", ".join(f"{n} {name}" for name, n in results["pictures"].items()),
-        "Seed": str(run.config.seed),
-    }
-    if results.get("head", "linear") != "linear":
-        facts["Head"] = results["head"]
-    if results["strategy"] != "probe":
-        facts["Frozen up to"] = results["boundary"] or "nothing"
-        facts["Fine-tuning"] = (
-            f"{len(run.history) - 1} epochs, {recipe.optimizer} {recipe.learning_rate:.3g}, "
-            f"batch {recipe.batch_size}, augmentation {recipe.augment}"
-        )
-        if results.get("share", 1) < 1:
-            facts["Weights"] = f"{results['share']:.0%} tuned, the rest those of the start"
-    facts |= {
-        "Temperature": f"{results['temperature']:.3f}",
-        "Renders": f"{comparison.steps} steps at {comparison.size} px, seeds "
-        + ", ".join(map(str, comparison.seeds)),
-        "Exemplars": f"best of {comparison.pictures} training pictures",
-        "Made with": ", ".join(f"{name} {version}" for name, version in packages.items()),
-    }
-    return facts
+    made = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return facts | {"Made with": made}
 
 
 def _shown_renders(

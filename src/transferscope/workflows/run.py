@@ -21,6 +21,8 @@ from transferscope.backbones import (
 from transferscope.data import Picture, Split, read_split
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation import Evaluation
+from transferscope.exports import load_hub
+from transferscope.exports.hub import CONFIG as HUB_CONFIG
 from transferscope.storage import read_csv, read_json, read_tensors, sha256_file
 from transferscope.training import EpochRow, HeadName, Recipe
 
@@ -220,21 +222,23 @@ class Run:
         """The rows of history.csv."""
         return read_csv(self.path / "history.csv")
 
-    def evaluate(self, split: str = "test") -> Evaluation:
-        """See `evaluate_run`."""
+    def evaluate(self, split: str = "test", **options: Any) -> Evaluation:
+        """See `evaluate_run`, whose options it takes."""
         from transferscope.workflows.judging import evaluate_run
 
-        return evaluate_run(self, split=split)
+        return evaluate_run(self, split=split, **options)
 
 
 def open_model(model: str | Path, *, device: str | None = None) -> Classifier:
-    """The classifier of a run folder, of a classifier file, or of a backbone's own classes.
+    """The classifier of a run folder, of an export for the Hub, of a file, or a backbone's own classes.
 
     Raises:
         TransferscopeError: neither a folder of a run nor the name of a backbone.
     """
     path = Path(model)
-    if path.is_dir():
+    if (path / HUB_CONFIG).is_file() or str(model).startswith("hf-hub:"):
+        classifier = load_hub(model)
+    elif path.is_dir():
         classifier = Run(path).classifier
     elif path.suffix == ".safetensors" and path.is_file():
         classifier = Classifier.load(path)

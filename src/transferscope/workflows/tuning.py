@@ -31,7 +31,7 @@ from transferscope.data import (
 )
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import DataError, InputError, OutputError, RunError
-from transferscope.evaluation import fit_temperature
+from transferscope.evaluation import Predictions, fit_temperature
 from transferscope.features import cache_budget, cached_pictures
 from transferscope.report import history_figure
 from transferscope.report.loggers import Logger, LoggerName, open_logger, refuse_unknown
@@ -402,6 +402,13 @@ def _write(fitting: Fitting, candidates: Mapping[str, Candidate], began: float) 
     fitted = candidates[list(candidates)[-1]]  # the history is of what was trained, kept or not
     kept.classifier.temperature = fit_temperature(kept.logits, labels)
 
+    Predictions(
+        tuple(picture.path for picture in fitting.parts["validation"]),
+        labels,
+        kept.logits,
+        fitting.classes,
+        kept.classifier.temperature,
+    ).save(out / "evaluation" / "validation")
     kept.classifier.save(out / "classifier.safetensors")
     head = {"weight": fitting.probe.weight, "bias": fitting.probe.bias}
     metadata = {"classes": list(fitting.classes), "temperature": fitting.base.temperature}

@@ -1,0 +1,191 @@
+"""Whether a stated probability means what it says, and the temperature that makes it so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from transferscope.evaluation.intervals import middle, wilson_interval
+from transferscope.evaluation.predictions import Predictions
+
+BINS = 15
+"""Equal-width confidence bins of the expected calibration error (Guo et al. 2017)."""
+
+_SIMULATIONS = 2000
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The pictures whose confidence lies in one interval.
+
+    Attributes:
+        low: confidence from which they are.
+        high: up to which.
+        n: pictures.
+        confidence: mean of their confidences.
+        accuracy: share of them that is right.
+        interval: 95% Wilson interval of it.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Confidence against accuracy, before and after the temperature.
+
+    A classifier that is calibrated perfectly has an expected calibration error too: as few pictures
+    fall into a bin, its accuracy is off by chance. `band` is what such a classifier with these
+    confidences would show in 95 of 100 such sets.
+
+    Attributes:
+        temperature: that the classifier divides its logits by, fitted on validation pictures.
+        ece: expected calibration error with it, in [0, 1].
+        ece_before: without it.
+        nll: mean negative log-likelihood with it, in nats.
+        nll_before: without it.
+        band: central 95% of the error of perfectly calibrated classifiers with these confidences.
+        bins: of equal width, those that have pictures, lowest confidence first; with the temperature.
+    """
+
+    temperature: float
+    ece: float
+    ece_before: float
+    nll: float
+    nll_before: float
+    band: tuple[float, float]
+    bins: tuple[Bin, ...]
+
+    @property
+    def within_chance(self) -> bool:
+        """Whether `ece` is no larger than chance makes that of a perfectly calibrated classifier."""
+        return self.ece <= self.band[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {**asdict(self), "within_chance": self.within_chance}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_dict`."""
+        numbers = ("temperature", "ece", "ece_before", "nll", "nll_before")
+        return cls(
+            **{name: fields[name] for name in numbers},
+            band=tuple(fields["band"]),
+            bins=tuple(Bin(**{**b, "interval": tuple(b["interval"])}) for b in fields["bins"]),
+        )
+
+
+def calibration_of(predictions: Predictions, *, seed: int = 0) -> Calibration:
+    """Calibration of at least one picture's predictions; `seed` is of the simulation behind `band`."""
+    before = predictions.uncalibrated()
+    confidence = predictions.probabilities.max(dim=-1).values
+    return Calibration(
+        temperature=predictions.temperature,
+        ece=_error(predictions),
+        ece_before=_error(before),
+        nll=float(predictions.losses.mean()),
+        nll_before=float(before.losses.mean()),
+        band=chance_band(confidence, seed=seed),
+        bins=_bins(confidence, predictions.right),
+    )
+
+
+def expected_calibration_error(
+    probabilities: torch.Tensor, labels: torch.Tensor, *, bins: int = BINS
+) -> float:
+    """Mean gap between confidence and accuracy, weighted by the pictures in each bin, in [0, 1].
+
+    Args:
+        probabilities: (N, K).
+        labels: int64 (N,).
+        bins: of equal width; the last one includes 1.0.
+
+    Reference: Guo et al. 2017, eq. 3.
+    """
+    confidence, said = probabilities.max(dim=-1)
+    right = (said == labels).double()
+    gap = torch.zeros(bins, dtype=torch.float64).index_add(
+        0, _places(confidence, bins), confidence.double() - right
+    )
+    return float(gap.abs().sum()) / max(len(labels), 1)
+
+
+def chance_band(
+    confidence: torch.Tensor, *, bins: int = BINS, simulations: int = _SIMULATIONS, seed: int = 0
+) -> tuple[float, float]:
+    """Central 95% of the calibration error of perfectly calibrated classifiers.
+
+    Each simulation makes every picture right with the probability that its confidence (N,) states.
+
+    Reference: Bröcker and Smith 2007 (consistency resampling).
+    """
+    rng = np.random.default_rng(seed)
+    stated = confidence.double().numpy()
+    place = _places(confidence, bins).numpy()
+    expected = np.bincount(place, stated, minlength=bins)
+    errors = np.empty(simulations)
+    for number in range(simulations):
+        right = rng.random(len(stated)) < stated
+        errors[number] = np.abs(expected - np.bincount(place, right, minlength=bins)).sum()
+    return middle(errors / max(len(stated), 1))
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The temperature that minimises the negative log-likelihood, in [0.05, 20].
+
+    Fitted on validation data, never on test data. The likelihood is convex in 1/T, so the bounded
+    search finds its one minimum.
+
+    Reference: Guo et al. 2017, section 4.2.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        return float(functional.cross_entropy(logits / math.exp(log_temperature), labels))
+
+    bounds = (math.log(0.05), math.log(20.0))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(math.exp(found.x))
+
+
+def _error(predictions: Predictions) -> float:
+    return expected_calibration_error(predictions.probabilities, predictions.labels)
+
+
+def _places(confidence: torch.Tensor, bins: int) -> torch.Tensor:
+    """The bin of every confidence, int64 (N,)."""
+    return (confidence * bins).long().clamp(max=bins - 1)
+
+
+def _bins(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> tuple[Bin, ...]:
+    place = _places(confidence, bins)
+    found = []
+    for number in range(bins):
+        of = place == number
+        if n := int(of.sum()):
+            hits = int(right[of].sum())
+            found.append(
+                Bin(
+                    low=number / bins,
+                    high=(number + 1) / bins,
+                    n=n,
+                    confidence=float(confidence[of].double().mean()),
+                    accuracy=hits / n,
+                    interval=wilson_interval(hits, n),
+                )
+            )
+    return tuple(found)

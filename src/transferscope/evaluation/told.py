@@ -1,0 +1,103 @@
+"""An evaluation in words: what the command line prints and pages repeat."""
+
+from __future__ import annotations
+
+from transferscope.evaluation.abstaining import Operating
+from transferscope.evaluation.metrics import Evaluation
+from transferscope.evaluation.paired import PairedDifference
+from transferscope.evaluation.trend import SizeTrend
+from transferscope.evaluation.views import ViewsGain
+
+
+def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
+    """Rows of measure, value, and how far it may be off.
+
+    Args:
+        result: the evaluation.
+        look_alikes: names of the pairs that are counted as one class, for their row.
+    """
+    calibration = result.calibration
+    low, high = calibration.band
+    rows = [
+        ("top-1", f"{result.top1:.2%}", _between(result, "top1")),
+        ("top-5", f"{result.top5:.2%}", _between(result, "top5")),
+        ("mean per class", f"{result.mean_per_class:.2%}", _between(result, "mean_per_class")),
+        ("macro F1", f"{result.macro_f1:.2%}", _between(result, "macro_f1")),
+        ("cross-entropy, nats", f"{result.nll:.4f}", _between(result, "nll")),
+        ("  before temperature", f"{calibration.nll_before:.4f}", ""),
+        (
+            "calibration error",
+            f"{result.ece:.2%}",
+            f"a perfectly calibrated one would show {low:.2%} to {high:.2%} (95%)",
+        ),
+        ("  before temperature", f"{calibration.ece_before:.2%}", ""),
+    ]
+    if result.confusable is not None:
+        rows.insert(1, ("top-1, look-alikes as one", f"{result.confusable:.2%}", look_alikes))
+    return rows
+
+
+def told(result: Evaluation) -> list[str]:
+    """What was found beside the figures, a sentence each."""
+    sentences = []
+    if result.seen:
+        sentences.append(f"{result.seen} pictures were left out: their very bytes were trained on.")
+    sentences += [threshold_told(one) for one in result.abstention.operating if one.coverage < 1]
+    if result.trend is not None:
+        sentences.append(trend_told(result.trend))
+    if result.views is not None:
+        sentences.append(views_told(result.views))
+    if result.against is not None:
+        sentences.append(difference_told(result.against))
+    return sentences
+
+
+def threshold_told(one: Operating) -> str:
+    """What a minimum confidence does."""
+    kept = f"{one.coverage:.1%} of the pictures"
+    right = "none" if one.accuracy is None else f"{one.accuracy:.1%} of them right"
+    return (
+        f"With --min-confidence {one.min_confidence:.3f}, chosen on validation for {one.wanted:.0%}, it "
+        f"answers {kept}, {right}."
+    )
+
+
+def trend_told(trend: SizeTrend) -> str:
+    """Whether larger classes are recognised better."""
+    low, high = trend.interval
+    return (
+        "Where a class has twice the training pictures, its odds of being recognised are "
+        f"{trend.odds_ratio:.2f} times as high (95% interval {low:.2f} to {high:.2f})"
+        + ("." if trend.clear else ": no clear trend.")
+    )
+
+
+def views_told(views: ViewsGain) -> str:
+    """What test-time augmentation gains and costs."""
+    low, high = views.interval
+    return (
+        f"Averaged over {views.views} views: {views.top1:.2%}, {views.gain:+.2%} (95% interval {low:+.2%} to "
+        f"{high:+.2%}), in {views.cost:.1f} times the time."
+    )
+
+
+def difference_told(found: PairedDifference) -> str:
+    """How two runs differ."""
+    low, high = found.interval
+    return (
+        f"{found.first} {found.top1:.2%}, {found.second} {found.second_top1:.2%} on the same {found.n:,} "
+        f"pictures: {found.difference:+.2%} (95% interval {low:+.2%} to {high:+.2%}, paired bootstrap). "
+        f"{found.only_first} are right in the first alone, {found.only_second} in the second alone (McNemar "
+        f"p = {found.p:.2g}); {len(found.disagreements)} are answered differently."
+        + (f" {found.left_out} were left out as not new to the second." if found.left_out else "")
+    )
+
+
+def _between(result: Evaluation, name: str) -> str:
+    interval = result.intervals[name]
+    ends = (
+        f"{interval.low:.4f} to {interval.high:.4f}"
+        if name == "nll"
+        else f"{interval.low:.1%} to {interval.high:.1%}"
+    )
+    return f"95% interval {ends} ({interval.method})"

@@ -1,0 +1,134 @@
+"""What an exported file says of itself: classes, input, temperature, and which weights it was made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transferscope.backbones import Classifier
+from transferscope.errors import InputError, WeightsError
+from transferscope.images import InputSpec
+from transferscope.storage import environment, hash_tensors
+
+FORMAT = "transferscope-export-1"
+"""Version of what travels inside; a file of another one is refused with both named."""
+
+_TEXT = ("backbone", "sha256", "version", "format", "preprocessing")
+"""Fields that are plain text where all values must be text; the others are JSON there."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What travels inside an exported file, beside the network.
+
+    Attributes:
+        classes: K names, in the order of the outputs.
+        input: the size and channels of its pictures; normalisation is inside the network.
+        temperature: that the logits are divided by inside, before the softmax.
+        backbone: the classifier's, by name.
+        sha256: of the classifier's weights and buffers, as they were before BatchNorm was folded.
+        version: of Transferscope.
+        format: `FORMAT`.
+    """
+
+    classes: tuple[str, ...]
+    input: InputSpec
+    temperature: float
+    backbone: str
+    sha256: str
+    version: str
+    format: str = FORMAT
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> Description:
+        """The description of a classifier as it is now."""
+        return cls(
+            classes=classifier.classes,
+            input=classifier.input,
+            temperature=classifier.temperature,
+            backbone=classifier.backbone,
+            sha256=hash_tensors(classifier.network.state_dict()),
+            version=environment()["packages"]["transferscope"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields, and `preprocessing` as a sentence."""
+        return {**asdict(self), "preprocessing": preprocessing(self.input)}
+
+    def to_text(self) -> dict[str, str]:
+        """The same where values must be text: names and sentences as they are, the rest as JSON."""
+        return {
+            key: value if key in _TEXT else json.dumps(value, ensure_ascii=False)
+            for key, value in self.to_dict().items()
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], *, source: str) -> Description:
+        """The inverse of `to_dict`.
+
+        Args:
+            source: the file, for the errors.
+
+        Raises:
+            WeightsError: not what `to_dict` gives, or of another format.
+        """
+        if fields.get("format") != FORMAT:
+            raise WeightsError(
+                f"{source!r} is not an export of this version (format {fields.get('format')!r} instead "
+                f"of {FORMAT!r}); only what 'transferscope export' wrote is read back"
+            )
+        try:
+            return cls(
+                classes=tuple(fields["classes"]),
+                input=InputSpec.from_dict(fields["input"]),
+                temperature=float(fields["temperature"]),
+                backbone=str(fields["backbone"]),
+                sha256=str(fields["sha256"]),
+                version=str(fields["version"]),
+            )
+        except (KeyError, TypeError, ValueError, InputError) as error:
+            raise _damaged(source, error) from error
+
+    @classmethod
+    def from_text(cls, fields: Mapping[str, str], *, source: str) -> Description:
+        """The inverse of `to_text`; fields of others are passed over.
+
+        Raises:
+            WeightsError: see `from_dict`.
+        """
+        known = {"classes", "input", "temperature", *_TEXT}
+        try:
+            values = {
+                key: value if key in _TEXT else json.loads(value)
+                for key, value in fields.items()
+                if key in known
+            }
+        except ValueError as error:
+            raise _damaged(source, error) from error
+        return cls.from_dict(values, source=source)
+
+
+def _damaged(source: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"what {source!r} says of itself is damaged ({error!r}); export the run again"
+    )
+
+
+def preprocessing(spec: InputSpec) -> str:
+    """In words, what makes a network's input of a picture file: enough to write it again elsewhere."""
+    height, width = spec.size
+    colours = "RGB" if spec.channels == 3 else "grey"
+    return (
+        f"Decode the picture upright (EXIF orientation applied), transparency laid over white, as 8-bit "
+        f"{colours}; a JPEG whose shorter side is longer than {spec.least_side} pixels at the smallest of "
+        f"1/2, 1/4 and 1/8 that is not shorter (Pillow's draft). If it is exactly {width} x {height} "
+        f"pixels (width x height), use it as it is. Else let s = max({width} / its width, "
+        f"{height} / its height) / {spec.crop}, resize it with Pillow's {spec.interpolation} filter to "
+        f"max({width}, round(s * its width)) x max({height}, "
+        f"round(s * its height)) pixels and cut out the central {width} x {height}, left and top rounded "
+        f"down. Divide by 255: float32 (N, {spec.channels}, {height}, {width}) in [0, 1]. Normalisation "
+        f"(mean {list(spec.mean)}, std {list(spec.std)}) is inside the network: do not normalise again. "
+        "The first output is probabilities, with the temperature applied."
+    )

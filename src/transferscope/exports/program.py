@@ -1,0 +1,101 @@
+"""A `torch.export` program: the graph for PyTorch itself, without the code of the network."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from transferscope.backbones import Classifier
+from transferscope.errors import WeightsError
+from transferscope.exports.description import Description
+from transferscope.exports.parity import Parity, check_parity, noise
+from transferscope.exports.tracing import private_copy, probabilities_of, quiet, traced
+from transferscope.storage import atomic_path
+
+_DESCRIPTION = "transferscope.json"
+"""Name of the extra file inside the archive."""
+
+
+def export_program(
+    classifier: Classifier, path: str | Path, *, batches: Iterable[torch.Tensor] | None = None
+) -> Parity:
+    """Writes a `torch.export` program, and keeps it only if it answers as the classifier does.
+
+    Input and outputs are those of `export_onnx`; `transferscope.json` inside is a `Description`.
+
+    Args:
+        classifier: unchanged.
+        path: the file, by convention .pt2.
+        batches: pictures to check it on, uint8 or float in [0, 1]; None: seeded noise.
+
+    Returns:
+        How closely the program's answers are the classifier's.
+
+    Raises:
+        InputError: the network cannot be written as one graph.
+        WeightsError: its weights are not numbers.
+        OutputError: the program's answers are others, or it cannot be written. What was there before
+            is untouched.
+    """
+    private = private_copy(classifier)
+    description = json.dumps(Description.of(classifier).to_dict(), ensure_ascii=False, indent=2)
+    program = traced(private)
+    program.example_inputs = None  # they would be stored as a pickle
+    with atomic_path(path) as temporary:
+        with quiet(), open(temporary, "w+b") as file:
+            torch.export.save(program, file, extra_files={_DESCRIPTION: description})
+        exported, _ = load_program(temporary)
+
+        def answer(pictures: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                probabilities: torch.Tensor = exported(pictures)[0].clone()
+            return probabilities
+
+        return check_parity(
+            probabilities_of(private),
+            answer,
+            noise(private.input) if batches is None else batches,
+        )
+
+
+def load_program(path: str | Path) -> tuple[torch.nn.Module, Description]:
+    """The module of a file that `export_program` wrote, and its description.
+
+    The module maps pictures float32 (N, C, H, W) in [0, 1] to probabilities and logits, (N, K) each.
+    PyTorch evaluates expressions while it opens such a file: open only files that you trust, as with any
+    `torch.export` program.
+
+    Raises:
+        WeightsError: missing, damaged, or not written by `export_program`.
+    """
+    description = _description(Path(path))
+    try:
+        with quiet(), open(path, "rb") as file:
+            program: ExportedProgram = torch.export.load(file)
+            return program.module(), description
+    except (OSError, RuntimeError, ValueError, LookupError, AssertionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _description(path: Path) -> Description:
+    """What the archive says of itself, read before anything of it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/{_DESCRIPTION}")]
+            fields = json.loads(archive.read(names[0])) if names else {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+    return Description.from_dict(fields, source=str(path))
+
+
+def _unreadable(path: str | Path, error: Exception) -> WeightsError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return WeightsError(
+        f"{str(path)!r} is not a program that PyTorch {torch.__version__} opens ({reason}); export it "
+        "again, with this version"
+    )

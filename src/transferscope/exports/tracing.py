@@ -1,0 +1,116 @@
+"""The classifier as one graph from [0, 1] pictures to probabilities, which both file formats are made of."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from transferscope.backbones import Classifier, folded
+from transferscope.errors import InputError, WeightsError
+from transferscope.exports.parity import Probabilities, noise
+from transferscope.images import InputSpec
+
+INPUT = "pictures"
+OUTPUTS = ("probabilities", "logits")
+
+
+class Answers(nn.Module):
+    """All that a classifier does to its pictures.
+
+    Args:
+        network: normalised pictures (N, C, H, W) to logits (N, K).
+        input: whose normalisation comes before it.
+        temperature: that the logits are divided by before the softmax.
+    """
+
+    def __init__(self, network: nn.Module, input: InputSpec, temperature: float):
+        super().__init__()
+        self.network = network
+        self.input = input
+        self.temperature = temperature
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities and logits, (N, K) each, of pictures (N, C, H, W) in [0, 1]."""
+        logits = self.network(self.input.normalise(pictures))
+        return torch.softmax(logits / self.temperature, dim=-1), logits
+
+
+def private_copy(classifier: Classifier) -> Classifier:
+    """A copy on the CPU, in fp32 and eval mode, that nothing else uses.
+
+    Raises:
+        WeightsError: weights that are not numbers.
+    """
+    for name, value in classifier.network.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise WeightsError(
+                f"the weights {name!r} hold NaN or infinity, so there is nothing to export; restore "
+                "them, or tune the network again"
+            )
+    return copy.deepcopy(classifier).cpu().float().eval().requires_grad_(False)
+
+
+def probabilities_of(classifier: Classifier) -> Probabilities:
+    """The answers of a `private_copy`, to compare an export with."""
+
+    def answer(pictures: torch.Tensor) -> torch.Tensor:
+        with classifier.inference():
+            return classifier.probabilities(pictures).clone()
+
+    return answer
+
+
+def traced(classifier: Classifier) -> ExportedProgram:
+    """A `private_copy` as a graph with a batch of any size, BatchNorm folded into its convolutions.
+
+    Nothing of this machine, such as the paths of source files, stays in the graph.
+
+    Raises:
+        InputError: the network does what cannot be written as one graph.
+    """
+    network = folded(classifier.network, classifier.example())
+    network = network.to(memory_format=torch.contiguous_format)
+    answers = Answers(network, classifier.input, classifier.temperature).eval()
+    (example,) = noise(classifier.input, n=2)
+    with quiet(), torch.no_grad(), untraceable(classifier):
+        program = torch.export.export(
+            answers, (example,), dynamic_shapes={INPUT: {0: Dim("N", min=1)}}
+        )
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+@contextmanager
+def untraceable(classifier: Classifier) -> Iterator[None]:
+    """Says in one sentence that a network cannot become a graph, whatever the exporter raises."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"this {type(classifier.network).__name__} ({classifier.backbone}) cannot be exported as one "
+            f"graph for batches of any size: {lines[0][:200]}; --format hub needs no graph"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, exporters neither warn nor log below an error."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,276 @@
+"""Pictures with what a classifier says of them, as one figure in a file."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from transferscope.errors import InputError, PictureError
+from transferscope.evaluation import Guess, Prediction
+from transferscope.images import read_picture
+from transferscope.report.figures import (
+    INK,
+    MUTED,
+    SMALL,
+    TEXT,
+    TUNED_COLOUR,
+    as_svg,
+    clipped,
+    drawing,
+    font_note,
+)
+from transferscope.storage import write_bytes, write_text
+
+FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
+"""Endings of the files that `write_answer_figure` writes."""
+
+_COLUMNS = 3
+_GUESSES = 5  # bars of a picture
+_TILE = 360.0  # width of a picture with its bars, pixels
+_TALL = 176.0  # its height
+_GAP = 28.0
+_MARGIN = 16.0
+_SIDE = 132.0  # of the square that a picture fits into
+_ROW = 26.0  # height of a guess
+_STRIP = 64.0  # greatest height of a strip
+_COLUMN = 26.0  # height of a certain guess for a piece of it
+_FOOT = 28.0  # for the words below
+
+
+def refuse_figure_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuses a file name that no figure is written to, before any work is done for it.
+
+    Raises:
+        InputError: the suffix is not one of `FIGURE_SUFFIXES`.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in FIGURE_SUFFIXES:
+        raise InputError(
+            f"a figure cannot be written to {os.fspath(path)!r}: its name ends in "
+            f"{suffix or 'nothing'!r}; give a name that ends in {', '.join(FIGURE_SUFFIXES)}"
+        )
+
+
+def write_answer_figure(
+    path: str | os.PathLike[str], answers: Sequence[Prediction], *, limit: int = 24
+) -> int:
+    """Draws each picture beside its guesses, and writes the figure whole or not at all.
+
+    A picture has bars for its five best guesses at most; a strip, its pieces' below it. What was
+    abstained from is marked as unsure, and a file that could not be read is a tile with the reason. The
+    same pictures and answers give the same bytes.
+
+    Args:
+        path: ends in .svg, .png or .pdf.
+        answers: at least one; their pictures are read again.
+        limit: pictures drawn at most; the figure says how many there are more.
+
+    Returns:
+        How many were drawn.
+
+    Raises:
+        InputError: another suffix, nothing to draw, or a limit below 1.
+        OutputError: the file cannot be written.
+    """
+    refuse_figure_suffix(path)
+    if not answers or limit < 1:
+        raise InputError(
+            f"{len(answers)} answers and a limit of {limit} give no figure; both must be at least 1"
+        )
+    shown = answers[:limit]
+    columns = min(_COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
+    height = _MARGIN + rows * (_TALL + _GAP) + _FOOT
+    with drawing() as draw:
+        figure = draw(width, height)
+        figure.set_layout_engine("none")
+        for place, answer in enumerate(shown):
+            left = _MARGIN + (place % columns) * (_TILE + _GAP)
+            top = _MARGIN + (place // columns) * (_TALL + _GAP)
+            _Tile(figure, left, top).draw(answer)
+        if len(shown) < len(answers):
+            rest = len(answers) - len(shown)
+            words = f"{rest} more {'picture is' if rest == 1 else 'pictures are'} not shown."
+            figure.text(
+                _MARGIN / width,
+                _FOOT / height,
+                words,
+                fontsize=SMALL,
+                color=INK,
+                va="bottom",
+            )
+        _write(figure, Path(path), _texts(shown))
+    return len(shown)
+
+
+# ---------------------------------------------------------------------------- one picture
+
+
+class _Tile:
+    """A rectangle of the figure, in pixels from its own upper left corner."""
+
+    def __init__(self, figure: Figure, left: float, top: float):
+        self.figure = figure
+        self.left, self.top = left, top
+        self.width, self.height = (96 * side for side in figure.get_size_inches())
+
+    def draw(self, answer: Prediction) -> None:
+        self._caption(answer)
+        if answer.error is not None:
+            self._reason(answer.error)
+        elif answer.strip is not None:
+            self._strip(answer)
+        else:
+            if not self._picture(answer.path, _SIDE, _SIDE):
+                self._blank(_SIDE, _SIDE, "the picture is gone")
+            self._guesses(answer)
+
+    def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Bare axes of this size, whose data are pixels downwards from its corner."""
+        axes = self.figure.add_axes(
+            (
+                (self.left + x) / self.width,
+                1 - (self.top + y + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+        axes.set_axis_off()
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        return axes
+
+    def _caption(self, answer: Prediction) -> None:
+        axes = self._axes(0, 0, _TILE, 20)
+        axes.text(0, 9, clipped(_file_name(answer), 44), fontsize=TEXT, va="center", color=INK)
+        if answer.abstained:
+            axes.text(
+                _TILE, 9, "unsure", fontsize=TEXT, va="center", ha="right", color=TUNED_COLOUR
+            )
+
+    def _picture(self, path: str, width: float, height: float) -> tuple[float, float] | None:
+        """Fits the picture into a box below the caption; its size, or None if it can't be read."""
+        try:
+            picture = read_picture(path, least_side=round(2 * min(width, height)))
+        except PictureError:
+            return None
+        scale = min(width / picture.width, height / picture.height)
+        size = (max(picture.width * scale, 1.0), max(picture.height * scale, 1.0))
+        # Twice the pixels, for dense screens; a small picture keeps its own.
+        pixels = (max(1, round(2 * size[0])), max(1, round(2 * size[1])))
+        if picture.width > pixels[0]:
+            picture = picture.resize(pixels, Image.Resampling.LANCZOS)
+        axes = self._axes(0, 24, *size)
+        axes.imshow(
+            np.asarray(picture),
+            extent=(0, size[0], size[1], 0),
+            aspect="auto",
+            interpolation="none",
+        )
+        return size
+
+    def _blank(self, width: float, height: float, words: str) -> None:
+        axes = self._axes(0, 24, width, height)
+        axes.add_patch(Rectangle((0, 0), width, height, facecolor=MUTED, alpha=0.08, linewidth=0))
+        lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
+        axes.text(
+            width / 2,
+            height / 2,
+            "\n".join(lines[:7]),
+            fontsize=SMALL,
+            ha="center",
+            va="center",
+            color=INK,
+        )
+
+    def _reason(self, reason: str) -> None:
+        self._blank(_TILE, _SIDE, f"not read: {reason}")
+
+    def _guesses(self, answer: Prediction) -> None:
+        left = _SIDE + 16
+        width = _TILE - left
+        axes = self._axes(left, 24, width, _SIDE)
+        for place, guess in enumerate(answer.top[:_GUESSES]):
+            y = place * _ROW + 8
+            sure = place == 0 and not answer.abstained
+            name = clipped(guess.name, 24)
+            axes.text(0, y, name, fontsize=SMALL, va="center", color=INK)
+            axes.text(width, y, _share(guess), fontsize=SMALL, va="center", ha="right", color=INK)
+            _bar(axes, (0, y + 8), width, 4, MUTED, 0.13)
+            colour, alpha = (TUNED_COLOUR, 1.0) if sure else (MUTED, 0.55)
+            _bar(axes, (0, y + 8), width * guess.probability, 4, colour, alpha)
+
+    def _strip(self, answer: Prediction) -> None:
+        size = self._picture(answer.path, _TILE, _STRIP)
+        if size is None:
+            self._blank(_TILE, _STRIP, "the picture is gone")
+        width, height = size or (_TILE, _STRIP)
+        axes = self._axes(0, 24 + height + 6, _TILE, _TALL - 30 - height)
+        read = clipped(answer.strip or "", 30)
+        axes.text(0, 12, read, fontsize=1.5 * TEXT, va="center", color=INK)
+        step = width / len(answer.pieces)
+        colour = MUTED if answer.abstained else TUNED_COLOUR
+        for place, guess in enumerate(answer.pieces):
+            _column(axes, (place + 0.5) * step, step, guess, colour)
+
+
+def _column(axes: Axes, middle: float, step: float, guess: Guess, colour: str) -> None:
+    """The guess for one piece of a strip, under the piece."""
+    width, high = min(0.6 * step, 28.0), _COLUMN * guess.probability
+    left, base = middle - width / 2, 28 + _COLUMN
+    _bar(axes, (left, base - _COLUMN), width, _COLUMN, MUTED, 0.13)
+    _bar(axes, (left, base - high), width, high, colour, 0.9)
+    words = [clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
+    for line, text in enumerate(words):
+        at = base + 10 + 14 * line
+        axes.text(middle, at, text, fontsize=SMALL, ha="center", va="center", color=INK)
+
+
+def _bar(
+    axes: Axes, corner: tuple[float, float], width: float, height: float, colour: str, alpha: float
+) -> None:
+    axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=alpha, linewidth=0))
+
+
+def _share(guess: Guess) -> str:
+    """A probability as a percentage that never says 100% or 0% of what is not."""
+    if guess.probability >= 0.9995:
+        return "> 99.9%"
+    return "< 0.1%" if guess.probability < 0.0005 else f"{guess.probability:.1%}"
+
+
+# ---------------------------------------------------------------------------- the file
+
+
+def _file_name(answer: Prediction) -> str:
+    """Without its folders; letters that are not UTF-8 become question marks."""
+    return Path(answer.path).name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _texts(answers: Sequence[Prediction]) -> list[str]:
+    names = [guess.name for answer in answers for guess in (*answer.top, *answer.pieces)]
+    return [*names, *map(_file_name, answers)]
+
+
+def _write(figure: Figure, path: Path, texts: Sequence[str]) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".svg":
+        write_text(path, as_svg(figure, "answers", "Pictures with their guesses", texts))
+        return
+    if note := font_note(texts):
+        figure.text(0.01, 0.0, note, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
+    metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
+    data = io.BytesIO()
+    figure.savefig(data, format=suffix[1:], dpi=192, facecolor="white", metadata=metadata)
+    write_bytes(path, data.getvalue())

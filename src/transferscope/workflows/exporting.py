@@ -1,0 +1,168 @@
+"""`export_run`: a run's classifier as a file for other programs, checked on the run's own pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from transferscope.data import load_batches
+from transferscope.errors import DataError, InputError
+from transferscope.exports import Parity, export_hub, export_onnx, export_program
+from transferscope.report.model_card import model_card_markdown
+from transferscope.storage import refuse_foreign
+from transferscope.workflows.carding import card_of
+from transferscope.workflows.run import SILENT, Reporter, Run, files_of, refuse_inside
+
+Format = Literal["onnx", "torch", "hub"]
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+"""How the name of a format's file ends; a hub export is a folder."""
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Export:
+    """A finished export.
+
+    Attributes:
+        format: onnx, torch or hub.
+        path: the file, or the folder.
+        bytes: of the file, or of all files in the folder.
+        parity: how closely its answers are the classifier's, on the pictures it was checked on.
+        split: where these are from: test, or validation where the run has no test split.
+        seconds: all of it, the check included.
+    """
+
+    format: Format
+    path: Path
+    bytes: int
+    parity: Parity
+    split: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {
+            "format": self.format,
+            "path": str(self.path),
+            "bytes": self.bytes,
+            "parity": self.parity.to_dict(),
+            "split": self.split,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def export_run(
+    run: Run,
+    *,
+    format: Format,
+    out: str | Path,
+    pictures: int = 64,
+    data: str | Path | None = None,
+    card: str | None = None,
+    reporter: Reporter = SILENT,
+) -> Export:
+    """Exports the tuned classifier, and keeps the result only if it answers as the classifier does.
+
+    Both sides answer on the CPU in fp32, wherever the classifier is.
+
+    Args:
+        run: a finished run.
+        format: `onnx`, `torch` (a `torch.export` program) or `hub` (a folder for the Hub and timm).
+        out: a name that ends in .onnx or .pt2, or that of a folder for `hub`.
+        pictures: of the test split that it is checked on, evenly chosen; 0 or less: all of them.
+        data: the folder of pictures, if it is no longer where it was.
+        card: text of README.md in a hub export; None: the run's model card.
+        reporter: hears of the progress.
+
+    Raises:
+        InputError: a format or a name that cannot be used, packages that are not installed, or a
+            network that cannot be written as one graph.
+        DataError: pictures that are gone or are no longer those of the split.
+        WeightsError: weights that are not numbers.
+        OutputError: its answers are others, or it cannot be written. What was there before is untouched.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    _refuse_place(run, format, out, data)
+    split, files = _chosen(run, pictures, data)
+    with reporter.task(f"export as {format}, checked on {split} pictures") as progress:
+        loaded = load_batches(files, run.classifier.input, batch_size=_BATCH)
+        batches = _told(loaded, len(files), progress)
+        if format == "onnx":
+            parity = export_onnx(run.classifier, out, batches=batches)
+        elif format == "torch":
+            parity = export_program(run.classifier, out, batches=batches)
+        else:
+            text = card if card is not None else model_card_markdown(card_of(run))
+            parity = export_hub(run.classifier, out, text, batches=batches)
+    return Export(format, out, _size(out), parity, split, time.perf_counter() - began)
+
+
+def _refuse_place(run: Run, format: Format, out: Path, data: str | Path | None) -> None:
+    """Refuses, before any work, what the export would fail at or spoil."""
+    if format not in get_args(Format):
+        raise InputError(f"no export format {format!r}; there are {', '.join(get_args(Format))}")
+    suffix = SUFFIXES.get(format)
+    if suffix and out.suffix.lower() != suffix:
+        raise InputError(
+            f"--out {str(out)!r} must end in {suffix} for --format {format}, so that other programs know "
+            "what it is"
+        )
+    if suffix and out.is_dir():
+        raise InputError(f"--out {str(out)!r} is a folder; give the name of a {suffix} file")
+    if not suffix:
+        if out.suffix.lower() in SUFFIXES.values():
+            raise InputError(
+                f"--out {str(out)!r} is named as a file, and --format hub writes a folder; give a name "
+                f"without {out.suffix}"
+            )
+        if run.path.resolve().is_relative_to(out.resolve()):
+            raise InputError(
+                f"--out {str(out)!r} holds the run itself, and a folder is replaced whole; give one beside "
+                "it"
+            )
+        refuse_foreign(out)
+    refuse_inside(out, run.root)
+    if data is not None:
+        refuse_inside(out, data)
+
+
+def _chosen(run: Run, count: int, data: str | Path | None) -> tuple[str, list[Path]]:
+    """The split that the check is made on, and `count` of its files evenly spread over it."""
+    split = next((part for part in ("test", "validation") if run.split.part(part)), None)
+    if split is None:
+        raise DataError(
+            f"{str(run.path)!r} has neither test nor validation pictures, which an export is checked on; "
+            "tune with a split that has some"
+        )
+    files, _ = files_of(run, split, data)
+    return split, _evenly(files, count)
+
+
+def _evenly(files: Sequence[Path], count: int) -> list[Path]:
+    """`count` of the files, the same distance apart; all of them for 0 or less."""
+    if count <= 0 or count >= len(files):
+        return list(files)
+    return [files[index * len(files) // count] for index in range(count)]
+
+
+def _told(
+    batches: Iterator[torch.Tensor], total: int, progress: Callable[[int, int], None]
+) -> Iterator[torch.Tensor]:
+    """The same batches; `progress` hears of each once it has been used."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        progress(done, total)
+
+
+def _size(out: Path) -> int:
+    files = out.rglob("*") if out.is_dir() else [out]
+    return sum(file.stat().st_size for file in files if file.is_file())
