@@ -321,7 +321,11 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         },
         validation_before=0.71,
         validation_after=0.83,
-        evaluation=dataclasses.replace(evaluation(0.8), against=against(paths)),
+        evaluation=dataclasses.replace(
+            evaluation(0.8),
+            gain=dataclasses.replace(against(paths), first="tuned", second="base"),
+            against=against(paths),
+        ),
         evaluation_base=evaluation(0.7),
         predictions=predictions(paths),
         history=history(),

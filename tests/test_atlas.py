@@ -403,8 +403,8 @@ def test_an_undecodable_file_name_does_not_stop_the_atlas(
 
 def test_the_headline_says_what_the_figures_say(content: AtlasContent) -> None:
     assert headline(content) == [
-        "Tuning lifted accuracy on the 12 test pictures from 70.0% to 80.0%; the two 95% intervals "
-        "overlap.",
+        "Tuning lifted accuracy on the 12 test pictures from 70.0% to 80.0% (paired 95% interval of the "
+        "gain: −5.0 to +25.0 points).",
         "6 of the 12 channels compared changed more than drawing the same channel twice changes it, "
         "at a false discovery rate of 5%.",
         "The change is widest in blocks.4.2: 3 of 6 channels.",

@@ -108,6 +108,14 @@ def test_out_of_fold_answers_are_not_those_of_the_fit(run, result):
     assert float(loss(kept.logits, kept.labels)) > float(loss(fitted, kept.labels))
 
 
+def test_the_gain_over_the_base_is_paired(run, result):
+    base = Predictions.load(run.path / "evaluation" / "base")
+    tuned_right = Predictions.load(run.path / "evaluation").right
+    assert result.gain.only_first == int((tuned_right & ~base.right).sum())
+    assert result.gain.only_second == int((base.right & ~tuned_right).sum())
+    assert (result.gain.first, result.gain.second) == ("tuned", "base")
+
+
 def test_another_split_does_not_replace_the_test_figures(run, result):
     before = (run.path / "evaluation" / "metrics.json").read_bytes()
     found = evaluate_run(run, split="train")
@@ -266,7 +274,8 @@ def test_a_record_from_the_verb_is_json(run, result):
 
 def test_the_card_says_what_the_run_knows(run, result):
     card = card_of(run)
-    assert card.evaluation == result
+    kept = read_json(run.path / "evaluation" / "metrics.json")["tuned"]
+    assert card.evaluation == Evaluation.from_dict(kept)
     assert (card.name, card.data, card.classes) == ("run", "photos", run.classifier.classes)
     assert {part: sum(of.values()) for part, of in card.counts.items()} == run.results["pictures"]
     assert card.training["Strategy"] == "partial"

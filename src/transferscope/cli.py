@@ -997,13 +997,12 @@ def atlas(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Leave your own pictures out of it.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Publish the run as static pages that open without a server."""
     from transferscope.workflows import Run, write_run_atlas
 
-    page = write_run_atlas(
-        Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet=False)
-    )
+    page = write_run_atlas(Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet))
     typer.echo(f"open {page}")
 
 

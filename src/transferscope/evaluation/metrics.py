@@ -83,6 +83,7 @@ class Evaluation:
         confusable: accuracy with the named look-alikes counted as one class, or None.
         seen: pictures of another set that were left out because their very bytes were trained on.
         views: what averaging over several views would gain, or None where it was not asked for.
+        gain: the difference to the untuned base with its probe on the same pictures; None for a probe.
         against: the difference to another run on the same pictures, or None.
     """
 
@@ -104,6 +105,7 @@ class Evaluation:
     confusable: float | None = None
     seen: int = 0
     views: ViewsGain | None = None
+    gain: PairedDifference | None = None
     against: PairedDifference | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +134,8 @@ class Evaluation:
 
 def _records(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not plain values."""
-    trend, views, against = fields["trend"], fields["views"], fields["against"]
+    trend, views = fields["trend"], fields["views"]
+    gain, against = fields["gain"], fields["against"]
     return {
         "top1_interval": tuple(fields["top1_interval"]),
         "intervals": {name: Interval.from_dict(i) for name, i in fields["intervals"].items()},
@@ -145,6 +148,7 @@ def _records(fields: Mapping[str, Any]) -> dict[str, Any]:
         "abstention": Abstention.from_dict(fields["abstention"]),
         "trend": SizeTrend.from_dict(trend) if trend else None,
         "views": ViewsGain.from_dict(views) if views else None,
+        "gain": PairedDifference.from_dict(gain) if gain else None,
         "against": PairedDifference.from_dict(against) if against else None,
     }
 

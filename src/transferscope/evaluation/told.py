@@ -40,6 +40,8 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
 def told(result: Evaluation) -> list[str]:
     """What was found beside the figures, a sentence each."""
     sentences = []
+    if result.gain is not None:
+        sentences.append(difference_told(result.gain))
     if result.seen:
         sentences.append(f"{result.seen} pictures were left out: their very bytes were trained on.")
     sentences += [threshold_told(one) for one in result.abstention.operating if one.coverage < 1]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import os
 
     from transferscope.data.inspection import Inspection
-    from transferscope.evaluation import ErrorStudy, Evaluation, Predictions
+    from transferscope.evaluation import ErrorStudy, Evaluation, PairedDifference, Predictions
     from transferscope.visualize.records import Render
 
 RenderKey = tuple[str, str, int, str, int]
@@ -418,12 +418,8 @@ def headline(content: AtlasContent) -> list[str]:
 def _accuracy_told(content: AtlasContent) -> list[str]:
     after, before = content.evaluation, content.evaluation_base
     if after is not None and before is not None:
-        overlap = (
-            after.top1_interval[0] <= before.top1_interval[1]
-            and before.top1_interval[0] <= after.top1_interval[1]
-        )
         moved = _moved(f"the {after.n:,} {after.split} pictures", before.top1, after.top1)
-        return [moved + ("; the two 95% intervals overlap." if overlap else ".")]
+        return [moved + _gain_told(after.gain) + "."]
     if after is not None:
         return [f"{percent(after.top1)} of the {after.n:,} {after.split} pictures are recognised."]
     if content.validation_before is not None and content.validation_after is not None:
@@ -432,6 +428,13 @@ def _accuracy_told(content: AtlasContent) -> list[str]:
         )
         return [moved + "."]
     return []
+
+
+def _gain_told(gain: PairedDifference | None) -> str:
+    if gain is None:
+        return ""
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in gain.interval)
+    return f" (paired 95% interval of the gain: {low} to {high} points)"
 
 
 def _change_told(comparison: Comparison) -> list[str]:

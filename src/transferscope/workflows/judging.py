@@ -126,6 +126,10 @@ def evaluate_run(
         base_predictions, _ = predicted(run.base, "base")
         before = judged(base_predictions, None)
         base_predictions.save(sample.folder / "base")
+        gain = paired_difference(
+            predictions, base_predictions, names=("tuned", "base"), seed=run.config.seed
+        )
+        result = replace(result, gain=gain)
     if tta:
         result = replace(
             result, views=_views(run, sample, predictions, tta, seconds, precision, reporter)
