@@ -2,7 +2,7 @@
 
     python benchmarks/prediction.py --data photos/ [--n 1000] [--precision fp32] [--run RUN]
 
-Both run the same copy of the network with folded BatchNorm, in batches of 16 at the same precision; `predict`
+Both run the same copy of the network with folded BatchNorm, in batches of 32 at the same precision; `predict`
 decodes, resizes and ranks too. With the extra `onnx` the same pictures go through ONNX Runtime as well, from
 files and alone (fp32 always). All sides alternate in one process, after one round that does not count;
 medians of the rounds. Prints the CPU's flags that matter and one JSON line; `ratio` is `predict` / network
@@ -32,7 +32,7 @@ from transferscope.evaluation.predictions import answered
 from transferscope.images import SUFFIXES
 from transferscope.storage import cpu_flags, reuse_memory
 
-BATCH = 16
+BATCH = 32
 LEAST_RATIO = 0.70
 
 

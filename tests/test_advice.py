@@ -291,7 +291,9 @@ def short_timing():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, make_folder) -> Path:
-    return make_folder(tmp_path_factory.mktemp("advice") / "set", {"甲": 24, "b": 24, "c <&>": 12})
+    return make_folder(
+        tmp_path_factory.mktemp("advice") / "set", {"甲": 24, "b": 24, "c <&>": 12}, seed=41
+    )
 
 
 @pytest.fixture(scope="module")
@@ -453,6 +455,14 @@ def test_names_and_options_that_cannot_be_used(folder: Path, weights: Path, tmp_
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="not Transferscope's"):
         advise(folder, out=tmp_path)
+
+
+def test_a_wrong_precision_or_budget_is_refused_before_any_work(folder: Path, monkeypatch):
+    with pytest.raises(InputError, match="fp16"):
+        advise(folder / "not even read", device="cpu", precision="fp16")
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE_BUDGET", "abc")
+    with pytest.raises(InputError, match="TRANSFERSCOPE_CACHE_BUDGET is 'abc'"):
+        advise(folder / "not even read")
 
 
 def test_sets_that_cannot_be_trained_on(tmp_path: Path, make_folder, weights: Path):

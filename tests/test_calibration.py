@@ -57,6 +57,14 @@ def test_the_temperature_undoes_overconfidence():
     assert min(losses, key=losses.__getitem__) == best
 
 
+def test_a_few_pictures_that_are_all_right_make_nobody_certain():
+    few = honest(9)
+    logits = few.logits * 4
+    temperature = fit_temperature(logits, logits.argmax(1))
+    confidence = (logits / temperature).softmax(1).max(1).values
+    assert 0.7 < float(confidence.mean()) < 0.95, "nine of nine is ten of eleven, not certainty"
+
+
 def test_honest_probabilities_are_within_chance_and_overconfident_ones_are_not():
     inside = 0
     for seed in range(40):

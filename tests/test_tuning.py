@@ -11,7 +11,7 @@ import torch
 import transferscope as ts
 from conftest import BACKBONE
 from transferscope.backbones import Classifier, MLPHead, load_backbone
-from transferscope.errors import InputError, UnknownName
+from transferscope.errors import InputError, OutputError, UnknownName
 from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run
 from transferscope.workflows.run import Silent
@@ -236,3 +236,65 @@ def test_the_defaults_in_the_help_are_the_recipes():
         assert said == value if isinstance(value, str) else float(said) == value, name
         seen += 1
     assert seen == 13
+
+
+# ---------------------------------------------------------------------------- said twice, or for nothing
+
+
+def test_the_recipe_sets_what_is_no_argument_of_its_own_here(photos, weights, tmp_path):
+    run = ts.tune(
+        photos,
+        out=tmp_path / "run",
+        backbone=BACKBONE,
+        weights=weights,
+        strategy="partial",
+        recipe={
+            "epochs": 1,
+            "batch_size": 8,
+            "learning_rate": 2e-3,
+            "augment": "none",
+            "flip": False,
+        },
+    )
+    recipe = run.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (1, 8, 2e-3)
+    assert (recipe.augment, recipe.flip) == ("none", False)
+    assert len(run.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"recipe": {"epochs": 3}}, r"recipe has epochs = 3, and epochs = 2 is given"),
+        ({"recipe": {"learning_rate": 1e-3}, "lr": 1e-4}, r"lr = 0.0001 is given"),
+        ({"recipe": {"flip": True}, "flip": False}, r"flip = False is given"),
+        ({"recipe": {"seed": 3}}, r"recipe has seed = 3"),
+        ({"strategy": "full", "unfreeze": 2}, r"--unfreeze 2 is given with --strategy full"),
+        ({"strategy": "scratch", "boundary": "blocks.1"}, r"--boundary blocks.1 is given with"),
+        ({"boundary": "classifier"}, r"'classifier' is the head"),
+        ({"precision": "foo"}, r"precision 'foo' is unknown"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_is_written(make, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        make(**options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_ones_own_cannot_be_tuned_and_is_told_so(photos, tmp_path, tiny):
+    with pytest.raises(InputError, match="the backbone is a Classifier; it must be a name"):
+        ts.tune(photos, out=tmp_path / "run", backbone=tiny)
+
+
+def test_what_a_probe_does_not_use_is_said(make):
+    heard = Heard()
+    make(strategy="probe", unfreeze=2, reporter=heard)
+    assert heard.lines == ["the probe is fitted exactly: epochs, batch size, unfreeze is not used"]
+
+
+def test_a_cache_that_cannot_be_written_says_so(make, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE", "/proc/nowhere")
+    with pytest.raises(OutputError, match="cannot be written to '/proc/nowhere"):
+        make()
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -365,11 +366,13 @@ def advise(
         typer.echo("")
     for sentence in told(advice):
         typer.echo(sentence)
-    what = f"--dataset {dataset} --root {source}" if dataset else f"{source}"
+    place = shlex.quote(str(source))
+    what = f"--dataset {dataset} --root {place}" if dataset else place
+    quoted = shlex.quote(f"runs/{dataset or source.stem}")
     options = f"--strategy {advice.best.strategy}"
     options += f" --boundary {advice.best.boundary}" if advice.best.boundary else ""
     options += f" --backbone {advice.chosen}" if backbone else ""
-    typer.echo(f"\ntransferscope tune {what} --out runs/{dataset or source.stem} {options}")
+    typer.echo(f"\ntransferscope tune {what} --out {quoted} {options}")
     if out is not None:
         typer.echo(f"drawn in {out / 'stages.svg'} and {out / 'plane.svg'}")
 
@@ -610,7 +613,7 @@ def tune(
         lr=_rate(lr),
         batch_size=batch_size,
         augment=augment,
-        flip=not no_flip,
+        flip=False if no_flip else None,
         recipe=recipe,
         search=search,
         keep_every=keep_every,
@@ -644,7 +647,7 @@ def tune(
     _table(("strategy", "-validation top-1", "-loss", ""), rows)
     typer.echo(
         f"\n{run.path}: {results['seconds']} s, features of {results['cached']} pictures were cached; "
-        f"next: transferscope evaluate {run.path}"
+        f"next: {shlex.join(('transferscope', 'evaluate', str(run.path)))}"
     )
 
 

@@ -96,6 +96,11 @@ def find_backbone(name: str) -> Backbone:
         UnknownName: no such backbone; names the nearest.
         InputError: the bare name exists in timm and in torchvision.
     """
+    if not isinstance(name, str):
+        raise InputError(
+            f"the backbone is a {type(name).__name__}; it must be a name of the catalogue (a network of your "
+            "own can be drawn, predicted with and exported as a ts.Classifier, and not be tuned)"
+        )
     if name in EMBEDDED:
         return EMBEDDED[name]
     library, _, bare = name.rpartition("/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -53,8 +53,12 @@ def training_precision(device: torch.device, precision: Precision) -> Precision:
     BF16, a picture and step: fp32 13.6 ms, bf16 18.8 ms, bf16 phased 8.3 ms).
 
     Raises:
-        InputError: fp16 on a CPU, which has no fast arithmetic for it.
+        InputError: an unknown one, or fp16 on a CPU, which has no fast arithmetic for it.
     """
+    if precision not in get_args(Precision):
+        raise InputError(
+            f"precision {precision!r} is unknown; use {', '.join(get_args(Precision))}"
+        )
     if precision == "fp16" and device.type == "cpu":
         raise InputError(
             "precision is fp16 and the device a CPU; use bf16, or fp32, or --device cuda"

@@ -77,7 +77,7 @@ def predict(
     top: int = 5,
     strip: int | None = None,
     min_confidence: float = 0.0,
-    batch_size: int = 16,
+    batch_size: int = 32,
     precision: Precision = "fp32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:

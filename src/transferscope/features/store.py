@@ -246,7 +246,16 @@ def cache_budget() -> int:
 
     Raises:
         InputError: the variable is not a positive number.
+        OutputError: the cache's folder cannot be written.
     """
+    folder = cache_dir()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK) or not shutil.disk_usage(folder).total:
+        raise OutputError(
+            f"the cache cannot be written to {str(cache_dir())!r}; name another folder with "
+            "TRANSFERSCOPE_CACHE"
+        )
     said = os.environ.get(BUDGET_VARIABLE)
     if said:
         try:
@@ -259,9 +268,6 @@ def cache_budget() -> int:
                 "correct or unset it"
             )
         return int(budget * 10**9)
-    folder = cache_dir()
-    while not folder.exists():
-        folder = folder.parent
     held = sum(size for _, _, size, _ in _cached_files())
     return min(DEFAULT_BUDGET, (shutil.disk_usage(folder).free + held) // 2)
 
@@ -287,7 +293,7 @@ def make_room(needed: int, in_use: Collection[Path]) -> None:
         raise OutputError(
             f"the features need {(kept + needed) / 1e9:.3g} GB and the cache in {str(cache_dir())!r} may "
             f"hold {budget / 1e9:.3g} GB; set {BUDGET_VARIABLE} to a larger number of GB, move the cache "
-            "to a larger disk with TRANSFERSCOPE_CACHE, or freeze up to a later layer"
+            "to a larger disk with TRANSFERSCOPE_CACHE, or (of activations) freeze up to a later layer"
         )
     for _, _, size, path in files:
         if held + needed <= budget:

@@ -83,12 +83,13 @@ def open_logger(
     raise InputError(f"no logger {name!r}; there are tensorboard and mlflow")
 
 
-def refuse_unknown(names: Sequence[str]) -> tuple[LoggerName, ...]:
-    """The names as loggers' names, each known and with its package installed.
+def refuse_unknown(names: str | Sequence[str]) -> tuple[LoggerName, ...]:
+    """A name or several as loggers' names, each known and with its package installed.
 
     Raises:
         InputError: otherwise.
     """
+    names = (names,) if isinstance(names, str) else names
     for name in names:
         if name not in get_args(LoggerName):
             raise InputError(f"no logger {name!r}; there are {' and '.join(get_args(LoggerName))}")

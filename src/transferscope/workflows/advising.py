@@ -30,6 +30,7 @@ from transferscope.data import Picture, Split, load_batches, make_split, parse_r
 from transferscope.errors import InputError
 from transferscope.features import (
     POOLED,
+    cache_budget,
     cached_pictures,
     extract,
     fit_probe,
@@ -74,7 +75,7 @@ _TIMED = 5  # batches, after one to warm up; steps likewise
 def advise(
     data: str | Path,
     *,
-    backbones: Sequence[str] = (DEFAULT_BACKBONE,),
+    backbones: str | Sequence[str] = DEFAULT_BACKBONE,
     dataset: str | None = None,
     weights: str | Path | None = None,
     download: bool = False,
@@ -94,7 +95,7 @@ def advise(
 
     Args:
         data: see `tune` for this, `dataset`, `download`, `group` and `precision`.
-        backbones: catalogue names, compared side by side.
+        backbones: a catalogue name, or several that are compared side by side.
         weights: local weights, of the one backbone.
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split, the folds and the sample.
@@ -112,7 +113,11 @@ def advise(
             refuse_inside(Path(out), data)
         refuse_foreign(Path(out))
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
-    sources = _load(backbones, weights, download, find_device(device))
+    cache_budget()  # refuses a wrong value
+    device_found = find_device(device)
+    training_precision(device_found, precision)  # refused before any work
+    asked = (backbones,) if isinstance(backbones, str) else tuple(backbones)
+    sources = _load(asked, weights, download, device_found)
     with reporter.task("reading pictures") as progress:
         found = scan(
             data,

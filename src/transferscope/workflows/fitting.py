@@ -460,6 +460,11 @@ def chosen_boundary(source: Classifier, config: Config) -> str:
         )
     if config.boundary is not None:
         Resumed(source.network, config.boundary, source.example())
+        if config.boundary == source.head or config.boundary.startswith(f"{source.head}."):
+            raise InputError(
+                f"--boundary {config.boundary!r} is the head, so nothing behind it could be tuned; name a "
+                "layer before it, or use --strategy probe"
+            )
         return config.boundary
     if config.unfreeze is not None:
         return plan_boundary(source, config.unfreeze)

@@ -80,7 +80,7 @@ def tune(
     lr: float | Literal["auto"] | None = None,
     batch_size: int | None = None,
     augment: AugmentationName | None = None,
-    flip: bool = True,
+    flip: bool | None = None,
     recipe: Mapping[str, Any] | None = None,
     search: int = 0,
     keep_every: int = 0,
@@ -122,7 +122,7 @@ def tune(
         batch_size: pictures a step; None: the recipe's.
         augment: what fine-tuning sees of the training pictures: none, light (crops, mirrored) or strong
             (and RandAugment, mixup, cutmix). Never of validation or test pictures, nor for the probe.
-        flip: False where left and right mean something, as in characters.
+        flip: False where left and right mean something, as in characters; None: the recipe's, True.
         recipe: further `Recipe` fields by name, such as {"optimizer": "sgd", "ema": 0.99}.
         search: trials of a search over head, depth, learning rate and augmentation, decided on
             validation, before the fit itself; 0: none.
@@ -162,15 +162,17 @@ def tune(
     out = Path(out)
     if isinstance(ratio, str):
         ratio = parse_ratio(ratio)
-    given = {
-        **(recipe or {}),
-        "epochs": epochs,
-        "learning_rate": None if lr == "auto" else lr,
-        "batch_size": batch_size,
-        "augment": augment,
-        "flip": flip,
-        "seed": seed,
-    }
+    given = _given(
+        recipe or {},
+        {
+            "epochs": epochs,
+            "learning_rate": lr,
+            "batch_size": batch_size,
+            "augment": augment,
+            "flip": flip,
+        },
+    )
+    _refuse_contradiction(strategy, unfreeze, boundary)
     config = Config(
         data=str(Path(data).resolve()),
         dataset=dataset,
@@ -186,7 +188,7 @@ def tune(
         find_rate=lr == "auto",
         search=search,
         keep_every=keep_every,
-        recipe=choose_recipe(strategy, {k: v for k, v in given.items() if v is not None}),
+        recipe=choose_recipe(strategy, {**given, "seed": seed}),
         ratio=ratio,
         seed=seed,
         precision=precision,
@@ -224,9 +226,54 @@ def tune(
             split = choose_split(scanned, ratio=ratio, seed=seed, other=other, drop_copies=dedupe)
         else:
             reporter.say(f"the split is that of {out / 'split.csv'}")
+        if unused := _unused(config, given):
+            reporter.say(f"the probe is fitted exactly: {unused} is not used")
         distributed.wait_for_all()  # before the folder is written that the others looked into
         _tune(Fitting(out, config, source, split, reporter), known, began)
         return Run(out)
+
+
+def _given(recipe: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the recipe by name, each given once; a rate that is to be found is none.
+
+    Raises:
+        InputError: a field that is also an argument of its own, and both are given.
+    """
+    arguments = {"learning_rate": "lr"}
+    doubled = [name for name in recipe if named.get(name) is not None and recipe[name] is not None]
+    if doubled:
+        name = doubled[0]
+        raise InputError(
+            f"recipe has {name} = {recipe[name]!r}, and {arguments.get(name, name)} = {named[name]!r} is given "
+            "beside it; give one"
+        )
+    if recipe.get("seed") is not None:
+        raise InputError(
+            f"recipe has seed = {recipe['seed']!r}; give it as seed, which the split has too"
+        )
+    both = {**named, **{name: value for name, value in recipe.items() if value is not None}}
+    if both.get("learning_rate") == "auto":
+        both["learning_rate"] = None
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _refuse_contradiction(strategy: Strategy, unfreeze: int | None, boundary: str | None) -> None:
+    """A depth for a strategy that has none of its own."""
+    if strategy in ("full", "scratch") and (unfreeze is not None or boundary is not None):
+        option = f"--unfreeze {unfreeze}" if unfreeze is not None else f"--boundary {boundary}"
+        raise InputError(
+            f"{option} is given with --strategy {strategy}, which trains every layer; use --strategy partial, "
+            "or leave it out"
+        )
+
+
+def _unused(config: Config, given: Mapping[str, Any]) -> str:
+    """What was given and means nothing to a linear probe, by name."""
+    if config.strategy != "probe" or config.head != "linear":
+        return ""
+    names = [name for name in given if name not in ("balance", "flip")]
+    names += [name for name in ("unfreeze", "boundary") if getattr(config, name) is not None]
+    return ", ".join(name.replace("_", " ") for name in names)
 
 
 def choose_split(
@@ -291,7 +338,8 @@ def _finished(out: Path, config: Config, resume: bool) -> Run | None:
         return None
     if not resume:
         raise RunError(
-            f"{str(out)!r} holds a run already; --resume continues it, another --out starts a new one"
+            f"{str(out)!r} holds a run already; --resume with the same options continues it; to begin with "
+            "others, give another --out or remove it"
         )
     record = read_json(out / stored)
     before = Config.from_dict(record["config"] if stored == "run.json" else record)
