@@ -180,6 +180,19 @@ def test_one_class_no_pictures_and_no_folder_are_refused(run, make_folder, tmp_p
         evaluate_run(run, data=tmp_path / "missing")
 
 
+def test_kept_predictions_that_are_damaged_are_made_again(run, result, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    for name in ("out-of-fold", "validation"):
+        file = copy / "evaluation" / name / "predictions.safetensors"
+        file.write_bytes(file.read_bytes()[:100])
+    found = evaluate_run(Run(copy))
+    assert not found.abstention.operating
+    remade = Predictions.load(copy / "evaluation" / "out-of-fold")
+    before = Predictions.load(run.path / "evaluation" / "out-of-fold")
+    assert torch.allclose(remade.logits, before.logits, atol=1e-4)
+
+
 def test_nan_weights_are_one_sentence_and_nothing_is_replaced(run, result, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -212,6 +225,13 @@ def test_training_pictures_that_are_gone_are_told_and_not_needed(
 
 
 # ---------------------------------------------------------------------------- views and other runs
+
+
+@pytest.mark.parametrize("views", [1, -1])
+def test_views_that_are_no_average_are_refused_before_the_work(run, views, monkeypatch):
+    monkeypatch.setattr(Run, "split", None)  # not even the split is looked at
+    with pytest.raises(InputError, match=f"--tta is {views}"):
+        evaluate_run(run, tta=views)
 
 
 def test_views_are_reported_beside_the_plain_figures(run, result):

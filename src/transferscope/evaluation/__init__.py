@@ -40,7 +40,7 @@ from transferscope.evaluation.paired import (
 )
 from transferscope.evaluation.predictions import Predictions, predict_files
 from transferscope.evaluation.trend import SizeTrend, size_trend
-from transferscope.evaluation.views import ViewsGain, views_gain
+from transferscope.evaluation.views import ViewsGain, refuse_views, views_gain
 
 __all__ = [
     "BINS",
@@ -76,6 +76,7 @@ __all__ = [
     "paired_interval",
     "predict",
     "predict_files",
+    "refuse_views",
     "size_trend",
     "threshold_for",
     "views_gain",

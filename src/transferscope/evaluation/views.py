@@ -81,10 +81,7 @@ def views_gain(
     Raises:
         InputError: fewer than two views.
     """
-    if views < 2:
-        raise InputError(
-            f"--tta is {views}; it must be at least 2, the plain picture and another view of it"
-        )
+    refuse_views(views)
     began = time.perf_counter()
     total = predictions.probabilities.double()
     for view in range(2, views + 1):
@@ -110,6 +107,18 @@ def views_gain(
         interval=difference.interval,
         cost=1 + (time.perf_counter() - began) / max(seconds, 1e-9),
     )
+
+
+def refuse_views(views: int) -> None:
+    """Refuses a number of views that is no average.
+
+    Raises:
+        InputError: fewer than two.
+    """
+    if views < 2:
+        raise InputError(
+            f"--tta is {views}; it must be at least 2, the plain picture and another view of it"
+        )
 
 
 def with_probabilities(predictions: Predictions, probabilities: torch.Tensor) -> Predictions:

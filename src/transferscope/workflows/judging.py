@@ -12,7 +12,7 @@ import torch
 
 from transferscope.backbones import Classifier, Precision, find_device
 from transferscope.data import Picture, scan
-from transferscope.errors import DataError, UnknownName
+from transferscope.errors import DataError, RunError, UnknownName, WeightsError
 from transferscope.evaluation import (
     Evaluation,
     PairedDifference,
@@ -22,6 +22,7 @@ from transferscope.evaluation import (
     evaluate,
     paired_difference,
     predict_files,
+    refuse_views,
     views_gain,
     write_study,
 )
@@ -94,6 +95,8 @@ def evaluate_run(
             other run's split.
         InputError: another run with other classes, or fewer than two views.
     """
+    if tta:
+        refuse_views(tta)  # before the work
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = _sample(run, split, data)
     place = find_device(device)
@@ -164,10 +167,9 @@ def out_of_fold(
     """
     pictures = run.split.part("train")
     folder = run.path / "evaluation" / _OUT_OF_FOLD
-    if (folder / "predictions.safetensors").is_file():
-        kept = Predictions.load(folder)
-        if kept.paths == tuple(picture.path for picture in pictures):
-            return kept
+    kept = _kept(folder)
+    if kept is not None and kept.paths == tuple(picture.path for picture in pictures):
+        return kept
     root = _moved_root(run, pictures, data) or run.root
     files = [root / picture.path for picture in pictures]
     gone = sum(not file.is_file() for file in files)
@@ -291,10 +293,15 @@ def _predictions(sample: _Sample, logits: torch.Tensor, classifier: Classifier) 
 
 def _kept_validation(run: Run) -> Predictions | None:
     """The validation predictions that tuning, or an evaluation of that split, has left."""
-    folder = run.path / "evaluation" / "validation"
-    if not (folder / "predictions.safetensors").is_file():
+    return _kept(run.path / "evaluation" / "validation")
+
+
+def _kept(folder: Path) -> Predictions | None:
+    """Predictions that can be made again: None where they are absent or damaged."""
+    try:
+        return Predictions.load(folder)
+    except (WeightsError, RunError):
         return None
-    return Predictions.load(folder)
 
 
 # ---------------------------------------------------------------------------- beside the figures
