@@ -80,6 +80,7 @@ def test_wrong_usage_is_exit_code_2():
         (("predict", "efficientnet_lite0", "x.png", "--figure", "x.gif"), ".svg, .png", 2),
         (("predict", "efficientnet_lite0", "x.png", "--min-confidence", "2"), "in [0, 1]", 2),
         (("export", "nowhere", "--format", "onnx", "--out", "x.onnx"), "not a folder", 1),
+        (("predict", "runs/nope", "x.png"), "'runs/nope' is not there", 1),
         (("predict", "hf-hub:no/such", "x.png"), "no folder 'hf-hub:no/such'", 1),
     ],
 )

@@ -14,14 +14,29 @@ from PIL import Image
 
 import transferscope as ts
 from conftest import BACKBONE
-from transferscope.errors import DataError, InputError, UnknownName, WeightsError
+from transferscope.errors import DataError, InputError, RunError, UnknownName, WeightsError
 from transferscope.evaluation import Evaluation, Predictions
 from transferscope.report.model_card import model_card_markdown
 from transferscope.storage import read_json
-from transferscope.workflows import Run, card_of, evaluate_run, export_run, open_model
-from transferscope.workflows.run import SILENT
+from transferscope.workflows import (
+    Run,
+    card_of,
+    evaluate_run,
+    export_run,
+    open_model,
+    write_run_atlas,
+)
+from transferscope.workflows.run import Silent
 
 CLASSES = {"猫": 44, "b & <c>": 40, "d": 42}
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def tuned(photos: Path, weights: Path, out: Path, **options) -> Run:
@@ -132,7 +147,8 @@ def test_another_set_with_the_same_classes(run, make_folder, tmp_path):
     found = evaluate_run(run, data=other)
     assert (found.split, found.n, found.seen) == ("other", 9, 0)
     assert {name: r.n for name, r in found.per_class.items()} == {"猫": 4, "d": 5}
-    kept = Predictions.load(run.path / "evaluation" / "data-other")
+    (folder,) = (run.path / "evaluation").glob("data-other-*")
+    kept = Predictions.load(folder)
     assert {path.split("/")[0] for path in kept.paths} == {"d", "猫"}
     names = [kept.classes[int(label)] for label in kept.labels]
     assert names == [path.split("/")[0] for path in kept.paths]
@@ -147,8 +163,35 @@ def test_pictures_that_were_trained_on_are_left_out(run, photos, make_folder, tm
     only = tmp_path / "only"
     (only / "d").mkdir(parents=True)
     shutil.copy(run.split.scan.file(run.split.part("train")[0]), only / "d" / "x.png")
-    with pytest.raises(DataError, match=r"every picture.*\(1\) was trained on"):
+    with pytest.raises(DataError, match=r"every picture.*\(1\) was trained or chosen on"):
         evaluate_run(run, data=only)
+
+
+def test_pictures_that_the_run_was_chosen_on_are_left_out_too(run, make_folder, tmp_path):
+    other = make_folder(tmp_path / "chosen", {"d": 5, "猫": 4}, seed=9)
+    picture = run.split.part("validation")[0]
+    shutil.copy(run.split.scan.file(picture), other / "d" / "copy.png")
+    assert evaluate_run(run, data=other).seen == 1
+
+
+def test_files_that_cannot_be_used_are_told_counted_and_few(run, make_folder, tmp_path):
+    other = make_folder(tmp_path / "bad", {"d": 15, "猫": 14}, seed=9)
+    (other / "d" / "broken.png").write_text("no picture")
+    heard = Heard()
+    found = evaluate_run(run, data=other, reporter=heard)
+    assert (found.n, found.excluded) == (29, 1)
+    assert any("broken.png" in line for line in heard.lines)
+    (other / "d" / "worse.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"2 files.*cannot be used, more than 5%"):
+        evaluate_run(run, data=other)
+
+
+def test_sets_of_one_name_do_not_replace_each_other(run, make_folder, tmp_path):
+    for place, count in (("one", 4), ("two", 6)):
+        evaluate_run(
+            run, data=make_folder(tmp_path / place / "same", {"d": count, "猫": 3}, seed=9)
+        )
+    assert len(list((run.path / "evaluation").glob("data-same-*"))) == 2
 
 
 def test_another_sets_own_splits_are_kept(run, make_folder, tmp_path):
@@ -193,6 +236,15 @@ def test_kept_predictions_that_are_damaged_are_made_again(run, result, tmp_path)
     assert torch.allclose(remade.logits, before.logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "study.json"])
+def test_files_of_another_shape_are_one_sentence(run, result, name, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    (copy / "evaluation" / name).write_text("[]")
+    with pytest.raises(RunError, match="transferscope evaluate"):
+        write_run_atlas(Run(copy))
+
+
 def test_nan_weights_are_one_sentence_and_nothing_is_replaced(run, result, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -213,14 +265,9 @@ def test_training_pictures_that_are_gone_are_told_and_not_needed(
     moved = tuned(copy, weights, tmp_path / "run", strategy="probe")
     victim = copy / moved.split.part("train")[0].path
     victim.unlink()
-    said: list[str] = []
-
-    class Heard(type(SILENT)):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    evaluate_run(moved, reporter=Heard())
-    assert said == ["label errors are not looked for: 1 training pictures are gone"]
+    heard = Heard()
+    evaluate_run(moved, reporter=heard)
+    assert heard.lines == ["label errors are not looked for: 1 training pictures are gone"]
     assert not (moved.path / "evaluation" / "out-of-fold").exists()
 
 

@@ -38,7 +38,11 @@ from transferscope.evaluation.paired import (
     paired_difference,
     paired_interval,
 )
-from transferscope.evaluation.predictions import Predictions, predict_files
+from transferscope.evaluation.predictions import (
+    Predictions,
+    predict_files,
+    refuse_other_classes,
+)
 from transferscope.evaluation.trend import SizeTrend, size_trend
 from transferscope.evaluation.views import ViewsGain, refuse_views, views_gain
 
@@ -76,6 +80,7 @@ __all__ = [
     "paired_interval",
     "predict",
     "predict_files",
+    "refuse_other_classes",
     "refuse_views",
     "size_trend",
     "threshold_for",

@@ -81,7 +81,8 @@ class Evaluation:
         trend: accuracy of the classes against their numbers of training pictures, or None where
             none has twice as many as another, or their numbers are not known.
         confusable: accuracy with the named look-alikes counted as one class, or None.
-        seen: pictures of another set that were left out because their very bytes were trained on.
+        seen: pictures of another set left out because their very bytes were trained or chosen on.
+        excluded: files of another set left out because they could not be used.
         views: what averaging over several views would gain, or None where it was not asked for.
         gain: the difference to the untuned base with its probe on the same pictures; None for a probe.
         against: the difference to another run on the same pictures, or None.
@@ -104,6 +105,7 @@ class Evaluation:
     trend: SizeTrend | None = None
     confusable: float | None = None
     seen: int = 0
+    excluded: int = 0
     views: ViewsGain | None = None
     gain: PairedDifference | None = None
     against: PairedDifference | None = None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from transferscope.errors import RunError
 from transferscope.evaluation.predictions import Predictions
 from transferscope.storage import write_csv
 
@@ -79,12 +80,22 @@ class ErrorStudy:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ErrorStudy:
-        """What `to_dict` kept."""
-        ranked = {
-            name: tuple(Doubt(**doubt) for doubt in values[name])
-            for name in ("worst", "uncertain", "suspects")
-        }
-        return cls(probable=values["probable"], n=values["n"], **ranked)
+        """What `to_dict` kept.
+
+        Raises:
+            RunError: it is something else.
+        """
+        try:
+            ranked = {
+                name: tuple(Doubt(**doubt) for doubt in values[name])
+                for name in ("worst", "uncertain", "suspects")
+            }
+            return cls(probable=values["probable"], n=values["n"], **ranked)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"the study of errors is incomplete or of another version ({error!r}); "
+                "'transferscope evaluate' makes it again"
+            ) from error
 
 
 def error_study(

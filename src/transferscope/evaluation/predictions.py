@@ -79,12 +79,7 @@ class Predictions:
         Raises:
             InputError: not the same classes.
         """
-        if set(classes) != set(self.classes) or len(classes) != len(self.classes):
-            odd = sorted(set(classes) ^ set(self.classes))
-            raise InputError(
-                f"the classes differ: {', '.join(map(repr, odd[:5]))} are in one list and not in the "
-                "other; two classifiers are compared on the same classes"
-            )
+        refuse_other_classes(self.classes, classes)
         order = torch.tensor([self.classes.index(name) for name in classes])
         return replace(
             self,
@@ -141,6 +136,19 @@ class Predictions:
             raise RunError(
                 f"{str(file)!r} has no {error}; 'transferscope evaluate' writes it again"
             ) from None
+
+
+def refuse_other_classes(classes: Sequence[str], other: Sequence[str]) -> None:
+    """Refuses two lists that do not hold the same classes, in whatever order.
+
+    Raises:
+        InputError: a class is in one of them alone.
+    """
+    if odd := sorted(set(classes) ^ set(other)):
+        raise InputError(
+            f"the classes differ: {', '.join(map(repr, odd[:5]))} are in one list and not in the other; two "
+            "classifiers are compared on the same classes"
+        )
 
 
 def predict_files(

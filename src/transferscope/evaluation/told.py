@@ -43,7 +43,11 @@ def told(result: Evaluation) -> list[str]:
     if result.gain is not None:
         sentences.append(difference_told(result.gain))
     if result.seen:
-        sentences.append(f"{result.seen} pictures were left out: their very bytes were trained on.")
+        sentences.append(
+            f"{result.seen} pictures were left out: their bytes were trained or chosen on."
+        )
+    if result.excluded:
+        sentences.append(f"{result.excluded} files were left out: they could not be used.")
     sentences += [threshold_told(one) for one in result.abstention.operating if one.coverage < 1]
     if result.trend is not None:
         sentences.append(trend_told(result.trend))

@@ -9,7 +9,7 @@ from transferscope.backbones import find_backbone
 from transferscope.data import SPLITS, Inspection
 from transferscope.data.duplicates import COPY
 from transferscope.data.inspection import across_splits
-from transferscope.errors import InputError
+from transferscope.errors import InputError, RunError
 from transferscope.evaluation import Evaluation
 from transferscope.exports import preprocessing, timm_architecture
 from transferscope.report.model_card import ModelCard
@@ -71,6 +71,11 @@ def run_evaluations(run: Run) -> tuple[Evaluation | None, Evaluation | None]:
     if not file.is_file():
         return None, None
     metrics = read_json(file)
+    if not isinstance(metrics, dict) or not {"tuned", "base"} <= set(metrics):
+        raise RunError(
+            f"{str(file)!r} is not what an evaluation leaves; 'transferscope evaluate {run.path}' "
+            "writes it again"
+        )
     return Evaluation.from_dict(metrics["tuned"]), Evaluation.from_dict(metrics["base"])
 
 

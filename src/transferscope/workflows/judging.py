@@ -22,16 +22,20 @@ from transferscope.evaluation import (
     evaluate,
     paired_difference,
     predict_files,
+    refuse_other_classes,
     refuse_views,
     views_gain,
     write_study,
 )
 from transferscope.features import POOLED, extract, fit_probe
 from transferscope.report import evaluation_figures as figures
-from transferscope.storage import write_json, write_text
+from transferscope.storage import sha256_bytes, write_json, write_text
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of, labels_of
 
 _OUT_OF_FOLD = "out-of-fold"
+
+MOST_EXCLUDED = 0.05
+"""Share of another set's files that may be unusable; of more, its figures would be those of a part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ class _Sample:
         paths: of each, relative to its set's folder.
         hashes: sha256 of each.
         labels: int64 (N,), in the run's class order.
-        seen: pictures left out because their very bytes were trained on.
+        seen: pictures left out because their very bytes were trained or chosen on.
+        excluded: (path, reason) of files left out because they could not be used.
     """
 
     name: str
@@ -57,6 +62,7 @@ class _Sample:
     hashes: list[str]
     labels: torch.Tensor
     seen: int = 0
+    excluded: tuple[tuple[str, str], ...] = ()
 
 
 def evaluate_run(
@@ -81,7 +87,8 @@ def evaluate_run(
         split: train, validation or test of its split.csv.
         data: the folder, if it is no longer where it was; or another set of pictures in class folders
             with the run's class names. Of that, its own split of this name is judged where its layout has
-            splits, and else all of it; pictures whose very bytes were trained on are left out.
+            splits, and else all of it; pictures whose very bytes were trained or chosen on are
+            left out.
         tta: average the answers over this many views of each picture, and say what that gains and
             costs; 0: no.
         against: another run, whose answers for the same pictures are compared with this one's.
@@ -98,7 +105,10 @@ def evaluate_run(
     if tta:
         refuse_views(tta)  # before the work
     other = against if against is None or isinstance(against, Run) else Run(against)
-    sample = _sample(run, split, data)
+    sample = _sample(run, split, data, reporter)
+    shared = (
+        _shared_rows(run, other, sample) if other is not None else []
+    )  # refused before the work
     place = find_device(device)
 
     def predicted(classifier: Classifier, words: str) -> tuple[Predictions, float]:
@@ -112,6 +122,11 @@ def evaluate_run(
     predictions, seconds = predicted(run.classifier, "tuned")
     training = Counter(run.split.scan.class_of(picture) for picture in run.split.part("train"))
     validation = _kept_validation(run) if sample.part != "validation" else None
+    if validation is None and sample.part == "test":
+        reporter.say(
+            "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
+            "gives the answers that they are chosen on"
+        )
 
     def judged(found: Predictions, chosen_on: Predictions | None) -> Evaluation:
         return evaluate(
@@ -123,7 +138,9 @@ def evaluate_run(
             seed=run.config.seed,
         )
 
-    result = replace(judged(predictions, validation), seen=sample.seen)
+    result = replace(
+        judged(predictions, validation), seen=sample.seen, excluded=len(sample.excluded)
+    )
     plain, before = result, None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base_predictions, _ = predicted(run.base, "base")
@@ -139,7 +156,8 @@ def evaluate_run(
         )
     if other is not None:
         result = replace(
-            result, against=_against(run, other, sample, predictions, place, precision, reporter)
+            result,
+            against=_against(run, other, sample, shared, predictions, place, precision, reporter),
         )
     study = error_study(
         predictions, split=sample.name, out_of_fold=out_of_fold(run, data=data, reporter=reporter)
@@ -209,11 +227,11 @@ def out_of_fold(
 # ---------------------------------------------------------------------------- the pictures
 
 
-def _sample(run: Run, split: str, data: str | Path | None) -> _Sample:
+def _sample(run: Run, split: str, data: str | Path | None, reporter: Reporter) -> _Sample:
     home = run.path / "evaluation"
     pictures = run.split.part(split)
     if data is not None and _moved_root(run, pictures, data) is None:
-        return _other_set(run, split, Path(data))
+        return _other_set(run, split, Path(data), reporter)
     files, pictures = files_of(run, split, data)
     return _Sample(
         name=split,
@@ -238,9 +256,17 @@ def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) 
     return root if present and 2 * present >= len(pictures) else None
 
 
-def _other_set(run: Run, split: str, data: Path) -> _Sample:
+def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
     """Pictures of another set, with the run's labels."""
     found = scan(data, channels=run.classifier.input.channels, lenient=True)
+    for path, reason in found.excluded:
+        reporter.say(f"left out {path}: {reason}")
+    if len(found.excluded) > MOST_EXCLUDED * (len(found.excluded) + len(found.pictures)):
+        path, reason = found.excluded[0]
+        raise DataError(
+            f"{len(found.excluded)} files of {str(data)!r} cannot be used, more than {MOST_EXCLUDED:.0%} of "
+            f"all, such as {path!r}: {reason}; mend or remove them, so that the figures are those of the set"
+        )
     classes = run.classifier.classes
     named = [(picture, found.class_of(picture)) for picture in found.pictures]
     unknown = Counter(name for _, name in named if name not in classes)
@@ -266,22 +292,24 @@ def _other_set(run: Run, split: str, data: Path) -> _Sample:
                 f"{str(data)!r} has no pictures in a {split} folder; choose another --split, or give a folder "
                 "of class folders"
             )
-    trained = {picture.sha256 for picture in run.split.part("train")}
-    kept = [(picture, name) for picture, name in named if picture.sha256 not in trained]
+    known = {p.sha256 for part in ("train", "validation") for p in run.split.part(part)}
+    kept = [(picture, name) for picture, name in named if picture.sha256 not in known]
     if not kept:
         raise DataError(
-            f"every picture of {str(data)!r} ({len(named)}) was trained on; give pictures that are new to "
-            "the run"
+            f"every picture of {str(data)!r} ({len(named)}) was trained or chosen on; give pictures that are "
+            "new to the run, or use --split"
         )
+    home = data.resolve()
     return _Sample(
-        name=data.resolve().name,
+        name=home.name,
         part=split,
-        folder=run.path / "evaluation" / f"data-{data.resolve().name}",
+        folder=run.path / "evaluation" / f"data-{home.name}-{sha256_bytes(bytes(home))[:6]}",
         files=[found.file(picture) for picture, _ in kept],
         paths=tuple(picture.path for picture, _ in kept),
         hashes=[picture.sha256 for picture, _ in kept],
         labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
         seen=len(named) - len(kept),
+        excluded=found.excluded,
     )
 
 
@@ -330,16 +358,14 @@ def _views(
         )
 
 
-def _against(
-    run: Run,
-    other: Run,
-    sample: _Sample,
-    predictions: Predictions,
-    place: torch.device,
-    precision: Precision,
-    reporter: Reporter,
-) -> PairedDifference:
-    """The difference to another run on the pictures that are as new to it as to this one."""
+def _shared_rows(run: Run, other: Run, sample: _Sample) -> list[int]:
+    """The pictures that are as new to another run as to this one.
+
+    Raises:
+        DataError: there are none.
+        InputError: the other run has other classes.
+    """
+    refuse_other_classes(run.classifier.classes, other.classifier.classes)
     other_part = {picture.sha256: picture.split for picture in other.split.scan.pictures}
     rows = [
         row
@@ -351,8 +377,21 @@ def _against(
             f"all {len(sample.files)} {sample.name} pictures of {run.path.name!r} are in other splits of "
             f"{other.path.name!r}, which was trained or chosen on them; tune it with --split-from {run.path}"
         )
+    return rows
+
+
+def _against(
+    run: Run,
+    other: Run,
+    sample: _Sample,
+    rows: Sequence[int],
+    predictions: Predictions,
+    place: torch.device,
+    precision: Precision,
+    reporter: Reporter,
+) -> PairedDifference:
+    """The difference to another run on the pictures that are as new to it as to this one."""
     ours = predictions.rows(torch.tensor(rows))
-    ours.for_classes(other.classifier.classes)  # refused before the work
     files = [sample.files[row] for row in rows]
     with reporter.task(f"{sample.name} pictures, {other.path.name}") as progress:
         logits = predict_files(

@@ -242,14 +242,21 @@ def open_model(model: str | Path, *, device: str | None = None) -> Classifier:
         classifier = Run(path).classifier
     elif path.suffix == ".safetensors" and path.is_file():
         classifier = Classifier.load(path)
-    elif path.exists() or path.is_absolute() or str(model).startswith("."):
+    elif path.exists() or _like_a_path(str(model)):
+        what = "is neither a run folder nor a classifier" if path.exists() else "is not there"
         raise RunError(
-            f"{str(model)!r} is neither a run folder nor a classifier; give the --out of a "
-            "'transferscope tune', or the name of a backbone"
+            f"{str(model)!r} {what}; give the --out of a 'transferscope tune', a folder of an export for the "
+            "Hub, or the name of a backbone"
         )
     else:
         classifier = load_backbone(str(model))
     return classifier.to(find_device(device)).eval()
+
+
+def _like_a_path(model: str) -> bool:
+    """Whether a name that is no file is meant as one: not timm/NAME or torchvision/NAME."""
+    library, _, _ = model.rpartition("/")
+    return Path(model).is_absolute() or library not in ("", "timm", "torchvision")
 
 
 def files_of(
