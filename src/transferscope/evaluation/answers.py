@@ -96,7 +96,7 @@ def predict(
         min_confidence: where the best guess is less probable, the prediction is marked as abstained.
         batch_size: pictures a forward pass.
         precision: of the forward pass; bf16 is faster where the hardware has it, and changes
-            probabilities by about 0.01.
+            probabilities, by 0.006 in the mean on photographs of clothing.
         on_progress: called with (done, total) files after every batch.
 
     Returns:
