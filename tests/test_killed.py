@@ -17,7 +17,7 @@ from conftest import BACKBONE
 from transferscope.storage import read_csv, read_json, read_tensors, sha256_json
 
 KILLS = 20
-EPOCHS = 30
+EPOCHS = 200
 
 
 def tuning(photos: Path, weights: Path, out: Path, *more: str) -> list[str]:
@@ -56,7 +56,13 @@ def test_twenty_kills_leave_the_weights_that_no_kill_leaves(many, weights, tmp_p
     options = ("--epochs", str(EPOCHS), "--keep-every", "10")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = ["transferscope", *tuning(many, weights, whole, *options)]
-    assert started(command, tmp_path / "cache").wait() == 0
+    began = time.monotonic()
+    process = started(command, tmp_path / "cache")
+    while not newest(whole) and process.poll() is None:
+        time.sleep(0.02)
+    before_training = time.monotonic() - began
+    assert process.wait() == 0
+    epoch = (time.monotonic() - began - before_training) / EPOCHS
     command = ["transferscope", *tuning(many, weights, killed, *options, "--resume")]
     draw = random.Random(0)
     cache = tmp_path / "other"  # its own, so that filling it is killed too
@@ -64,18 +70,18 @@ def test_twenty_kills_leave_the_weights_that_no_kill_leaves(many, weights, tmp_p
         before = newest(killed)
         process = started(command, cache)
         if kill < 6:  # while it imports, reads, splits, extracts, fits the probe
-            time.sleep(draw.uniform(0.5, 7))
+            time.sleep(draw.uniform(0.5, before_training))
         else:
             while newest(killed) == before and process.poll() is None:
                 time.sleep(0.02)
-            time.sleep(draw.uniform(0, 0.4))
+            time.sleep(draw.uniform(0, 2 * epoch))
         assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert started(command, cache).wait() == 0
     assert digest(killed) == digest(whole)
     kept = {file.name for file in (killed / "timeline").iterdir()}
-    assert kept == {f"epoch-{n:04d}.safetensors" for n in (0, 10, 20, 30)}
+    assert kept == {f"epoch-{n:04d}.safetensors" for n in range(0, EPOCHS + 1, 10)}
     for name in kept:
         old, _ = read_tensors(whole / "timeline" / name)
         new, _ = read_tensors(killed / "timeline" / name)
