@@ -19,6 +19,7 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.cli import app
 from transferscope.data import Picture, make_split, scan
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
+from transferscope.evaluation import paired_interval
 from transferscope.features import cached_pictures
 from transferscope.report.advice_figures import plane_figure, stage_figure
 from transferscope.storage import read_json, read_tensors, write_tensors
@@ -32,7 +33,6 @@ from transferscope.training.advice import (
     choose_backbone,
     choose_cut,
     duration,
-    paired_interval,
     picture_similarity,
     probe_stages,
     quadrant,

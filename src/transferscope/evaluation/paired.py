@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transferscope.errors import DataError
-from transferscope.evaluation.intervals import DRAWS, drawn_means, middle
+from transferscope.evaluation.intervals import drawn_means, middle
 from transferscope.evaluation.predictions import Predictions
+
+_DRAWS = 10_000  # each is three numbers, whatever the number of pictures
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def paired_difference(
         top1=float(right.double().mean()),
         second_top1=float(other.double().mean()),
         difference=(only_first - only_second) / n,
-        interval=paired_interval(only_first, only_second, n, seed=seed),
+        interval=paired_interval(right.numpy(), other.numpy(), seed=seed),
         only_first=only_first,
         only_second=only_second,
         p=(
@@ -149,16 +152,23 @@ def paired_difference(
 
 
 def paired_interval(
-    only_first: int, only_second: int, n: int, *, draws: int = 5 * DRAWS, seed: int = 0
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0
 ) -> tuple[float, float]:
-    """95% bootstrap interval of the difference of two accuracies on the same n pictures.
+    """95% interval of the share of hits in `first` less that in `second`, by a paired bootstrap.
 
-    A picture counts 1, -1 or 0, so drawing pictures anew is drawing how many count what.
+    Pictures are drawn with replacement; as a picture counts 1, -1 or 0, drawing how many of each there
+    are is the same thing. What it leaves out: the training set and the fitted weights stay as they are.
+
+    Args:
+        first: bool (N,).
+        second: bool (N,), of the same pictures.
+        seed: of the draws.
     """
+    n = len(first)
+    won, lost = int((first & ~second).sum()), int((second & ~first).sum())
     rng = np.random.default_rng(seed)
-    shares = np.array([only_first, only_second, n - only_first - only_second]) / n
-    counts = rng.multinomial(n, shares, size=draws)
-    return middle((counts[:, 0] - counts[:, 1]) / n)
+    drawn = rng.multinomial(n, [won / n, lost / n, 1 - (won + lost) / n], size=_DRAWS)
+    return middle((drawn[:, 0] - drawn[:, 1]) / n)
 
 
 def _disagreements(first: Predictions, second: Predictions) -> tuple[Disagreement, ...]:

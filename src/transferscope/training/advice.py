@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from transferscope.errors import InputError
-from transferscope.evaluation import wilson_interval
+from transferscope.evaluation import paired_interval, wilson_interval
 
 AdvisedStrategy = Literal["probe", "partial", "full"]
 
@@ -50,8 +50,6 @@ LESSON: Mapping[tuple[bool, bool], str] = {
     (False, True): "fine-tune many layers",
 }
 """What the lesson advises, by (similar, large)."""
-
-_DRAWS = 4000  # of a bootstrap
 
 
 # ---------------------------------------------------------------------------- records
@@ -204,26 +202,6 @@ def probe_stages(
         )
         for name, count, found in zip(names, channels, hits, strict=True)
     )
-
-
-def paired_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """95% interval of the share of hits in `first` less that in `second`, by a paired bootstrap.
-
-    Pictures are drawn with replacement; as a picture counts -1, 0 or 1, drawing how many of each there
-    are is the same thing. What it leaves out: the folds and the fitted weights stay as they are.
-
-    Args:
-        first: bool (N,).
-        second: bool (N,), of the same pictures.
-        seed: of the draws.
-    """
-    n = len(first)
-    won = int((first & ~second).sum())
-    lost = int((second & ~first).sum())
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n, [won / n, lost / n, 1 - (won + lost) / n], size=_DRAWS)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.025, 0.975])
-    return float(low), float(high)
 
 
 # ---------------------------------------------------------------------------- similarity
