@@ -32,7 +32,7 @@ from transferscope.visualize import (
     render_channels,
     total_variation,
 )
-from transferscope.visualize.loop import _RedirectableReLU, _with_redirectable_relus
+from transferscope.visualize.network import RedirectableReLU, with_redirectable_relus
 from transferscope.visualize.transforms import Movement, draw_moves, move, seed_of
 
 LAYER = "stages.1.bn2"
@@ -178,13 +178,13 @@ def test_phased_same_padding_of_the_embedded_network():
 
 
 def test_redirected_relus_change_the_gradient_only_where_asked():
-    network = _with_redirectable_relus(nn.Sequential(nn.Linear(4, 4), nn.ReLU6(), nn.Linear(4, 1)))
+    network = with_redirectable_relus(nn.Sequential(nn.Linear(4, 4), nn.ReLU6(), nn.Linear(4, 1)))
     x = torch.full((1, 4), -1.0, requires_grad=True)
     with torch.no_grad():
         network[0].weight.copy_(torch.eye(4))
         network[0].bias.zero_()
         network[2].weight.fill_(1.0)
-    assert isinstance(network[1], _RedirectableReLU)
+    assert isinstance(network[1], RedirectableReLU)
     shut = network(x).sum()
     (gradient,) = torch.autograd.grad(shut, x)
     assert torch.equal(gradient, torch.zeros(1, 4))

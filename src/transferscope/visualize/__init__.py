@@ -4,7 +4,8 @@ Four things are kept apart, as in lucid: objectives (what to maximise), parametr
 optimized), transforms (how the picture is moved meanwhile) and the loop.
 """
 
-from transferscope.visualize.loop import RenderRecipe, make_recipe, render, render_channels
+from transferscope.visualize.engine import Drawn, Engine, Job
+from transferscope.visualize.loop import render, render_channels, render_together
 from transferscope.visualize.objectives import (
     LOGITS,
     Objective,
@@ -15,12 +16,16 @@ from transferscope.visualize.objectives import (
     total_variation,
 )
 from transferscope.visualize.parametrization import Canvas, Parametrization, fourier, pixel
+from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Render, Sign, Status
 from transferscope.visualize.sweep import Sweep, WorkUnit
 
 __all__ = [
     "LOGITS",
     "Canvas",
+    "Drawn",
+    "Engine",
+    "Job",
     "Objective",
     "Parametrization",
     "Render",
@@ -38,5 +43,6 @@ __all__ = [
     "pixel",
     "render",
     "render_channels",
+    "render_together",
     "total_variation",
 ]

@@ -36,6 +36,8 @@ class Render:
         exemplar_max: the same quantity for the best real picture, or None if none were given.
         status: see `Status`.
         steps: optimization steps taken.
+        from_exemplar: True where the drawing began from the best real picture, because a random start
+            had no gradient or ended below that picture.
     """
 
     layer: str
@@ -47,3 +49,4 @@ class Render:
     exemplar_max: float | None
     status: Status
     steps: int
+    from_exemplar: bool = False

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
 from transferscope.backbones import Classifier, fast_bf16
 from transferscope.errors import WeightsError
 from transferscope.storage import hash_tensors, read_tensors, sha256_json, write_tensors
-from transferscope.visualize.loop import BATCH, Drawn, Engine, Progress, RenderRecipe, judge
+from transferscope.visualize.engine import Drawn, Engine, Progress
+from transferscope.visualize.loop import channel_job, judge
+from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.records import Render, Sign
 
 
@@ -121,16 +121,9 @@ class Sweep:
             WeightsError: the unit's file is missing or damaged.
         """
         tensors, _ = read_tensors(self.path(unit))
-        drawn = Drawn(
-            tensors["pictures"],
-            tensors["activation"],
-            tensors["start"],
-            tensors["blocked"],
-            tensors["finite"],
-        )
+        drawn = Drawn(**{name: tensors[name] for name in Drawn.__dataclass_fields__})
         best = exemplar_max or {}
-        steps = unit.recipe.steps
-        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, steps, best)
+        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, best)
 
     def _finished(self, unit: WorkUnit) -> bool:
         if not self.path(unit).is_file():
@@ -142,13 +135,8 @@ class Sweep:
         return True
 
     def _draw(self, engine: Engine, unit: WorkUnit) -> None:
-        parts = [
-            engine.draw_channels(
-                unit.layer, unit.channels[begin : begin + BATCH], sign=unit.sign, seed=unit.seed
-            )
-            for begin in range(0, len(unit.channels), BATCH)
-        ]
-        names = ("pictures", "activation", "start", "blocked", "finite")
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        jobs = [channel_job(unit.layer, index, unit.sign, unit.seed) for index in unit.channels]
+        drawn = engine.draw(jobs)
+        tensors = {name: getattr(drawn, name) for name in Drawn.__dataclass_fields__}
         metadata = {**asdict(unit), "recipe": unit.recipe.to_dict()}
         write_tensors(self.path(unit), tensors, metadata)

@@ -30,9 +30,9 @@ class Movement:
         rotation: largest turn to either side, in degrees.
     """
 
-    jitter: float = 0.06
-    scale: tuple[float, float] = (0.92, 1.12)
-    rotation: float = 8.0
+    jitter: float = 0.04
+    scale: tuple[float, float] = (0.97, 1.05)
+    rotation: float = 3.0
 
 
 def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -40,16 +40,22 @@ def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
     return torch.stack([torch.rand(4, generator=g) for g in generators]) * 2 - 1
 
 
-def move(pictures: torch.Tensor, moves: torch.Tensor, movement: Movement) -> torch.Tensor:
+def move(
+    pictures: torch.Tensor,
+    moves: torch.Tensor,
+    movement: Movement,
+    size: tuple[int, int] | None = None,
+) -> torch.Tensor:
     """Turns, scales and shifts each picture; what comes in from outside is its mirror image.
 
     Args:
         pictures: (N, C, H, W).
         moves: (N, 4) in [-1, 1): horizontal and vertical shift, scale, rotation.
         movement: what -1 and 1 mean.
+        size: (height, width) of the result, of the same proportions; None: (H, W).
 
     Returns:
-        (N, C, H, W) in channels-last memory.
+        (N, C, height, width) in channels-last memory, resampled once, bilinearly.
     """
     count, channels, height, width = pictures.shape
     moves = moves.to(pictures)
@@ -64,8 +70,15 @@ def move(pictures: torch.Tensor, moves: torch.Tensor, movement: Movement) -> tor
             torch.stack([sine * width / height, cosine, moves[:, 1] * reach]),
         ]
     ).permute(2, 0, 1)
-    places = F.affine_grid(matrix, [count, channels, height, width], align_corners=False)
+    places = F.affine_grid(matrix, [count, channels, *(size or (height, width))], False)
     moved = F.grid_sample(
         pictures, places, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def enlarged(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(N, C, H, W) at another size, bilinearly, as `move` without any movement would."""
+    if tuple(pictures.shape[2:]) == tuple(size):
+        return pictures
+    return F.interpolate(pictures, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,445 @@
+"""Many pictures at once, each driven towards its own objective.
+
+A worker has a few places, and a picture that is finished leaves its place to the next one. On a CPU there
+are as many workers as threads, each with a network and a thread of its own: that was measured to be a
+quarter faster than one worker whose every operation is spread over the threads. What is reported is
+measured on the user's untouched network, without random movements, in fp32.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from transferscope.activations import TruncatedForward, evaluating
+from transferscope.backbones import Classifier
+from transferscope.errors import InputError
+from transferscope.images import as_float
+from transferscope.visualize.ascent import Ascent
+from transferscope.visualize.network import DrawingNetwork
+from transferscope.visualize.objectives import LOGITS, Objective
+from transferscope.visualize.parametrization import Parametrization, fourier
+from transferscope.visualize.recipe import FALL, WINDOW, RenderRecipe
+from transferscope.visualize.transforms import draw_moves, enlarged, move
+
+PLACES = 4
+"""Pictures of a worker on a CPU: more are no faster and leave the caches."""
+
+PLACES_GPU = 32
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One picture to be drawn.
+
+    Attributes:
+        objective: what it maximises.
+        seed: of its start and of its movements.
+        best: the objective's value for the best real picture, or None if there is none.
+        exemplar: that picture, (C, H, W) in [0, 1]: where the drawing begins again if a random start
+            has no gradient, or ends below `best`.
+    """
+
+    objective: Objective
+    seed: int
+    best: float | None = None
+    exemplar: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Pictures as the loop left them, before they are judged.
+
+    Attributes:
+        pictures: uint8 (N, C, H, W).
+        activation: float32 (N,), the objective of the finished pictures, untransformed, untouched
+            network, fp32.
+        start: float32 (N,), the same of the starts.
+        blocked: bool (N,), True where no step ever had a gradient.
+        finite: bool (N,), False where a gradient or the picture left the numbers.
+        steps: int64 (N,), optimization steps taken.
+        from_exemplar: bool (N,), True where the picture began from the real one.
+    """
+
+    pictures: torch.Tensor
+    activation: torch.Tensor
+    start: torch.Tensor
+    blocked: torch.Tensor
+    finite: torch.Tensor
+    steps: torch.Tensor
+    from_exemplar: torch.Tensor
+
+
+@dataclass(eq=False)
+class _Sketch:
+    """A picture in its place."""
+
+    job: Job
+    number: int
+    generator: torch.Generator
+    from_exemplar: bool
+    age: int = 0
+    steps: int = 0
+    blocked: bool = True
+    finite: bool = True
+    restarted: bool = False
+    started: torch.Tensor | None = None
+    picture: torch.Tensor | None = None
+    values: list[float] = field(default_factory=list)
+
+
+class Engine:
+    """Draws pictures for objectives over given layers.
+
+    Args:
+        classifier: unchanged; figures are measured on it.
+        layers: dotted names, `LOGITS` for the head.
+        recipe: see `RenderRecipe`.
+        parametrization: what is optimized.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layers: Sequence[str],
+        recipe: RenderRecipe,
+        *,
+        parametrization: Parametrization = fourier,
+    ):
+        self.classifier = classifier
+        self.recipe = recipe
+        self.parametrization = parametrization
+        self.size = recipe.size or classifier.input.size
+        self._network = DrawingNetwork(classifier, layers, recipe.precision)
+        self._names = {name: classifier.head if name == LOGITS else name for name in layers}
+        if self._names:
+            wanted = list(self._names.values())
+            self._exact = TruncatedForward(classifier.network, wanted, classifier.example())
+        self._stop = threading.Event()
+        self._workers: list[_Worker] = []
+
+    def draw(self, jobs: Sequence[Job], on_progress: Progress | None = None) -> Drawn:
+        """Draws every job by itself; a picture does not depend on those drawn beside it.
+
+        A picture that ends below the best real one is drawn again from that one, and the better is kept.
+
+        Args:
+            jobs: at least one; objectives over the engine's layers.
+            on_progress: called with (pictures done, pictures in all).
+        """
+        if not jobs:
+            raise InputError("there is nothing to draw; give at least one channel")
+        drawn = self._measured([_sketch(job, n) for n, job in enumerate(jobs)], jobs, on_progress)
+        below = [
+            number
+            for number, job in enumerate(jobs)
+            if job.exemplar is not None
+            and job.best is not None
+            and not drawn.from_exemplar[number]
+            and drawn.finite[number]
+            and not drawn.blocked[number]
+            and drawn.activation[number] < job.best
+        ]
+        if not below:
+            return drawn
+        again = [jobs[number] for number in below]
+        sketches = [_sketch(job, n, from_exemplar=True) for n, job in enumerate(again)]
+        return _better(drawn, self._measured(sketches, again, None), below)
+
+    def draw_together(self, objective: Objective, seeds: Sequence[int]) -> Drawn:
+        """Pictures that depend on each other, such as those of `diversity`: all in one pass.
+
+        Args:
+            objective: of the whole batch, (N,).
+            seeds: one a picture.
+        """
+        jobs = [Job(objective, seed) for seed in seeds]
+        sketches = [_sketch(job, number) for number, job in enumerate(jobs)]
+        with self._one_thread_each(1):
+            worker = _Worker(self, self._network, len(jobs), objective)
+            worker.run(sketches)
+        return self._judged(sketches, jobs, objective)
+
+    # ------------------------------------------------------------------ workers
+
+    def _measured(
+        self, sketches: list[_Sketch], jobs: Sequence[Job], on_progress: Progress | None
+    ) -> Drawn:
+        self._run(sketches, on_progress)
+        return self._judged(sketches, jobs, None)
+
+    def _run(self, sketches: list[_Sketch], on_progress: Progress | None) -> None:
+        """Shares the sketches out among the workers, in a fixed way, and waits for them."""
+        on_cpu = self.classifier.device.type == "cpu"
+        places = PLACES if on_cpu else PLACES_GPU
+        count = min(torch.get_num_threads(), -(-len(sketches) // 2)) if on_cpu else 1
+        while len(self._workers) < count:
+            network = self._network.twin() if self._workers else self._network
+            self._workers.append(_Worker(self, network, places, None))
+        self._stop.clear()
+        with (
+            self._one_thread_each(count),
+            ThreadPoolExecutor(count, "render") as pool,
+        ):
+            futures = [
+                pool.submit(worker.run, sketches[number::count])
+                for number, worker in enumerate(self._workers[:count])
+            ]
+            try:
+                left = set(futures)
+                while left:
+                    done, left = wait_for(left, timeout=0.2)
+                    for future in done:
+                        future.result()
+                    if on_progress:
+                        on_progress(sum(s.picture is not None for s in sketches), len(sketches))
+            except BaseException:
+                self._stop.set()
+                raise
+
+    @contextmanager
+    def _one_thread_each(self, workers: int) -> Iterator[None]:
+        """Gives torch back its number of threads, which the workers lower for themselves."""
+        threads = torch.get_num_threads()
+        if workers > 1:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    # ------------------------------------------------------------------ measuring
+
+    def _judged(
+        self, sketches: Sequence[_Sketch], jobs: Sequence[Job], together: Objective | None
+    ) -> Drawn:
+        pictures = torch.stack([_held(sketch.picture) for sketch in sketches])
+        starts = torch.stack([_held(sketch.started) for sketch in sketches])
+        activation = self.measure(pictures, jobs, together)
+        return Drawn(
+            pictures=pictures,
+            activation=activation,
+            start=self.measure(starts, jobs, together),
+            blocked=torch.tensor([sketch.blocked for sketch in sketches]),
+            finite=torch.tensor([sketch.finite for sketch in sketches])
+            & torch.isfinite(activation),
+            steps=torch.tensor([sketch.steps for sketch in sketches]),
+            from_exemplar=torch.tensor([sketch.from_exemplar for sketch in sketches]),
+        )
+
+    def measure(
+        self, pictures: torch.Tensor, jobs: Sequence[Job], together: Objective | None = None
+    ) -> torch.Tensor:
+        """The objectives of finished pictures on the untouched network, fp32, unmoved.
+
+        Args:
+            pictures: uint8 (N, C, H, W).
+            jobs: one a picture.
+            together: an objective of the whole batch in place of the jobs' own.
+
+        Returns:
+            float32 (N,).
+        """
+        parts = []
+        step = len(jobs) if together else 2 * PLACES
+        with evaluating(self.classifier.network), torch.no_grad():
+            for begin in range(0, len(jobs), step):
+                batch = as_float(pictures[begin : begin + step]).to(self.classifier.device)
+                found = {}
+                if self._names:
+                    exact = self._exact(self.classifier.input.normalise(batch))
+                    found = {name: exact[actual] for name, actual in self._names.items()}
+                part = jobs[begin : begin + step]
+                parts.append(_values(found, batch, part, together).float().cpu())
+        return torch.cat(parts)
+
+
+class _Worker:
+    """Some places with a network of their own; used by one thread at a time."""
+
+    def __init__(
+        self, engine: Engine, network: DrawingNetwork, places: int, together: Objective | None
+    ):
+        self._engine, self._network, self._together = engine, network, together
+        self._recipe = engine.recipe
+        self._device = engine.classifier.device
+        height, width = engine.size
+        detail = engine.recipe.detail
+        self._shape = (
+            engine.classifier.input.channels,
+            max(16, round(height * detail)),
+            max(16, round(width * detail)),
+        )
+        canvas = engine.parametrization(
+            [torch.Generator().manual_seed(0)], self._shape, device=self._device
+        )
+        self._decode = canvas.decode
+        free = canvas.free.detach()
+        self._free = torch.zeros((places, *free.shape[1:]), dtype=free.dtype, device=free.device)
+        self._ascent = Ascent(self._free, engine.recipe.rate)
+
+    def run(self, sketches: Sequence[_Sketch]) -> None:
+        """Draws the sketches; their pictures and figures are set."""
+        if self._device.type == "cpu" and self._together is None:
+            torch.set_num_threads(1)  # of this thread
+        queue = list(reversed(sketches))
+        held: dict[int, _Sketch] = {}
+        while queue or held:
+            for place in range(len(self._free)):
+                if place not in held and queue:
+                    held[place] = queue.pop()
+                    self._begin(place, held[place])
+            if self._engine._stop.is_set():
+                return
+            self._step(held)
+            for place, sketch in list(held.items()):
+                if self._finished(sketch):
+                    sketch.picture = self._bytes(place)
+                    del held[place]
+
+    # ------------------------------------------------------------------ a place
+
+    def _begin(self, place: int, sketch: _Sketch) -> None:
+        """Puts a start into a place: random, or the sketch's real picture."""
+        start = None
+        if sketch.from_exemplar and sketch.job.exemplar is not None:
+            start = nn.functional.interpolate(
+                sketch.job.exemplar[None].float(),
+                self._shape[1:],
+                mode="bilinear",
+                antialias=True,
+            ).clamp(0, 1)
+        canvas = self._engine.parametrization(
+            [sketch.generator], self._shape, device=self._device, start=start
+        )
+        self._free[place] = canvas.free.detach()[0]
+        self._ascent.forget(place)
+        sketch.age = 0
+        sketch.values.clear()
+        if sketch.started is None:
+            sketch.started = self._bytes(place)
+
+    def _bytes(self, place: int) -> torch.Tensor:
+        """uint8 (C, H, W) on the CPU; what is not a number becomes black."""
+        with torch.no_grad():
+            picture = enlarged(self._decode(self._free[place : place + 1]), self._engine.size)[0]
+        return (picture.nan_to_num(0).clamp(0, 1) * 255).round().byte().cpu()
+
+    def _finished(self, sketch: _Sketch) -> bool:
+        """Whether all steps are taken, or there is nothing to climb, or no number left."""
+        given_up = sketch.blocked and sketch.restarted and sketch.age >= self._recipe.redirect
+        return sketch.age >= self._recipe.steps or given_up or not sketch.finite
+
+    # ------------------------------------------------------------------ a step
+
+    def _step(self, held: dict[int, _Sketch]) -> None:
+        places, sketches = list(held), list(held.values())
+        for place, sketch in held.items():
+            shut_for_long = sketch.blocked and sketch.age == self._recipe.redirect
+            if shut_for_long and not sketch.restarted and self._recipe.steps > sketch.age:
+                sketch.restarted = True
+                sketch.from_exemplar = sketch.job.exemplar is not None
+                self._begin(place, sketch)
+        moves = draw_moves([sketch.generator for sketch in sketches])
+        free = self._free[places].requires_grad_()
+        values = self._value(free, moves, sketches)
+        (gradient,) = torch.autograd.grad(values.sum(), free)
+        shut = (gradient == 0).flatten(1).all(1)
+        early = [sketch.age < self._recipe.redirect for sketch in sketches]
+        if (shut & torch.tensor(early, device=shut.device)).any():
+            gradient[shut] = self._redirected(free, moves, sketches)[shut]
+        broken = ~torch.isfinite(gradient).flatten(1).all(1)
+        gradient[broken] = 0
+        shares = [self._recipe.falling(sketch.age) for sketch in sketches]
+        self._ascent.step(places, gradient, shares)
+        for sketch, value, was_shut, was_broken in zip(
+            sketches, values.tolist(), shut.tolist(), broken.tolist(), strict=True
+        ):
+            sketch.age += 1
+            sketch.steps += 1
+            sketch.blocked &= was_shut
+            sketch.finite &= not was_broken
+            sketch.values.append(value)
+            self._settle(sketch)
+
+    def _settle(self, sketch: _Sketch) -> None:
+        """Takes a picture that no longer rises to the falling rate."""
+        recent, falls = sketch.values[-WINDOW:], int(FALL * self._recipe.steps)
+        if (
+            self._together is not None
+            or sketch.blocked
+            or not 2 * WINDOW <= sketch.age < falls
+            or sketch.age % WINDOW
+        ):
+            return
+        now, before = sum(recent), sum(sketch.values[-2 * WINDOW : -WINDOW])
+        if now - before < self._recipe.settled * abs(now):
+            sketch.age = falls
+
+    def _value(
+        self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
+    ) -> torch.Tensor:
+        pictures = self._decode(free)
+        size, movement = self._engine.size, self._recipe.movement
+        seen = move(pictures, moves, movement, size) if movement else enlarged(pictures, size)
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        jobs = [sketch.job for sketch in sketches]
+        return _values(self._network(seen), pictures, jobs, self._together)
+
+    def _redirected(
+        self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
+    ) -> torch.Tensor:
+        """The gradient that the free numbers would have if shut ReLUs let it through."""
+        with self._network.redirected():
+            values = self._value(free, moves, sketches)
+            (gradient,) = torch.autograd.grad(values.sum(), free)
+        return gradient
+
+
+def _sketch(job: Job, number: int, *, from_exemplar: bool = False) -> _Sketch:
+    return _Sketch(job, number, torch.Generator().manual_seed(job.seed), from_exemplar)
+
+
+def _held(picture: torch.Tensor | None) -> torch.Tensor:
+    if picture is None:
+        raise RuntimeError("a picture was asked for before it was drawn")
+    return picture
+
+
+def _values(
+    activations: dict[str, torch.Tensor],
+    pictures: torch.Tensor,
+    jobs: Sequence[Job],
+    together: Objective | None,
+) -> torch.Tensor:
+    """(N,): every picture's own objective, or one of the whole batch."""
+    if together is not None:
+        return together(activations, pictures)
+    alone = {name: output.split(1) for name, output in activations.items()}
+    return torch.cat(
+        [
+            job.objective({name: rows[n] for name, rows in alone.items()}, picture)
+            for n, (job, picture) in enumerate(zip(jobs, pictures.split(1), strict=True))
+        ]
+    )
+
+
+def _better(first: Drawn, again: Drawn, numbers: Sequence[int]) -> Drawn:
+    """`first` with the rows `numbers` from `again` where those reached more; steps are added."""
+    fields = {name: getattr(first, name).clone() for name in Drawn.__dataclass_fields__}
+    for row, number in enumerate(numbers):
+        steps = first.steps[number] + again.steps[row]
+        if again.finite[row] and again.activation[row] > first.activation[number]:
+            for name, tensor in fields.items():
+                tensor[number] = getattr(again, name)[row]
+        fields["steps"][number] = steps
+    return Drawn(**fields)
