@@ -220,7 +220,7 @@ def test_the_defaults_in_the_help_are_the_recipes():
     import inspect as python_inspect
     from typing import get_args, get_type_hints
 
-    from transferscope import cli
+    from transferscope.cli import tuning as cli
 
     plain = ts.Recipe()
     fields = {"lr": "learning_rate", "cache_views": "views"}

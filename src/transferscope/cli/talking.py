@@ -1,0 +1,107 @@
+"""The program's voice: the command itself, its errors, JSON and tables."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from transferscope.errors import InputError, TransferscopeError
+from transferscope.terminal import console, plain
+
+app = typer.Typer(
+    name="transferscope",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Fine-tune a pretrained vision network on your own pictures, and see, unit by unit, what it "
+    "learned and what the transfer changed.",
+    epilog="MODEL is the name of a backbone or a run folder. Start with: transferscope demo",
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Our errors as one sentence: exit code 2 for a wrong option, 1 otherwise, 130 for Ctrl-C."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from transferscope.storage import reuse_memory
+
+        reuse_memory()
+        try:
+            return function(*args, **kwargs)
+        except TransferscopeError as error:
+            console().print(
+                f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+        except KeyboardInterrupt:
+            console().print("interrupted; what was finished is kept, --resume continues a run")
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def source_of(data: Path | None, dataset: str | None, root: Path | None) -> Path:
+    """Where the pictures are: DATA, or --dataset under --root."""
+    if dataset is None:
+        if root is not None:
+            raise InputError(
+                f"--root {str(root)!r} is the folder of a --dataset, and none is named; give its name, "
+                "or give the folder as DATA"
+            )
+        if data is None:
+            raise InputError("no pictures are named; give DATA, or --dataset NAME --root DIR")
+        return data
+    if data is not None:
+        raise InputError(
+            f"DATA {str(data)!r} and --dataset {dataset!r} are both given; give one of them"
+        )
+    if root is None:
+        raise InputError(f"--dataset {dataset!r} needs --root DIR, the folder that holds its files")
+    return root
+
+
+def print_json(value: Any) -> None:
+    """A result on stdout; NaN is refused, since JSON has none."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout; numbers (columns that begin with a dash in `columns`) are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        right = name.startswith("-")
+        table.add_column(name.removeprefix("-"), justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*(plain(cell) for cell in row))
+    wide = None if sys.stdout.isatty() else 140
+    Console(width=wide, highlight=False).print(table)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"transferscope {version('transferscope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
