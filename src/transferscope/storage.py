@@ -394,6 +394,16 @@ def reuse_memory() -> None:
         library.mallopt(trim_threshold, (1 << 31) - 1)
 
 
+def peak_memory() -> int:
+    """The most memory in bytes that this process has held so far; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
 def release_memory() -> None:
     """Gives the memory that `reuse_memory` kept back to the system, between two pieces of work."""
     if library := _glibc():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,109 +20,254 @@ from transferscope.cli.talking import app, print_json, table, verb
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
 
+if TYPE_CHECKING:
+    from transferscope.visualize import Plan
+    from transferscope.workflows.looking import LayerRow
+
+
+_UNITS_SHOWN = 6
+
 
 @app.command()
 @verb
 def layers(model: Model, json_: Json = False) -> None:
-    """List every layer of a network: name, type, stage, shape, parameters."""
-    from transferscope.activations import layers as layers_of
-    from transferscope.backbones import stages_of
-    from transferscope.workflows import open_model
+    """List every layer of a network: name, type, stage, shape, parameters; and what they add up to."""
+    from transferscope.workflows import describe_layers, open_model
 
     classifier = open_model(model)
-    found = layers_of(classifier.network, classifier.example())
-    ends = stages_of(classifier)
-    depth = {layer.name: layer.order for layer in found}
-    stage_of = {
-        layer.name: next((end for end in ends if depth[end] >= layer.order), "head")
-        for layer in found
-    }
+    found = describe_layers(classifier)
     if json_:
-        print_json(
-            [
-                {
-                    "name": layer.name,
-                    "type": layer.type,
-                    "stage": stage_of[layer.name],
-                    "output_shape": list(layer.output_shape),
-                    "parameters": layer.parameters,
-                    "trainable": layer.trainable,
-                    "signed": layer.signed,
-                }
-                for layer in found
-            ]
-        )
+        print_json([row.to_dict() for row in found.layers])
         return
-    rows = [
-        (
-            layer.name,
-            layer.type,
-            stage_of[layer.name],
-            " x ".join(map(str, layer.output_shape)),
-            f"{layer.parameters:,}",
-            "signed" if layer.signed else "",
-        )
-        for layer in found
-    ]
-    table(("layer", "type", "stage", "-output", "-parameters", ""), rows)
-    total = sum(parameter.numel() for parameter in classifier.network.parameters())
-    typer.echo(f"\n{len(found)} layers, {total:,} parameters, input {classifier.input.shape}")
+    table(
+        ("layer", "type", "stage", "-output", "-parameters", "-trainable", ""),
+        [
+            (
+                row.name,
+                row.type,
+                row.stage,
+                " x ".join(map(str, row.output_shape)),
+                f"{row.parameters:,}",
+                f"{row.trainable:,}",
+                ", ".join(_marks(row)),
+            )
+            for row in found.layers
+        ],
+    )
+    typer.echo(
+        f"\n{len(found.layers)} layers, input {classifier.input.shape}; a container's parameters include "
+        "those of the layers inside it\n"
+        f"{found.parameters:,} parameters ({found.trainable:,} trainable) and {found.buffers:,} buffer "
+        f"values: {found.weight_bytes / 1e6:.1f} MB\n"
+        f"one picture: {found.macs / 1e6:,.0f} million multiply-accumulates, "
+        f"{found.activation_bytes / 1e6:.1f} MB of activations in fp32"
+    )
+
+
+def _marks(row: LayerRow) -> Iterator[str]:
+    if row.container:
+        yield "container"
+    if row.signed:
+        yield "signed"
+    if row.calls > 1:
+        yield f"x {row.calls}"
+
+
+@app.command()
+@verb
+def activations(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the sheets; open its index.html.")],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Dotted name, as often as wanted; default: every convolution."),
+    ] = None,
+    scale: Annotated[
+        Literal["layer", "channel"],
+        typer.Option(help="One colour scale for all channels of a layer, or each channel its own."),
+    ] = "layer",
+    save_arrays: Annotated[
+        bool, typer.Option("--save-arrays", help="The values too, as maps.safetensors.")
+    ] = False,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what every channel of a network's layers makes of a picture, first to last."""
+    from transferscope.workflows import activation_sheets, open_model
+
+    sheets = activation_sheets(
+        open_model(model, device=device),
+        image,
+        out=out,
+        layers=layer or None,
+        scale=scale,
+        save_arrays=save_arrays,
+        reporter=Terminal(quiet),
+    )
+    if json_:
+        print_json([sheet.to_dict() for sheet in sheets])
+        return
+    table(
+        ("layer", "type", "-output", "-zero everywhere", "-least", "-mean", "-largest"),
+        [
+            (
+                sheet.layer,
+                sheet.type,
+                " x ".join(map(str, sheet.shape)),
+                f"{sheet.dead} of {sheet.channels}",
+                *("-" if v is None else f"{v:.3g}" for v in (sheet.min, sheet.mean, sheet.max)),
+            )
+            for sheet in sheets
+        ],
+    )
+    typer.echo(f"\nfirst to last on one page: {out / 'index.html'}")
 
 
 @app.command()
 @verb
 def visualize(
     model: Model,
-    layer: Annotated[str, typer.Option(help="Dotted name; see 'transferscope layers'.")],
-    channels: Annotated[str, typer.Option(help="0,5,8-15 or all.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    channels: Annotated[str, typer.Option(help="0,5,8-15 or all; of classes with logit.")],
+    layer: Annotated[
+        str | None, typer.Option(help="Dotted name; see 'transferscope layers'. Not with logit.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     sign: Annotated[
         Literal["plus", "minus", "both"], typer.Option(help="Direction of a signed channel.")
     ] = "plus",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps.")] = None,
+    objective: Annotated[
+        Literal["channel", "neuron", "logit"],
+        typer.Option(help="A channel's mean, its middle neuron, or a class's logit."),
+    ] = "channel",
+    steps: Annotated[int | None, typer.Option(min=1, help="Most optimization steps.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Real pictures to hold the drawings against.")
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what it will take, measured on a few, and draw nothing."),
+    ] = False,
     seed: Seed = 0,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw what excites channels of a layer."""
-    from transferscope.workflows import open_model, parse_channels
+    """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
+    from transferscope.workflows import open_model, parse_channels, plan_visualize, sweep_folder
     from transferscope.workflows import visualize as run_visualize
 
+    if out is None and not plan:
+        raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
     classifier = open_model(model, device=device)
-    rows = run_visualize(
-        classifier,
-        layer,
-        parse_channels(channels, classifier, layer),
-        out=out,
-        signs=("plus", "minus") if sign == "both" else (sign,),
-        seed=seed,
-        steps=steps,
-        size=size,
-        data=data,
-        reporter=Terminal(quiet),
-    )
+    work: dict[str, Any] = {
+        "signs": ("plus", "minus") if sign == "both" else (sign,),
+        "seed": seed,
+        "steps": steps,
+        "size": size,
+        "objective": objective,
+        "data": data,
+        "sweep": sweep_folder(model),
+        "reporter": Terminal(quiet),
+    }
+    where = classifier.head if objective == "logit" and layer is None else layer
+    chosen = parse_channels(channels, classifier, where)
+    if plan:
+        _tell_plan(plan_visualize(classifier, layer, chosen, **work), json_)
+        return
+    assert out is not None
+    rows = run_visualize(classifier, layer, chosen, out=out, **work)
     if json_:
         print_json(rows)
         return
     table(
-        ("-channel", "sign", "-activation", "status", "file"),
+        ("-channel", "sign", "-activation", "-best real", "status", "file"),
         [
             (
                 str(r["channel"]),
                 r["sign"],
                 "-" if r["activation"] is None else f"{r['activation']:.3f}",
+                "-" if r["exemplar_max"] is None else f"{r['exemplar_max']:.3f}",
                 r["status"],
                 r["file"],
             )
             for r in rows
         ],
     )
-    typer.echo(f"\nall on one sheet: {out / 'sheet.png'}")
+    typer.echo(f"\nside by side: {', '.join(str(page) for page in sorted(out.glob('sheet*.png')))}")
+
+
+def _tell_plan(plan: Plan, json_: bool) -> None:
+    if json_:
+        print_json(plan.to_dict())
+        return
+    typer.echo(
+        f"{plan.left} of {plan.pictures} pictures are to be drawn; about {plan.seconds / 60:.1f} min, "
+        f"{plan.megabytes:.1f} MB on disk, {plan.memory:.0f} MB of memory (from {plan.measured})"
+    )
+    for layer, sign, seed, channels in plan.order[:_UNITS_SHOWN]:
+        typer.echo(f"  {layer} {sign}, seed {seed}: channels {', '.join(map(str, channels))}")
+    if len(plan.order) > _UNITS_SHOWN:
+        typer.echo(f"  and {len(plan.order) - _UNITS_SHOWN} more units of work")
+
+
+@app.command()
+@verb
+def dream(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
+    layer: Annotated[str, typer.Option(help="Dotted name; see 'transferscope layers'.")],
+    out: Annotated[Path, typer.Option(help="File for the dream: .png, .jpg or .webp.")],
+    channel: Annotated[
+        int | None, typer.Option(help="One channel of the layer; default: all of them.")
+    ] = None,
+    octaves: Annotated[
+        int | None, typer.Option(help="Sizes climbed through; default: by the photo's size.")
+    ] = None,
+    octave_scale: Annotated[float, typer.Option(help="From one size to the next.")] = 1.4,
+    steps: Annotated[int, typer.Option(help="Ascents an octave.")] = 10,
+    rate: Annotated[
+        float, typer.Option(help="How far a step moves a pixel on average; white is 1.")
+    ] = 0.006,
+    tile: Annotated[
+        int | None, typer.Option(help="Most pixels a side that are in work at once; default: 640.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Pixels of the longer side; default: the photo's own."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Change a photo of any size towards what a layer, or one channel, sees in it."""
+    from transferscope.visualize import DreamRecipe
+    from transferscope.workflows import dream_file, open_model
+
+    recipe = DreamRecipe(octaves, octave_scale, steps, rate, tile)
+    row = dream_file(
+        open_model(model, device=device),
+        image,
+        layer,
+        out=out,
+        channel=channel,
+        recipe=recipe,
+        size=size,
+        seed=seed,
+        reporter=Terminal(quiet),
+    )
+    if json_:
+        print_json(row)
+        return
+    what = "mean square of the layer" if channel is None else f"mean of channel {channel}"
+    width, height = row["size"]
+    typer.echo(
+        f"{row['file']}: {width} x {height}, {row['octaves']} octaves; {what} "
+        f"{row['activation_before']:.3g} before, {row['activation_after']:.3g} after"
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 - `figures`: SVG figures of a comparison; `training_figures`: of how a tuning went;
   `evaluation_figures`: of what a classifier is worth; `answer_figure`: pictures with their guesses.
+- `activation_sheet`: every channel of a layer on one picture.
 - `loggers`: a tuning's curves in TensorBoard and MLflow.
 - `atlas`: the folder of static pages that opens without a server; `evaluation_page`: one of them.
 - `model_card`: what a stranger has to know of a classifier, as Markdown and as a page.
@@ -11,6 +12,13 @@
 
 from __future__ import annotations
 
+from transferscope.report.activation_sheet import (
+    LayerMaps,
+    LayerSheet,
+    Scale,
+    write_sheet,
+    write_sheets_page,
+)
 from transferscope.report.answer_figure import refuse_figure_suffix, write_answer_figure
 from transferscope.report.atlas import AtlasContent, write_atlas
 from transferscope.report.evaluation_figures import (
@@ -35,7 +43,10 @@ __all__ = [
     "TUNED_COLOUR",
     "AtlasContent",
     "Finding",
+    "LayerMaps",
+    "LayerSheet",
     "ModelCard",
+    "Scale",
     "channel_null_figure",
     "confusion_figure",
     "coverage_figure",
@@ -53,4 +64,6 @@ __all__ = [
     "write_answer_figure",
     "write_atlas",
     "write_inspection",
+    "write_sheet",
+    "write_sheets_page",
 ]

@@ -60,7 +60,8 @@ class Drawn:
     """Pictures as the loop left them, before they are judged.
 
     Attributes:
-        pictures: uint8 (N, C, H, W).
+        canvases: uint8 (N, C, h, w), what was optimized, as files hold it.
+        size: (H, W) of the pictures.
         activation: float32 (N,), the objective of the finished pictures, untransformed, untouched
             network, fp32.
         start: float32 (N,), the same of the starts.
@@ -70,13 +71,30 @@ class Drawn:
         from_exemplar: bool (N,), True where the picture began from the real one.
     """
 
-    pictures: torch.Tensor
+    canvases: torch.Tensor
+    size: tuple[int, int]
     activation: torch.Tensor
     start: torch.Tensor
     blocked: torch.Tensor
     finite: torch.Tensor
     steps: torch.Tensor
     from_exemplar: torch.Tensor
+
+    @property
+    def pictures(self) -> torch.Tensor:
+        """uint8 (N, C, H, W): the canvases, enlarged."""
+        return finished(self.canvases, self.size)
+
+
+FIGURES = ("activation", "start", "blocked", "finite", "steps", "from_exemplar")
+"""Fields of `Drawn` that have a value a picture."""
+
+
+def finished(canvases: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (N, C, H, W) of what was optimized, uint8 (N, C, h, w), enlarged bilinearly."""
+    if tuple(canvases.shape[2:]) == tuple(size):
+        return canvases
+    return enlarged(canvases.float(), size).round().byte()
 
 
 @dataclass(eq=False)
@@ -222,11 +240,12 @@ class Engine:
     def _judged(
         self, sketches: Sequence[_Sketch], jobs: Sequence[Job], together: Objective | None
     ) -> Drawn:
-        pictures = torch.stack([_held(sketch.picture) for sketch in sketches])
+        canvases = torch.stack([_held(sketch.picture) for sketch in sketches])
         starts = torch.stack([_held(sketch.started) for sketch in sketches])
-        activation = self.measure(pictures, jobs, together)
+        activation = self.measure(canvases, jobs, together)
         return Drawn(
-            pictures=pictures,
+            canvases=canvases,
+            size=self.size,
             activation=activation,
             start=self.measure(starts, jobs, together),
             blocked=torch.tensor([sketch.blocked for sketch in sketches]),
@@ -237,12 +256,12 @@ class Engine:
         )
 
     def measure(
-        self, pictures: torch.Tensor, jobs: Sequence[Job], together: Objective | None = None
+        self, canvases: torch.Tensor, jobs: Sequence[Job], together: Objective | None = None
     ) -> torch.Tensor:
         """The objectives of finished pictures on the untouched network, fp32, unmoved.
 
         Args:
-            pictures: uint8 (N, C, H, W).
+            canvases: uint8 (N, C, h, w).
             jobs: one a picture.
             together: an objective of the whole batch in place of the jobs' own.
 
@@ -253,7 +272,8 @@ class Engine:
         step = len(jobs) if together else 2 * PLACES
         with evaluating(self.classifier.network), torch.no_grad():
             for begin in range(0, len(jobs), step):
-                batch = as_float(pictures[begin : begin + step]).to(self.classifier.device)
+                pictures = finished(canvases[begin : begin + step], self.size)
+                batch = as_float(pictures).to(self.classifier.device)
                 found = {}
                 if self._names:
                     exact = self._exact(self.classifier.input.normalise(batch))
@@ -329,9 +349,9 @@ class _Worker:
             sketch.started = self._bytes(place)
 
     def _bytes(self, place: int) -> torch.Tensor:
-        """uint8 (C, H, W) on the CPU; what is not a number becomes black."""
+        """uint8 (C, h, w) on the CPU; what is not a number becomes black."""
         with torch.no_grad():
-            picture = enlarged(self._decode(self._free[place : place + 1]), self._engine.size)[0]
+            picture = self._decode(self._free[place : place + 1])[0]
         return (picture.nan_to_num(0).clamp(0, 1) * 255).round().byte().cpu()
 
     def _finished(self, sketch: _Sketch) -> bool:
@@ -435,11 +455,12 @@ def _values(
 
 def _better(first: Drawn, again: Drawn, numbers: Sequence[int]) -> Drawn:
     """`first` with the rows `numbers` from `again` where those reached more; steps are added."""
-    fields = {name: getattr(first, name).clone() for name in Drawn.__dataclass_fields__}
+    names = ("canvases", *FIGURES)
+    fields = {name: getattr(first, name).clone() for name in names}
     for row, number in enumerate(numbers):
         steps = first.steps[number] + again.steps[row]
         if again.finite[row] and again.activation[row] > first.activation[number]:
-            for name, tensor in fields.items():
-                tensor[number] = getattr(again, name)[row]
+            for name in names:
+                fields[name][number] = getattr(again, name)[row]
         fields["steps"][number] = steps
-    return Drawn(**fields)
+    return Drawn(size=first.size, **fields)

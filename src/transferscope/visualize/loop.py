@@ -6,17 +6,21 @@ Whatever is drawn, each picture ends with a status that is decided from activati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 
 from transferscope.backbones import Classifier, Precision
+from transferscope.errors import InputError
 from transferscope.visualize.engine import Drawn, Engine, Job, Progress
-from transferscope.visualize.objectives import Objective, channel
+from transferscope.visualize.objectives import Objective, channel, logit, neuron
 from transferscope.visualize.parametrization import Parametrization, fourier
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Render, Sign, Status
 from transferscope.visualize.transforms import seed_of
+
+ObjectiveKind = Literal["channel", "neuron", "logit"]
 
 
 def render_channels(
@@ -30,6 +34,7 @@ def render_channels(
     size: int | None = None,
     exemplar_max: Mapping[int, float] | None = None,
     starts: Mapping[int, torch.Tensor] | None = None,
+    objective: ObjectiveKind = "channel",
     precision: Precision = "auto",
     on_progress: Progress | None = None,
 ) -> list[Render]:
@@ -48,6 +53,7 @@ def render_channels(
         exemplar_max: for each channel, the best real picture's activation times the sign.
         starts: for some channels that real picture, (C, H, W) in [0, 1], to begin again from if the
             random start has no gradient, or ends below it.
+        objective: what is driven: the channel's mean, its middle neuron, or a class's logit.
         precision: of the loop; activations are always measured in fp32.
         on_progress: called with (pictures done, pictures in all).
 
@@ -59,14 +65,15 @@ def render_channels(
     engine = Engine(classifier, (layer,), recipe)
     best = exemplar_max or {}
     jobs = [
-        channel_job(layer, index, sign, seed, best.get(index), (starts or {}).get(index))
+        job_of(objective, layer, index, sign, seed, best.get(index), (starts or {}).get(index))
         for index in indexes
     ]
     drawn = engine.draw(jobs, on_progress)
     return judge(drawn, layer, indexes, sign, seed, {index: best.get(index) for index in indexes})
 
 
-def channel_job(
+def job_of(
+    objective: ObjectiveKind,
     layer: str,
     index: int,
     sign: Sign,
@@ -74,9 +81,24 @@ def channel_job(
     best: float | None = None,
     exemplar: torch.Tensor | None = None,
 ) -> Job:
-    """What an `Engine` needs to draw a channel; its random numbers are the channel's own."""
+    """What an `Engine` needs to draw a channel, a neuron or a class; the random numbers are its own."""
     own = seed_of(layer, index, sign, seed)
-    return Job(channel(layer, index, sign), own, best, exemplar)
+    return Job(objective_of(objective, layer, index, sign), own, best, exemplar)
+
+
+def objective_of(kind: ObjectiveKind, layer: str, index: int, sign: Sign) -> Objective:
+    """What `--objective` names.
+
+    Raises:
+        InputError: a name that is not one of them.
+    """
+    if kind == "channel":
+        return channel(layer, index, sign)
+    if kind == "neuron":
+        return neuron(layer, index, sign)
+    if kind == "logit":
+        return logit(index) if sign == "plus" else -logit(index)
+    raise InputError(f"--objective is {kind!r}; use channel, neuron or logit")
 
 
 def render(
@@ -144,9 +166,10 @@ def judge(
 ) -> list[Render]:
     """`Drawn` as records, each with its status."""
     renders = []
+    pictures = drawn.pictures
     for row, index in enumerate(indexes):
         best = exemplar_max.get(index)
-        picture = np.ascontiguousarray(drawn.pictures[row].permute(1, 2, 0).numpy())
+        picture = np.ascontiguousarray(pictures[row].permute(1, 2, 0).numpy())
         renders.append(
             Render(
                 layer=layer,
@@ -176,5 +199,3 @@ def _status(drawn: Drawn, row: int, best: float | None) -> Status:
         if reached < (float(drawn.start[row]) if best is None else best)
         else "optimized"
     )
-
-

@@ -1,23 +1,58 @@
 """Rendering as units of work: one finished file each, which is the truth.
 
 A unit's key is the hash of everything that its pictures depend on. Killed and run again, a sweep draws
-only what has no finished file; files of other units are not touched.
+only what has no finished file; files of other units are not touched. No more than one unit's pictures
+are in memory, so memory does not grow with the number of channels.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
 
 from transferscope.backbones import Classifier, fast_bf16
 from transferscope.errors import WeightsError
-from transferscope.storage import hash_tensors, read_tensors, sha256_json, write_tensors
-from transferscope.visualize.engine import Drawn, Engine, Progress
-from transferscope.visualize.loop import channel_job, judge
+from transferscope.storage import (
+    hash_tensors,
+    peak_memory,
+    read_tensors,
+    sha256_json,
+    write_tensors,
+)
+from transferscope.visualize.engine import FIGURES, Drawn, Engine, Progress
+from transferscope.visualize.loop import ObjectiveKind, job_of, judge
+from transferscope.visualize.objectives import LOGITS
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.records import Render, Sign
+
+UNIT = 16
+"""Channels of a unit: what a kill can lose, some ten seconds' work."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplar:
+    """The best real picture for a channel.
+
+    Attributes:
+        value: what the objective has for it.
+        picture: (C, H, W) in [0, 1].
+    """
+
+    value: float
+    picture: torch.Tensor
+
+
+Exemplars = Callable[[tuple[int, ...], Sign], Mapping[int, Exemplar]]
+"""(channels, sign) -> the best real pictures of these channels, read when they are needed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +67,8 @@ class WorkUnit:
         sign: direction.
         seed: of starts and movements.
         recipe: how they are drawn.
+        objective: "channel", "neuron" or "logit".
+        exemplars: hash of the real pictures that drawings may begin again from; empty: none.
     """
 
     weights: str
@@ -41,6 +78,8 @@ class WorkUnit:
     sign: Sign
     seed: int
     recipe: RenderRecipe
+    objective: ObjectiveKind = "channel"
+    exemplars: str = ""
 
     @classmethod
     def of(
@@ -52,6 +91,8 @@ class WorkUnit:
         seed: int,
         sign: Sign = "plus",
         recipe: RenderRecipe | None = None,
+        objective: ObjectiveKind = "channel",
+        exemplars: str = "",
     ) -> WorkUnit:
         """The unit for a classifier's network; the default recipe if none is given."""
         recipe = recipe or RenderRecipe()
@@ -59,7 +100,15 @@ class WorkUnit:
             recipe = replace(recipe, precision="bf16" if fast_bf16(classifier.device) else "fp32")
         weights = hash_tensors(classifier.network.state_dict())
         spec = json.dumps(classifier.input.to_dict())
-        return cls(weights, spec, layer, tuple(channels), sign, seed, recipe)
+        chosen = tuple(channels)
+        return cls(weights, spec, layer, chosen, sign, seed, recipe, objective, exemplars)
+
+    def divided(self, size: int = UNIT) -> list[WorkUnit]:
+        """The same work as units of at most `size` channels, in order."""
+        return [
+            replace(self, channels=self.channels[begin : begin + size])
+            for begin in range(0, len(self.channels), size)
+        ]
 
     @property
     def key(self) -> str:
@@ -67,8 +116,43 @@ class WorkUnit:
         return sha256_json({**asdict(self), "recipe": self.recipe.to_dict()})
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will take, measured on a few of its own pictures.
+
+    Attributes:
+        pictures: of all units.
+        left: those that have no finished file yet.
+        seconds: that the rest is expected to take.
+        megabytes: that its files are expected to take.
+        memory: the process's peak so far, in MB: the sweep needs no more.
+        measured: what was measured, in words.
+        order: (layer, sign, seed, channels) of the units, first to last.
+    """
+
+    pictures: int
+    left: int
+    seconds: float
+    megabytes: float
+    memory: float
+    measured: str
+    order: tuple[tuple[str, str, int, tuple[int, ...]], ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return {
+            **asdict(self),
+            "order": [
+                {"layer": layer, "sign": sign, "seed": seed, "channels": list(channels)}
+                for layer, sign, seed, channels in self.order
+            ],
+        }
+
+
 class Sweep:
     """Finished units in a folder, one safetensors file each, named by key.
+
+    Pictures are held as lossless WebP of what was optimized, about 30 kB each at the default size.
 
     Args:
         folder: made when the first unit is written.
@@ -86,13 +170,15 @@ class Sweep:
         classifier: Classifier,
         units: Sequence[WorkUnit],
         *,
+        exemplars: Exemplars | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         """Draws the units that have no whole file yet; the others are left as they are.
 
         Args:
             classifier: whose network the units are of; unchanged.
-            units: of any layers.
+            units: of any layers, drawn in the order given.
+            exemplars: real pictures for units that name some; asked for a unit at a time.
             on_progress: called with (pictures done, pictures in all); finished ones count as done.
 
         Raises:
@@ -100,14 +186,15 @@ class Sweep:
         """
         total = sum(len(unit.channels) for unit in units)
         done = 0
-        engine: tuple[tuple[str, RenderRecipe], Engine] | None = None
+        engine: tuple[tuple[Any, ...], Engine] | None = None
         for unit in units:
-            if not self._finished(unit):
-                wanted = (unit.layer, unit.recipe)
+            if not self.finished(unit):
+                wanted = (unit.layer, unit.objective, unit.recipe)
                 if engine is None or engine[0] != wanted:
-                    made = Engine(classifier, (unit.layer,), unit.recipe)
-                    engine = (wanted, made)
-                self._draw(engine[1], unit)
+                    engine = None  # its networks are let go before the next are made
+                    engine = (wanted, _engine(classifier, unit))
+                drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
+                self._write(unit, drawn)
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
@@ -120,12 +207,31 @@ class Sweep:
         Raises:
             WeightsError: the unit's file is missing or damaged.
         """
-        tensors, _ = read_tensors(self.path(unit))
-        drawn = Drawn(**{name: tensors[name] for name in Drawn.__dataclass_fields__})
+        tensors, metadata = read_tensors(self.path(unit))
+        ends = tensors["ends"].tolist()
+        blob = tensors["pictures"].numpy()
+        canvases = [
+            _opened(blob[begin:end].tobytes(), int(metadata["input_channels"]))
+            for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        height, width = metadata["size"]
+        drawn = Drawn(
+            canvases=torch.stack(canvases),
+            size=(int(height), int(width)),
+            **{name: tensors[name] for name in FIGURES},
+        )
         best = exemplar_max or {}
         return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, best)
 
-    def _finished(self, unit: WorkUnit) -> bool:
+    def renders(
+        self, units: Sequence[WorkUnit], *, exemplar_max: Mapping[int, float | None] | None = None
+    ) -> Iterator[Render]:
+        """The renders of finished units, a unit in memory at a time."""
+        for unit in units:
+            yield from self.load(unit, exemplar_max=exemplar_max)
+
+    def finished(self, unit: WorkUnit) -> bool:
+        """Whether the unit's file is there and whole."""
         if not self.path(unit).is_file():
             return False
         try:
@@ -134,9 +240,125 @@ class Sweep:
             return False
         return True
 
-    def _draw(self, engine: Engine, unit: WorkUnit) -> None:
-        jobs = [channel_job(unit.layer, index, unit.sign, unit.seed) for index in unit.channels]
-        drawn = engine.draw(jobs)
-        tensors = {name: getattr(drawn, name) for name in Drawn.__dataclass_fields__}
-        metadata = {**asdict(unit), "recipe": unit.recipe.to_dict()}
+    def plan(
+        self,
+        classifier: Classifier,
+        units: Sequence[WorkUnit],
+        *,
+        exemplars: Exemplars | None = None,
+        trial: int = 8,
+    ) -> Plan:
+        """What running the units will take, measured by drawing a few pictures of every layer in earnest.
+
+        Args:
+            classifier: unchanged.
+            units: as for `run`.
+            exemplars: as for `run`.
+            trial: pictures drawn a layer; they are thrown away.
+        """
+        left = [unit for unit in units if not self.finished(unit)]
+        seconds, size, tried = 0.0, 0.0, 0
+        for layer in dict.fromkeys(unit.layer for unit in left):
+            of_layer = [unit for unit in left if unit.layer == layer]
+            sample = replace(of_layer[0], channels=of_layer[0].channels[:trial])
+            engine = _engine(classifier, sample)
+            began = time.perf_counter()
+            drawn = _drawn(engine, sample, exemplars, None)
+            count = sum(len(unit.channels) for unit in of_layer)
+            share = count / len(sample.channels)
+            seconds += (time.perf_counter() - began) * share
+            size += sum(map(len, _encoded(drawn))) * share
+            tried += len(sample.channels)
+        order = tuple((unit.layer, unit.sign, unit.seed, unit.channels) for unit in left)
+        return Plan(
+            pictures=sum(len(unit.channels) for unit in units),
+            left=sum(len(unit.channels) for unit in left),
+            seconds=round(seconds, 1),
+            megabytes=round(size / 1e6, 1),
+            memory=round(peak_memory() / 1e6),
+            measured=f"{tried} of these pictures, drawn now",
+            order=order,
+        )
+
+    def _write(self, unit: WorkUnit, drawn: Drawn) -> None:
+        files = _encoded(drawn)
+        tensors = {name: getattr(drawn, name) for name in FIGURES}
+        tensors["pictures"] = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy())
+        tensors["ends"] = torch.tensor(np.cumsum([len(file) for file in files]))
+        metadata = {
+            **asdict(unit),
+            "recipe": unit.recipe.to_dict(),
+            "size": list(drawn.size),
+            "input_channels": drawn.canvases.shape[1],
+        }
         write_tensors(self.path(unit), tensors, metadata)
+
+
+def most_informative_first(
+    units: Sequence[WorkUnit], interest: Mapping[str, Sequence[float]] | None = None
+) -> list[WorkUnit]:
+    """Units in the order in which a sweep that is ended early shows most.
+
+    First one seed and direction of everything, then the others. Within them, where `interest` is known,
+    its largest sums first, whichever the layer; else a unit of every layer in turn, deepest first (the
+    order given is taken to be that of the forward pass).
+
+    Args:
+        units: of any layers, seeds and signs.
+        interest: for layers, a number a channel, comparable between layers.
+    """
+    depth = {layer: n for n, layer in enumerate(dict.fromkeys(unit.layer for unit in units))}
+    seeds = sorted({unit.seed for unit in units})
+    turns: dict[tuple[str, int, str], int] = {}
+    ranked: list[tuple[Any, ...]] = []
+    for unit in units:
+        series = (unit.layer, unit.seed, unit.sign)
+        turns[series] = turns.get(series, -1) + 1
+        values = (interest or {}).get(unit.layer)
+        worth = sum(values[c] for c in unit.channels) / len(unit.channels) if values else 0.0
+        again = (seeds.index(unit.seed), unit.sign == "minus")
+        ranked.append((again, -worth, turns[series], -depth[unit.layer], len(ranked), unit))
+    return [unit for *_, unit in sorted(ranked, key=lambda entry: entry[:-1])]
+
+
+def _engine(classifier: Classifier, unit: WorkUnit) -> Engine:
+    layer = LOGITS if unit.objective == "logit" else unit.layer
+    return Engine(classifier, (layer,), unit.recipe)
+
+
+def _drawn(
+    engine: Engine, unit: WorkUnit, exemplars: Exemplars | None, on_progress: Progress | None
+) -> Drawn:
+    real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
+    jobs = []
+    for index in unit.channels:
+        best = real.get(index)
+        value, picture = (best.value, best.picture) if best else (None, None)
+        jobs.append(job_of(unit.objective, unit.layer, index, unit.sign, unit.seed, value, picture))
+    return engine.draw(jobs, on_progress)
+
+
+def _after(done: int, total: int, on_progress: Progress | None) -> Progress | None:
+    if on_progress is None:
+        return None
+    # The last of a unit counts when its file is written.
+    return lambda drawn, of: on_progress(done + min(drawn, of - 1), total)
+
+
+def _encoded(drawn: Drawn) -> list[bytes]:
+    """Lossless WebP files of the canvases."""
+    files = []
+    for canvas in drawn.canvases:
+        array = canvas.permute(1, 2, 0).numpy()
+        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
+        held = io.BytesIO()
+        picture.save(held, "WEBP", lossless=True, quality=50, method=2)
+        files.append(held.getvalue())
+    return files
+
+
+def _opened(file: bytes, channels: int) -> torch.Tensor:
+    """uint8 (C, h, w) of such a file."""
+    with Image.open(io.BytesIO(file)) as picture:
+        array = np.array(picture.convert("RGB"))
+    return torch.from_numpy(array).permute(2, 0, 1)[:channels].contiguous()

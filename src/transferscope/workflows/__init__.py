@@ -4,12 +4,15 @@ from transferscope.workflows.advising import advise, write_advice
 from transferscope.workflows.carding import card_of
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
+from transferscope.workflows.drawing import plan_visualize, sweep_folder, visualize
+from transferscope.workflows.dreaming import dream_file
 from transferscope.workflows.exporting import Export, export_run
 from transferscope.workflows.inspecting import inspect_data, inspect_run, write_report
 from transferscope.workflows.judging import evaluate_run
+from transferscope.workflows.looking import activation_sheets, activations_of, describe_layers
 from transferscope.workflows.publishing import write_run_atlas
 from transferscope.workflows.run import Config, Reporter, Run, open_model
-from transferscope.workflows.seeing import compare_run, parse_channels, visualize
+from transferscope.workflows.seeing import compare_run, parse_channels
 from transferscope.workflows.tuning import tune
 
 __all__ = [
@@ -17,18 +20,24 @@ __all__ = [
     "Export",
     "Reporter",
     "Run",
+    "activation_sheets",
+    "activations_of",
     "advise",
     "card_of",
     "compare_run",
     "demo",
+    "describe_layers",
     "diagnose",
+    "dream_file",
     "evaluate_run",
     "export_run",
     "inspect_data",
     "inspect_run",
     "open_model",
     "parse_channels",
+    "plan_visualize",
     "read_strips",
+    "sweep_folder",
     "tune",
     "visualize",
     "write_advice",

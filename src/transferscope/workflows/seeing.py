@@ -1,141 +1,24 @@
-"""`visualize` and `compare_run`: channels drawn, and told apart from the noise of drawing."""
+"""`compare_run`: channels of two networks told apart from the noise of drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import torch
-from PIL import Image
 
 from transferscope.activations import Layer, find_layer
 from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier, default_layers, find_device
 from transferscope.comparison import Comparison, compare_networks, frozen_up_to
-from transferscope.data import Picture, scan
+from transferscope.data import Picture
 from transferscope.errors import InputError
 from transferscope.features import channel_responses
-from transferscope.images import as_float, grid, to_picture
-from transferscope.storage import replaced_folder
-from transferscope.visualize import Render, Sweep, WorkUnit, render_channels
+from transferscope.visualize import Render, Sweep, WorkUnit
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of
 
 EXEMPLAR_POOL = 1000
 """Most training pictures among which the best ones for a channel are sought."""
-
-
-def visualize(
-    classifier: Classifier,
-    layer: str,
-    channels: Sequence[int],
-    *,
-    out: str | Path,
-    signs: Sequence[Literal["plus", "minus"]] = ("plus",),
-    seed: int = 0,
-    steps: int | None = None,
-    size: int | None = None,
-    data: str | Path | None = None,
-    reporter: Reporter = SILENT,
-) -> list[dict[str, Any]]:
-    """Draws channels of a layer into a folder: one PNG each, and sheet.png of all.
-
-    Args:
-        classifier: whose network is drawn; unchanged.
-        layer: dotted name.
-        channels: indexes.
-        out: a new folder, or one that this function wrote.
-        signs: directions.
-        seed: of starts and movements.
-        steps: optimization steps; None: the recipe's.
-        size: side in pixels; None: the network's input size.
-        data: a folder of class folders; the best of at most 1,000 of its pictures gives `exemplar_max`,
-            what the rendering is held against, and the start where a random one has no gradient.
-        reporter: hears of the progress.
-
-    Returns:
-        One mapping a channel and sign: layer, channel, sign, seed, activation, exemplar_max, status,
-        file.
-
-    Raises:
-        UnknownName: no such layer.
-        InputError: a channel that the layer does not have.
-        OutputError: `out` is not ours to replace.
-    """
-    find_layer(classifier.network, layer)
-    rows: list[dict[str, Any]] = []
-    pictures: list[Image.Image] = []
-    files, means = _real_pictures(classifier, layer, data, seed, reporter)
-    with replaced_folder(out) as folder:
-        for sign in signs:
-            best, starts = _best_pictures(classifier, files, means, channels, sign)
-            with reporter.task(f"{layer} {sign}") as progress:
-                renders = render_channels(
-                    classifier,
-                    layer,
-                    channels,
-                    sign=sign,
-                    seed=seed,
-                    steps=steps,
-                    size=size,
-                    exemplar_max=best,
-                    starts=starts,
-                    on_progress=progress,
-                )
-            for render in renders:
-                name = f"{layer}-{render.channel}-{sign}-{seed}.png"
-                picture = to_picture(render.picture)
-                picture.save(folder / name)
-                pictures.append(picture)
-                rows.append(
-                    {
-                        "layer": layer,
-                        "channel": render.channel,
-                        "sign": sign,
-                        "seed": seed,
-                        "activation": render.activation if render.status != "non_finite" else None,
-                        "exemplar_max": render.exemplar_max,
-                        "status": render.status,
-                        "file": str(Path(out) / name),
-                    }
-                )
-        columns = min(8, max(1, len(pictures)))
-        grid(pictures, columns=columns).save(folder / "sheet.png")
-    return rows
-
-
-def _real_pictures(
-    classifier: Classifier, layer: str, data: str | Path | None, seed: int, reporter: Reporter
-) -> tuple[list[Path], torch.Tensor]:
-    """Files of a folder, at most `EXEMPLAR_POOL`, and how they excite a layer: (files, channels)."""
-    if data is None:
-        return [], torch.empty(0, 0)
-    with reporter.task("reading pictures") as progress:
-        found = scan(data, channels=classifier.input.channels, on_progress=progress)
-    files = [found.file(picture) for picture in found.pictures]
-    chosen = _drawn(len(files), seed)
-    files = [files[index] for index in chosen]
-    with reporter.task("real pictures through the network") as progress:
-        responses = channel_responses(classifier, files, [layer], on_progress=progress)
-    return files, responses[layer]
-
-
-def _best_pictures(
-    classifier: Classifier,
-    files: Sequence[Path],
-    means: torch.Tensor,
-    channels: Sequence[int],
-    sign: Literal["plus", "minus"],
-) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
-    """For each channel what the best real picture excites it to, and that picture in [0, 1]."""
-    if not files:
-        return {}, {}
-    signed = means if sign == "plus" else -means
-    best = {channel: int(signed[:, channel].argmax()) for channel in channels}
-    ceiling = {channel: float(signed[row, channel]) for channel, row in best.items()}
-    loaded = {row: as_float(classifier.input.load(files[row])) for row in set(best.values())}
-    return ceiling, {channel: loaded[row] for channel, row in best.items()}
 
 
 def compare_run(
@@ -240,11 +123,11 @@ def _sampled(
 def _exemplar_pool(run: Run) -> tuple[list[Path], list[Picture]]:
     """Training pictures among which exemplars are sought: all, or a seeded thousand of them."""
     files, pictures = files_of(run, "train", None)
-    chosen = _drawn(len(files), run.config.seed)
+    chosen = drawn_sample(len(files), run.config.seed)
     return [files[index] for index in chosen], [pictures[index] for index in chosen]
 
 
-def _drawn(count: int, seed: int) -> list[int]:
+def drawn_sample(count: int, seed: int) -> list[int]:
     """At most `EXEMPLAR_POOL` of so many indexes, ascending."""
     if count <= EXEMPLAR_POOL:
         return list(range(count))
@@ -252,13 +135,15 @@ def _drawn(count: int, seed: int) -> list[int]:
     return sorted(int(index) for index in draw)
 
 
-def parse_channels(text: str, classifier: Classifier, layer: str) -> tuple[int, ...]:
+def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
     """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
 
     Raises:
         UnknownName: no such layer.
         InputError: not of that form, or a channel that the layer does not have.
     """
+    if layer is None:
+        raise InputError("no layer is named; give --layer ('transferscope layers' lists them)")
     find_layer(classifier.network, layer)
     described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
     total = described[layer].channels if layer in described else 0

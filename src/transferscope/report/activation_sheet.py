@@ -1,0 +1,459 @@
+"""Sheets of activation maps: every channel of a layer on one picture, with its index.
+
+A sheet's head has the picture as the network saw it, the layer and the colour scale; below it come
+the maps, enlarged to squares of their own pixels. In every sheet zero is black, positive values are
+warm and negative ones blue. Maps that are single values (a vector, logits) are bars.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from transferscope.errors import InputError
+from transferscope.report.figures import clipped, font_note
+from transferscope.report.lettering import INK, MUTED, write_line
+from transferscope.report.pages import Pages, number
+
+Scale = Literal["layer", "channel"]
+"""What the colours of a sheet end at: one value for the whole layer, or each channel's own."""
+
+COVERED = 0.99
+"""Share of a layer's values, by size, that lie within its colours; larger ones have the last colour."""
+
+_WIDTH = 1440  # of the maps side by side, pixels
+_MARGIN = 28
+_HEAD = 128  # side of the picture
+_TILE = 84  # wanted side of a map: 7, 14 and 28 times a whole number
+_LARGEST = 144  # longer side above which maps are averaged down
+_GAP = 6
+_LABEL = 17  # height of an index
+_BARS, _BAR_ROW, _BAR_ROWS = 100, 96, 21  # values a row, height of a row, rows a page
+
+_PAPER = (255, 255, 255)
+_NOT_FINITE = (255, 0, 200)
+_BLACK = (13, 15, 19)
+_WARM = ((92, 26, 12), (205, 74, 18), (249, 170, 66), (255, 246, 214))
+_COLD = ((16, 43, 92), (33, 98, 184), (98, 178, 236), (224, 246, 255))
+
+_LEVELS = 255  # of colour on either side of zero
+
+
+@dataclass(frozen=True)
+class LayerMaps:
+    """What one layer made of one picture.
+
+    Attributes:
+        layer: dotted name.
+        type: class name of the module.
+        shape: its output as the network has it, of one picture.
+        values: float32 (C, h, w), or (D,) where a channel has one value.
+        note: what was done to the output to get maps of it; empty if nothing was.
+        names: of the values of a vector, such as class names; empty if they have none.
+    """
+
+    layer: str
+    type: str
+    shape: tuple[int, ...]
+    values: np.ndarray
+    note: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerSheet:
+    """A layer's sheets as files, and its maps in numbers.
+
+    Attributes:
+        layer: dotted name.
+        type: class name of the module.
+        shape: its output as the network has it, of one picture.
+        pages: file names, in the order of the channels.
+        channels: how many maps there are.
+        dead: how many of them are zero everywhere on this picture.
+        min: least finite value; None if there is none.
+        max: largest finite value; None if there is none.
+        mean: of the finite values; None if there are none.
+        non_finite: how many values are NaN or infinite.
+        note: see `LayerMaps`.
+    """
+
+    layer: str
+    type: str
+    shape: tuple[int, ...]
+    pages: tuple[str, ...]
+    channels: int
+    dead: int
+    min: float | None
+    max: float | None
+    mean: float | None
+    non_finite: int
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {**vars(self), "shape": list(self.shape), "pages": list(self.pages)}
+
+
+def write_sheet(
+    folder: Path, order: int, maps: LayerMaps, picture: Image.Image, *, scale: Scale = "layer"
+) -> LayerSheet:
+    """Draws a layer into PNG files named after its place and name, and measures it.
+
+    The colours of a layer end at the size that 99% of its values keep within, so that a few extreme
+    values do not darken all others; the head says where, and from what to what the values go.
+
+    Args:
+        folder: exists.
+        order: first number of the files' names, such as 7 for 007-blocks.0.png.
+        maps: what to draw.
+        picture: as the network saw it.
+        scale: `channel`: each map's colours end at its own largest value.
+    """
+    sheet = _measured(maps)
+    name = re.sub(r"[^\w.-]+", "_", maps.layer)[:80]
+    stem = f"{order:03d}-{name}"
+    per_page = _BARS * _BAR_ROWS if maps.values.ndim == 1 else _Tiling.of(maps.values).per_page
+    starts = range(0, len(maps.values), per_page)
+    limits = _limits(maps.values, scale)
+    files = []
+    for page, start in enumerate(starts, start=1):
+        shown = range(start, min(start + per_page, len(maps.values)))
+        head = _Head(maps, sheet, picture, scale, limits, shown, page, len(starts))
+        body = _bars(maps, shown) if maps.values.ndim == 1 else _tiles(maps.values, limits, shown)
+        files.append(f"{stem}-{page}.png" if len(starts) > 1 else f"{stem}.png")
+        head.above(body).save(folder / files[-1], compress_level=1)
+    return replace(sheet, pages=tuple(files))
+
+
+def write_sheets_page(
+    folder: Path, sheets: Sequence[LayerSheet], *, title: str, network: str, picture: Image.Image
+) -> None:
+    """Writes index.html beside the sheets: a table of the layers, then the sheets, first to last.
+
+    Args:
+        folder: where the sheets are.
+        sheets: in the order of the forward pass.
+        title: of the page, such as the picture's file name; in any script.
+        network: what the maps are of.
+        picture: as the network saw it.
+    """
+    picture.save(folder / "picture.png")
+    pages = Pages(folder)
+    pages.write_assets()
+    values = {
+        "title": title,
+        "network": network,
+        "sheets": [
+            (sheet, [_file_and_size(folder, file) for file in sheet.pages]) for sheet in sheets
+        ],
+        "picture": picture,
+        "covered": COVERED,
+        "has_method": False,
+        "navigation": [("index.html", "Activations")],
+    }
+    pages.write_page("index.html", "activations", values)
+
+
+def _file_and_size(folder: Path, file: str) -> tuple[str, int, int]:
+    with Image.open(folder / file) as sheet:
+        return file, sheet.width, sheet.height
+
+
+# ---------------------------------------------------------------------------- numbers
+
+
+def _measured(maps: LayerMaps) -> LayerSheet:
+    values = maps.values
+    if values.ndim not in (1, 3) or not values.size:
+        raise InputError(
+            f"layer {maps.layer!r} has values of shape {values.shape}; a sheet is drawn of maps (C, H, W) "
+            "or of a vector (D,)"
+        )
+    finite = values[np.isfinite(values)]
+    return LayerSheet(
+        layer=maps.layer,
+        type=maps.type,
+        shape=maps.shape,
+        pages=(),
+        channels=len(values),
+        dead=int((values.reshape(len(values), -1) == 0).all(axis=1).sum()),
+        min=float(finite.min()) if finite.size else None,
+        max=float(finite.max()) if finite.size else None,
+        mean=float(finite.mean(dtype=np.float64)) if finite.size else None,
+        non_finite=values.size - finite.size,
+        note=maps.note,
+    )
+
+
+def _limits(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """For each channel the size at which its colours end, above zero: (C, 1, 1)."""
+    sizes = np.abs(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+    largest = sizes.reshape(len(values), -1).max(axis=1)
+    if scale == "layer":
+        within = float(np.quantile(sizes, COVERED)) or float(largest.max())
+        largest = np.full(len(values), within, np.float32)
+    limits: np.ndarray = np.where(largest > 0, largest, 1).reshape(-1, 1, 1)
+    return limits
+
+
+# ---------------------------------------------------------------------------- colours
+
+
+def _ramp(anchors: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Colours from just above zero to the end of the scale: uint8 (levels, 3)."""
+    points = np.linspace(0, 1, len(anchors) + 1)
+    places = np.arange(1, _LEVELS + 1) / _LEVELS
+    channels = zip(_BLACK, *anchors, strict=True)
+    colours = np.stack([np.interp(places, points, channel) for channel in channels], axis=1)
+    return colours.round().astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _palette() -> np.ndarray:
+    """Blue to black to warm, and last the colour of what is not a number: uint8 (2 levels + 2, 3)."""
+    rest = np.array([_BLACK], np.uint8), _ramp(_WARM), np.array([_NOT_FINITE], np.uint8)
+    return np.concatenate([_ramp(_COLD)[::-1], *rest])
+
+
+def _coloured(values: np.ndarray, limits: np.ndarray | float) -> np.ndarray:
+    """Values as colours whose scale ends at `limits`: uint8, with a last axis of 3."""
+    with np.errstate(invalid="ignore"):
+        levels = np.rint(np.clip(values / limits, -1, 1) * _LEVELS) + _LEVELS
+    levels[~np.isfinite(values)] = 2 * _LEVELS + 1
+    colours: np.ndarray = _palette()[levels.astype(np.intp)]
+    return colours
+
+
+# ---------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """How maps of one size lie on a sheet; all in pixels.
+
+    Attributes:
+        reduced: side of the squares that are averaged to one pixel.
+        enlarged: side of the square that a pixel becomes.
+        width: of a map, drawn.
+        height: of a map, drawn.
+        label: width of what stands above it.
+        columns: maps side by side.
+        step: from the left side of one to that of the next.
+    """
+
+    reduced: int
+    enlarged: int
+    width: int
+    height: int
+    label: int
+    columns: int
+    step: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Tiling:
+        height, width = values.shape[1:]
+        reduced = math.ceil(max(height, width) / _LARGEST)
+        height, width = math.ceil(height / reduced), math.ceil(width / reduced)
+        enlarged = max(1, round(_TILE / max(height, width)))
+        height, width = height * enlarged, width * enlarged
+        label = max(width, 8 * len(str(len(values) - 1)) + 4)  # room for the last index
+        columns = (_WIDTH + _GAP) // (label + _GAP)
+        step = (_WIDTH - label) // max(columns - 1, 1)
+        return cls(reduced, enlarged, width, height, label, columns, step)
+
+    @property
+    def row(self) -> int:
+        return self.height + _LABEL + _GAP
+
+    @property
+    def per_page(self) -> int:
+        """As many rows as make the page somewhat higher than it is wide."""
+        return self.columns * max(1, round(1.2 * _WIDTH / self.row))
+
+
+def _tiles(values: np.ndarray, limits: np.ndarray, shown: range) -> Image.Image:
+    """The maps of some channels in rows, each below its index."""
+    tiling = _Tiling.of(values)
+    chosen = slice(shown.start, shown.stop)
+    coloured = _coloured(_averaged(values[chosen], tiling.reduced), limits[chosen])
+    coloured = coloured.repeat(tiling.enlarged, axis=1).repeat(tiling.enlarged, axis=2)
+    rows = math.ceil(len(shown) / tiling.columns)
+    canvas = np.full((rows * tiling.row, _WIDTH, 3), 255, np.uint8)
+    for place, (channel, tile) in enumerate(zip(shown, coloured, strict=True)):
+        row, column = divmod(place, tiling.columns)
+        top, left = row * tiling.row, column * tiling.step
+        label = _label(channel, tiling.label, not values[channel].any())
+        canvas[top : top + _LABEL, left : left + tiling.label] = label
+        top += _LABEL
+        canvas[top : top + tiling.height, left : left + tiling.width] = tile
+    return Image.fromarray(canvas)
+
+
+@lru_cache(maxsize=8192)
+def _label(channel: int, width: int, dead: bool) -> np.ndarray:
+    """What stands above a map, uint8 (height, width, 3): its index, and whether it is zero everywhere."""
+    label = Image.new("RGB", (width, _LABEL), _PAPER)
+    draw = ImageDraw.Draw(label)
+    write_line(draw, (0, _LABEL - 4), str(channel), size=12, colour=MUTED if dead else INK)
+    if dead and width >= 70:
+        write_line(draw, (width, _LABEL - 4), "zero", size=12, right=True)
+    return np.asarray(label)
+
+
+def _averaged(values: np.ndarray, side: int) -> np.ndarray:
+    """Means over squares; those at the right and lower edge may be smaller."""
+    if side == 1:
+        return values
+    starts = [range(0, length, side) for length in values.shape[1:]]
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        sums = np.add.reduceat(np.add.reduceat(values, starts[0], axis=1), starts[1], axis=2)
+    counts = [
+        np.diff([*start, length]) for start, length in zip(starts, values.shape[1:], strict=True)
+    ]
+    means: np.ndarray = sums / np.outer(*counts).astype(np.float32)
+    return means
+
+
+# ---------------------------------------------------------------------------- bars
+
+
+def _bars(maps: LayerMaps, shown: range) -> Image.Image:
+    """Values of a vector as bars from a common zero line, a hundred a row, with every tenth index."""
+    finite = np.nan_to_num(maps.values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
+    room = _BAR_ROW - _LABEL - 8
+    unit = room / ((high - low) or 1)
+    rows = math.ceil(len(shown) / _BARS)
+    sheet = Image.new("RGB", (_WIDTH, rows * _BAR_ROW), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    step = _WIDTH / _BARS
+    for place, index in enumerate(shown):
+        row, column = divmod(place, _BARS)
+        zero, left = row * _BAR_ROW + round(high * unit), round(column * step)
+        value = float(maps.values[index])
+        right = left + round(step) - 4
+        if not math.isfinite(value):
+            draw.rectangle((left, zero - 6, right, zero + 6), fill=_NOT_FINITE)
+        elif end := round(value * unit):
+            colour = (_WARM[1], _COLD[1])[value < 0]
+            draw.rectangle((left, min(zero, zero - end), right, max(zero, zero - end)), fill=colour)
+        if column % 10 == 0:
+            write_line(draw, (left, (row + 1) * _BAR_ROW - 12), str(index), size=12, colour=MUTED)
+    for row in range(rows):
+        zero = row * _BAR_ROW + round(high * unit)
+        used = min(_BARS, len(shown) - row * _BARS)
+        draw.line((0, zero, round(used * step) - 4, zero), fill=MUTED)
+    return sheet
+
+
+def _largest(maps: LayerMaps) -> str:
+    """The five largest values of a vector, by name or index."""
+    order = np.argsort(np.nan_to_num(-maps.values, nan=np.inf), kind="stable")[:5]
+    named = [(clipped(maps.names[i], 22) if maps.names else str(i), maps.values[i]) for i in order]
+    return "largest: " + ", ".join(f"{name} {_short(float(value))}" for name, value in named)
+
+
+# ---------------------------------------------------------------------------- the head
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What stands above the maps of a page."""
+
+    maps: LayerMaps
+    sheet: LayerSheet
+    picture: Image.Image
+    scale: Scale
+    limits: np.ndarray
+    shown: range
+    page: int
+    pages: int
+
+    def above(self, body: Image.Image) -> Image.Image:
+        """The whole page."""
+        top = 2 * _MARGIN + _HEAD
+        page = Image.new("RGB", (_WIDTH + 2 * _MARGIN, top + body.height + _MARGIN), _PAPER)
+        page.paste(body, (_MARGIN, top))
+        ratio = _HEAD / max(self.picture.size)
+        size = (
+            max(1, round(self.picture.width * ratio)),
+            max(1, round(self.picture.height * ratio)),
+        )
+        page.paste(
+            self.picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (_MARGIN,) * 2
+        )
+        draw = ImageDraw.Draw(page)
+        left = _MARGIN + size[0] + 24
+        write_line(draw, (left, _MARGIN + 28), clipped(self.maps.layer, 56), size=30, colour=INK)
+        for line, text in enumerate(self._lines()):
+            colour = INK if line == 0 else MUTED
+            write_line(draw, (left, _MARGIN + 62 + 25 * line), text, size=17, colour=colour)
+        if self.maps.values.ndim == 3:
+            self._scale_bar(page, draw)
+        return page
+
+    def _lines(self) -> Iterator[str]:
+        values, sheet = self.maps.values, self.sheet
+        if values.ndim == 1:
+            what = f"{sheet.channels:,} values"
+        else:
+            what = f"{sheet.channels:,} channels of {values.shape[1]} × {values.shape[2]}"
+        yield f"{self.maps.type}  ·  {what}{f'  ·  {sheet.note}' if sheet.note else ''}"
+        facts = [
+            f"values from {_short(sheet.min)} to {_short(sheet.max)}, mean {_short(sheet.mean)}"
+        ]
+        if sheet.dead:
+            facts.append(f"{sheet.dead:,} of {sheet.channels:,} zero everywhere")
+        if sheet.non_finite:
+            facts.append(f"{sheet.non_finite:,} not a finite number (magenta)")
+        yield "  ·  ".join(facts)
+        last = []
+        if values.ndim == 3 and (reduced := _Tiling.of(values).reduced) > 1:
+            last.append(f"a pixel is the mean of {reduced} × {reduced}")
+        if self.pages > 1:
+            first, end = self.shown.start, self.shown.stop - 1
+            last.append(f"channels {first:,} to {end:,}, page {self.page} of {self.pages}")
+        if values.ndim == 1:
+            last.append(_largest(self.maps))
+        if note := font_note((sheet.layer, *last)):
+            last.append(note)
+        yield "  ·  ".join(last)
+
+    def _scale_bar(self, page: Image.Image, draw: ImageDraw.ImageDraw) -> None:
+        """The colours from end to end; a sheet without negative values has the warm half alone."""
+        low = -1.0 if (self.sheet.min or 0) < 0 else 0.0
+        width, right = 260, _MARGIN + _WIDTH
+        left, top = right - width, _MARGIN + _HEAD - 40
+        ramp = _coloured(np.linspace(low, 1, width, dtype=np.float32), 1.0)
+        page.paste(Image.fromarray(ramp[None].repeat(14, axis=0)), (left, top))
+        if self.scale == "layer":
+            end, words = (
+                _short(float(self.limits[0, 0, 0])),
+                f"one scale; {COVERED:.0%} of the values within",
+            )
+        else:
+            end, words = "own largest", "each channel has its own scale"
+        write_line(draw, (right, top - 10), words, size=13, right=True)
+        write_line(draw, (right, top + 32), end, size=13, right=True)
+        write_line(draw, (left, top + 32), f"−{end}" if low else "0", size=13)
+        if low:
+            write_line(draw, (left + width // 2 - 4, top + 32), "0", size=13)
+
+
+def _short(value: float | None) -> str:
+    """Three significant digits with a true minus sign."""
+    if value is None:
+        return number(value)
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.2e}".replace("-", "−")
+    digits = 0 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
+    return number(value, digits)

@@ -1,0 +1,137 @@
+"""Drawings of channels on sheets: each with its number, how far it got, and the best real picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from transferscope.report.figures import clipped
+from transferscope.report.lettering import INK, MUTED, write_line
+from transferscope.visualize.records import Render, Status
+
+PAGE = 64
+"""Drawings a page."""
+
+_COLUMNS = 8
+_SIDE, _INSET, _GAP, _CAPTION, _HEAD = 168, 52, 10, 20, 62
+_WARNING = (176, 48, 32)
+
+_SAID: dict[Status, str] = {
+    "optimized": "",
+    "below_exemplar": "below the real picture",
+    "zero_gradient": "no gradient",
+    "dead_on_data": "dead on the pictures",
+    "non_finite": "not finite",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One drawing on a sheet.
+
+    Attributes:
+        render: what is shown.
+        exemplar: the best real picture for the channel, or None if none were given.
+        name: what it is called: the channel's number, or a class.
+    """
+
+    render: Render
+    exemplar: Image.Image | None
+    name: str
+
+
+def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str) -> list[str]:
+    """Writes pages of `PAGE` drawings: sheet.png, or sheet-001.png and so on if there are several.
+
+    Tiles are asked for as they are needed, so a page of them is in memory at a time.
+
+    Args:
+        folder: exists.
+        tiles: at least one.
+        title: what is drawn, for the head of every page.
+
+    Returns:
+        Names of the files, in order.
+    """
+    source = iter(tiles)
+    pages: list[str] = []
+    page = list(islice(source, PAGE))
+    while page:
+        following = list(islice(source, PAGE))
+        alone = not pages and not following
+        name = "sheet.png" if alone else f"sheet-{len(pages) + 1:03d}.png"
+        sheet(page, title=title if alone else f"{title}, page {len(pages) + 1}").save(folder / name)
+        pages.append(name)
+        page = following
+    return pages
+
+
+def sheet(tiles: Sequence[Tile], *, title: str) -> Image.Image:
+    """One page; drawings keep their proportions."""
+    width, height = tiles[0].render.picture.shape[1], tiles[0].render.picture.shape[0]
+    scale = _SIDE / max(width, height)
+    across, down = round(width * scale), round(height * scale)
+    columns = min(_COLUMNS, max(3, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    page = Image.new(
+        "RGB",
+        (
+            _GAP + columns * (across + _GAP),
+            _HEAD + rows * (down + _CAPTION + _GAP) + _GAP,
+        ),
+        "white",
+    )
+    pen = ImageDraw.Draw(page)
+    write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK)
+    write_line(pen, (_GAP, 50), _legend(tiles), size=13)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        left = _GAP + column * (across + _GAP)
+        top = _HEAD + row * (down + _CAPTION + _GAP)
+        picture = Image.fromarray(tile.render.picture).resize(
+            (across, down), Image.Resampling.LANCZOS
+        )
+        page.paste(picture, (left, top))
+        if tile.exemplar is not None:
+            inset = tile.exemplar.convert("RGB")
+            inset.thumbnail((_INSET, _INSET), Image.Resampling.LANCZOS)
+            corner = (left + across - inset.width, top + down - inset.height)
+            pen.rectangle(
+                (corner[0] - 2, corner[1] - 2, left + across - 1, top + down - 1), "white"
+            )
+            page.paste(inset, corner)
+        _caption(pen, tile, left, top + down + 3, across)
+    return page
+
+
+def _legend(tiles: Sequence[Tile]) -> str:
+    if any(tile.exemplar is not None for tile in tiles):
+        return (
+            "under each drawing: channel, and its activation as a multiple of the best real picture's, "
+            "which is shown in the corner"
+        )
+    return "under each drawing: channel, and its activation"
+
+
+def _caption(pen: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, width: int) -> None:
+    render = tile.render
+    sign = "" if render.sign == "plus" else "−"
+    said, colour = _SAID[render.status], _WARNING
+    if not said or render.status == "dead_on_data":
+        colour = MUTED
+    said = said or reached(render)
+    name = clipped(f"{sign}{tile.name}", (width - 7 * len(said)) / 8)
+    write_line(pen, (left, top + 11), name, size=13, colour=INK)
+    write_line(pen, (left + width, top + 11), said, size=13, colour=colour, right=True)
+
+
+def reached(render: Render) -> str:
+    """The activation as a multiple of the best real picture's, or by itself where that says nothing."""
+    best = render.exemplar_max
+    if best is None or best <= 0:
+        return f"{render.activation:.3g}"
+    return f"{render.activation / best:.1f}×"

@@ -1,0 +1,582 @@
+"""DeepDream: a photograph changed towards what a layer, or one channel, already sees in it.
+
+The photo is climbed octave by octave, from small to large, in tiles: what a pass of the network needs
+depends on the tile, not on the photo. Before each octave the detail of the photo that the smaller one
+could not hold is put back. As in the render loop, the work is done by a private, faster copy; what is
+reported is measured on the untouched network in fp32.
+
+Reference: Mordvintsev, Olah and Tyka 2015, "Inceptionism"; octaves and normalised gradients by bands
+as in the authors' notebook for TensorFlow. Where that rolls the picture, this mirrors its borders, so
+that the left edge never borders on the right one.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from transferscope.activations import TruncatedForward, evaluating
+from transferscope.backbones import Classifier, Precision
+from transferscope.errors import InputError, OutputError
+from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
+from transferscope.storage import write_bytes
+from transferscope.visualize.network import DrawingNetwork
+from transferscope.visualize.objectives import LOGITS, Objective
+from transferscope.visualize.objectives import channel as channel_mean
+from transferscope.visualize.transforms import seed_of
+
+TILE = 640
+"""Longest side of a tile where the network takes any size: EfficientNet-Lite0 then needs 0.2 GB."""
+
+LEAST_TILE = 128
+LEAST_SIDE = 32
+"""Of a photo, in pixels: in less there is nothing for a network to see."""
+
+_GRID = 32
+"""Tiles are multiples of it, so that few shapes occur; also the largest jitter, in pixels: the stride
+of the deepest layer of most networks."""
+
+_OVERLAP = 64
+"""Pixels over which neighbouring tiles fade into each other; less where tiles are small."""
+
+_BANDS = 4
+
+SUFFIXES = {
+    ".png": ("PNG", {}, 2**31 - 1),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}, 65_500),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}, 65_500),
+    ".webp": ("WEBP", {"quality": 92, "method": 4}, 16_383),
+}
+"""What a dream can be saved as: Pillow's format, its options, and the longest side it can hold."""
+
+Progress = Callable[[int, int], None]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DreamRecipe:
+    """How a photo is dreamt on.
+
+    Attributes:
+        octaves: sizes that are climbed through; None: as many as fit between the photo and the
+            network's own input size.
+        octave_scale: how much larger each is than the one before.
+        steps: ascents an octave.
+        rate: how far a step moves a pixel on average, in units of [0, 1].
+        tile: longest side of what the network sees at once, in pixels; None: 640. A network that
+            takes one size only (most ViTs) gets tiles of exactly that size.
+        precision: of the ascent; "auto" is bf16 where the hardware is fast at it.
+    """
+
+    octaves: int | None = None
+    octave_scale: float = 1.4
+    steps: int = 10
+    rate: float = 0.006
+    tile: int | None = None
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.octaves is not None and self.octaves < 1:
+            raise InputError(f"--octaves is {self.octaves}; a dream needs at least 1")
+        if not 1 < self.octave_scale <= 4:
+            raise InputError(
+                f"--octave-scale is {self.octave_scale:g}; it must be above 1 and at most 4"
+            )
+        if self.steps < 1:
+            raise InputError(f"--steps is {self.steps}; a dream needs at least 1 an octave")
+        if not 0 < self.rate <= 1:
+            raise InputError(f"--rate is {self.rate:g}; it must be above 0 and at most 1")
+        if self.tile is not None and self.tile < LEAST_TILE:
+            raise InputError(f"--tile is {self.tile}; it must be at least {LEAST_TILE} pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class Dream:
+    """A photo, dreamt on.
+
+    Attributes:
+        picture: uint8 (H, W, C).
+        objective: what was maximised, as it is written.
+        octaves: (width, height) of each size climbed through, ascending; the last is the picture's.
+        steps: an octave.
+        seed: of the jitter.
+        activation_before: the objective of the photo at the picture's size: the mean over the tiles
+            of a fixed grid, by their area, on the untouched network in fp32.
+        activation_after: the same of the picture as it stands here, in 8 bits.
+    """
+
+    picture: np.ndarray
+    objective: str
+    octaves: tuple[tuple[int, int], ...]
+    steps: int
+    seed: int
+    activation_before: float
+    activation_after: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        return self.octaves[-1]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the picture, whole or not at all, in the format of the path's suffix.
+
+        Raises:
+            InputError: a suffix that is not one of `SUFFIXES`, or a picture too large for it.
+            OutputError: it cannot be written.
+        """
+        name, options, _ = _format_of(path, self.size)
+        data = io.BytesIO()
+        to_picture(self.picture).save(data, name, **options)
+        write_bytes(path, data.getvalue())
+
+
+def refuse_dream_file(path: str | Path, size: tuple[int, int]) -> None:
+    """Refuses what `Dream.save` would: long work can ask before it begins.
+
+    Args:
+        path: of the file to be.
+        size: (width, height) of the picture to be.
+
+    Raises:
+        InputError: see `Dream.save`.
+        OutputError: the path is a folder.
+    """
+    _format_of(path, size)
+    if Path(path).is_dir():
+        raise OutputError(f"{str(path)!r} is a folder; give the name of a file")
+
+
+def _format_of(path: str | Path, size: tuple[int, int]) -> tuple[str, dict[str, int], int]:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"--out is {str(path)!r}, whose suffix names no format that a dream is written in; use "
+            f"{', '.join(SUFFIXES)}"
+        )
+    name, options, longest = SUFFIXES[suffix]
+    if max(size) > longest:
+        raise InputError(
+            f"--out is {str(path)!r}, and {name} holds at most {longest} pixels a side, not "
+            f"{max(size)}; use .png, or a smaller --size"
+        )
+    return name, options, longest
+
+
+# ---------------------------------------------------------------------------- the photo
+
+
+def read_photo(
+    source: str | Path | Image.Image, *, channels: int, size: int | None = None
+) -> Image.Image:
+    """A photo in its full size, or with `size` pixels along its longer side.
+
+    Args:
+        source: a file, decoded as strictly as everywhere, or a picture.
+        channels: 3 for RGB, 1 for grey.
+        size: None keeps the photo's own.
+
+    Raises:
+        PictureError: see `images.read_picture`.
+        InputError: fewer than 32 pixels along a side, or more than 50 megapixels.
+    """
+    picture = source if isinstance(source, Image.Image) else read_picture(source, channels=channels)
+    mode = "RGB" if channels == 3 else "L"
+    if picture.mode != mode or picture.has_transparency_data:
+        raise InputError(
+            f"the picture has mode {picture.mode}; give mode {mode} without transparency, or a file"
+        )
+    wanted = picture.size if size is None else _scaled(picture.size, size / max(picture.size))
+    if min(wanted) < LEAST_SIDE:
+        enough = math.ceil(LEAST_SIDE * max(wanted) / min(wanted))
+        raise InputError(
+            f"the photo would be {wanted[0]} x {wanted[1]} pixels, and a dream needs {LEAST_SIDE} "
+            f"along its shorter side; give --size {max(enough, 400)}"
+        )
+    if wanted[0] * wanted[1] > PIXEL_CAP:
+        raise InputError(
+            f"the photo would be {wanted[0]} x {wanted[1]} pixels, more than "
+            f"{PIXEL_CAP // 1_000_000} megapixels; give a smaller --size"
+        )
+    return picture if wanted == picture.size else picture.resize(wanted, Image.Resampling.LANCZOS)
+
+
+def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def octave_sizes(
+    size: tuple[int, int], recipe: DreamRecipe, *, least: int
+) -> tuple[tuple[int, int], ...]:
+    """(width, height) of every octave, ascending; the last one is `size`.
+
+    Args:
+        size: of the photo.
+        recipe: for its number of octaves and their scale.
+        least: without a number, the longer side below which there is no further octave.
+
+    Raises:
+        InputError: more octaves than the photo has pixels for.
+    """
+    count = recipe.octaves
+    if count is None:
+        count = 1 + max(0, math.floor(math.log(max(size) / least, recipe.octave_scale)))
+        while count > 1 and min(_scaled(size, recipe.octave_scale ** (1 - count))) < LEAST_SIDE:
+            count -= 1
+    sizes = tuple(_scaled(size, recipe.octave_scale**-back) for back in reversed(range(count)))
+    if min(sizes[0]) < LEAST_SIDE:
+        raise InputError(
+            f"--octaves is {count}, and the smallest of them would be {sizes[0][0]} x {sizes[0][1]} "
+            f"pixels where at least {LEAST_SIDE} are needed; use fewer, or a larger --size"
+        )
+    return sizes
+
+
+# ---------------------------------------------------------------------------- dream
+
+
+def layer_energy(layer: str) -> Objective:
+    """The mean of the squares of a layer's output: more of whatever it sees already.
+
+    Reference: Mordvintsev et al. 2015, where the sum stands for the mean.
+    """
+    return Objective(
+        (layer,),
+        lambda activations, _pictures: activations[layer].float().square().flatten(1).mean(1),
+        f"layer_energy({layer})",
+    )
+
+
+def dream(
+    classifier: Classifier,
+    image: str | Path | Image.Image,
+    objective: str | Objective,
+    *,
+    channel: int | None = None,
+    recipe: DreamRecipe | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Dream:
+    """Changes a photo of any size towards what a layer sees in it.
+
+    Memory is that of one tile's pass and about 70 bytes a pixel of the photo. The result depends on
+    the tile's size only as far as a tile's border hides what lies beyond it; borders move with every
+    step and neighbours fade into each other.
+
+    Args:
+        classifier: unchanged.
+        image: a file, or a picture of mode RGB (or L, for a network of one channel).
+        objective: a layer's dotted name for `layer_energy` or, with `channel`, the mean of one
+            channel; or any objective over activations. It is taken as a mean over a tile.
+        channel: one channel of the layer named.
+        recipe: see `DreamRecipe`.
+        size: of the longer side in pixels; None: the photo's own.
+        seed: of the jitter and of the tiles' borders.
+        on_progress: called with (tiles done, tiles in all).
+
+    Raises:
+        UnknownName: no such layer.
+        PictureError: see `images.read_picture`.
+        InputError: no such channel, a photo too small or too large, a channel without a gradient
+            anywhere on the photo, or an option out of range.
+    """
+    recipe = recipe or DreamRecipe()
+    wanted = _objective(objective, channel)
+    photo = read_photo(image, channels=classifier.input.channels, size=size)
+    spec = replace(classifier.input, size=(photo.height, photo.width))
+    sizes = octave_sizes(photo.size, recipe, least=max(classifier.input.size))
+    dreamer = _Dreamer(classifier, wanted, recipe)
+    original = spec.load(photo)
+    before = dreamer.measured(original)
+    picture = dreamer.climbed(original, sizes, seed, on_progress)
+    after = dreamer.measured(picture)
+    return Dream(
+        picture=np.ascontiguousarray(picture.permute(1, 2, 0).numpy()),
+        objective=wanted.name,
+        octaves=sizes,
+        steps=recipe.steps,
+        seed=seed,
+        activation_before=before,
+        activation_after=after,
+    )
+
+
+def _objective(objective: str | Objective, index: int | None) -> Objective:
+    if isinstance(objective, str):
+        return layer_energy(objective) if index is None else channel_mean(objective, index)
+    if index is not None:
+        raise InputError(f"channel is {index} beside {objective.name}; it goes with a layer's name")
+    if not objective.layers:
+        raise InputError(
+            f"{objective.name} looks at no layer, so there is nothing to dream of; add one, such as "
+            "layer_energy('blocks.4.2')"
+        )
+    return objective
+
+
+class _Dreamer:
+    """A private, faster copy of a network, and the tiles in which it sees a photo."""
+
+    def __init__(self, classifier: Classifier, objective: Objective, recipe: DreamRecipe):
+        self.classifier = classifier
+        self.objective = objective
+        self.recipe = recipe
+        names = {name: classifier.head if name == LOGITS else name for name in objective.layers}
+        self._names = names
+        self._exact = TruncatedForward(
+            classifier.network, list(names.values()), classifier.example()
+        )
+        self._fast = DrawingNetwork(classifier, objective.layers, recipe.precision)
+        self._fixed = not self._takes_any_size()
+        if self._fixed and recipe.tile is not None:
+            raise InputError(
+                f"--tile is {recipe.tile}, and this {classifier.backbone} takes pictures of "
+                f"{self._size[0]} x {self._size[1]} pixels only; leave --tile out"
+            )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.classifier.input.size
+
+    def _takes_any_size(self) -> bool:
+        """Whether the layers can be reached from a picture that is larger than the input size."""
+        larger = torch.zeros(
+            1, self.classifier.input.channels, *(side + _GRID for side in self._size)
+        )
+        try:
+            with torch.no_grad():
+                self._fast(larger.to(self.classifier.device))
+        except (AssertionError, RuntimeError, ValueError):  # how networks refuse a size
+            return False
+        return True
+
+    # ------------------------------------------------------------------ ascent
+
+    def climbed(
+        self,
+        original: torch.Tensor,
+        sizes: Sequence[tuple[int, int]],
+        seed: int,
+        on_progress: Progress | None,
+    ) -> torch.Tensor:
+        """The dream of a photo: uint8 (C, H, W) from uint8 (C, H, W)."""
+        generator = torch.Generator().manual_seed(seed_of("dream", seed))
+        total = self.recipe.steps * sum(self._tile_count(size) for size in sizes)
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if on_progress:
+                on_progress(done, total)
+
+        moved = False
+        picture = _resized(original, sizes[0])
+        for number, size in enumerate(sizes):
+            if number:
+                dreamt = picture.sub_(_resized(original, sizes[number - 1]))
+                picture = _resized(dreamt, size).add_(_resized(original, size)).clamp_(0, 1)
+            for _ in range(self.recipe.steps):
+                gradient = self._gradient(picture, generator, advance)
+                strength = _mean_size(gradient)
+                if strength == 0 or not math.isfinite(strength):
+                    continue
+                moved = True
+                picture.add_(_levelled(gradient), alpha=self.recipe.rate).clamp_(0, 1)
+        if not moved:
+            raise InputError(
+                f"{self.objective.name} has no gradient anywhere on this photo, so there is nothing "
+                "to dream of; choose another channel, or another photo"
+            )
+        return picture.mul_(255).round_().byte()
+
+    def _gradient(
+        self, picture: torch.Tensor, generator: torch.Generator, advance: Callable[[], None]
+    ) -> torch.Tensor:
+        """(C, H, W): the gradient of the objective over all tiles, which move at random."""
+        height, width = picture.shape[1:]
+        draws = torch.rand(4, generator=generator).tolist()
+        rows = self._axis(height, 0, draws[0], draws[1])
+        columns = self._axis(width, 1, draws[2], draws[3])
+        gradient = torch.zeros_like(picture)
+        for span_y, fade_y in rows:
+            for span_x, fade_x in columns:
+                tile = self._tile(picture, span_y, span_x).requires_grad_()
+                value = self.objective(self._fast(tile), tile).sum()
+                (found,) = torch.autograd.grad(value * tile[0, 0].numel(), tile)
+                _add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
+                advance()
+        return gradient
+
+    def _tile(self, picture: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
+        """(1, C, h, w) on the network's device; beyond its borders the picture is mirrored."""
+        y, x = _mirrored(rows, picture.shape[1]), _mirrored(columns, picture.shape[2])
+        tile = picture[:, y][:, :, x][None]
+        if tile.dtype == torch.uint8:
+            tile = as_float(tile)
+        return tile.to(self.classifier.device).contiguous(memory_format=torch.channels_last)
+
+    # ------------------------------------------------------------------ tiles
+
+    def _axis(
+        self, length: int, axis: int, jitter: float, shift: float
+    ) -> list[tuple[Span, torch.Tensor]]:
+        """Spans of tiles along an axis, and how strongly each counts at each of its pixels.
+
+        Args:
+            length: of the picture.
+            axis: 0 for rows, 1 for columns.
+            jitter: [0, 1): how far the first span begins before the picture.
+            shift: [0, 1): where in their reach the borders between tiles lie.
+        """
+        fixed = self._size[axis] if self._fixed else None
+        limit = fixed or (self.recipe.tile or TILE) // _GRID * _GRID
+        spans = _spans(length, limit, round(jitter * (_GRID - 1)), shift, exact=fixed is not None)
+        return list(zip(spans, _fades(spans, _overlap(limit)), strict=True))
+
+    def _tile_count(self, size: tuple[int, int]) -> int:
+        width, height = size
+        return len(self._axis(height, 0, 0, 0)) * len(self._axis(width, 1, 0, 0))
+
+    def measured(self, picture: torch.Tensor) -> float:
+        """The objective of a uint8 picture (C, H, W) on the untouched network, in fp32.
+
+        The mean over the tiles of a fixed grid, each counted by the part of the picture it stands for.
+        """
+        height, width = picture.shape[1:]
+        total = weight = 0.0
+        with evaluating(self.classifier), torch.no_grad():
+            for rows, fade_y in self._axis(height, 0, 0.5, 0.5):
+                for columns, fade_x in self._axis(width, 1, 0.5, 0.5):
+                    tile = self._tile(picture, rows, columns)
+                    share = float(fade_y.sum() * fade_x.sum())
+                    found = self._exact(self.classifier.input.normalise(tile))
+                    values = {name: found[actual] for name, actual in self._names.items()}
+                    total += share * float(self.objective(values, tile))
+                    weight += share
+        return total / weight
+
+
+# ---------------------------------------------------------------------------- arithmetic
+
+
+def _spans(length: int, limit: int, jitter: int, shift: float, *, exact: bool) -> list[Span]:
+    """Overlapping spans of at most `limit` that cover 0 to `length`, and may reach beyond both ends.
+
+    Their lengths are multiples of 32, or exactly `limit`.
+    """
+    overlap = _overlap(limit)
+    room = limit - overlap - (0 if exact else _GRID)  # what a span adds at most, before rounding up
+    if length + _GRID <= limit:
+        long = limit if exact else -(-(length + _GRID) // _GRID) * _GRID
+        return [(-jitter, long - jitter)]
+    count = max(2, math.ceil(1.1 * (length + _GRID) / room))  # whatever the jitter is
+    covered = length + jitter
+    part = covered / count
+    move = (2 * shift - 1) * min(room - part, part / 2)
+    cuts = [0, *(round(part * k + move) for k in range(1, count)), covered]
+    spans = []
+    for first, last in itertools.pairwise(cuts):
+        start = first - (overlap // 2 if first else 0)
+        stop = last + (overlap - overlap // 2 if last < covered else 0)
+        long = limit if exact else -(-(stop - start) // _GRID) * _GRID
+        spans.append((start - jitter, start + long - jitter))
+    return spans
+
+
+def _overlap(limit: int) -> int:
+    return min(_OVERLAP, limit // 8)
+
+
+def _fades(spans: Sequence[Span], overlap: int) -> list[torch.Tensor]:
+    """For each span its weights by pixel: they fall towards neighbours, and add up to 1 everywhere."""
+    begin, end = spans[0][0], max(stop for _, stop in spans)
+    total = torch.zeros(end - begin)
+    fades = []
+    for number, (start, stop) in enumerate(spans):
+        place = torch.arange(stop - start) + 0.5
+        fade = torch.ones(stop - start)
+        if number:
+            fade = (place / overlap).clamp_max(1)
+        if number < len(spans) - 1:
+            fade = torch.minimum(fade, ((stop - start - place) / overlap).clamp_max(1))
+        fades.append(fade)
+        total[start - begin : stop - begin] += fade
+    return [
+        fade / total[start - begin : stop - begin]
+        for fade, (start, stop) in zip(fades, spans, strict=True)
+    ]
+
+
+def _mirrored(span: Span, length: int) -> torch.Tensor:
+    """Indexes of a span of an axis that is mirrored at both ends, as often as it takes."""
+    place = torch.arange(*span) % (2 * length)
+    return torch.where(place < length, place, 2 * length - 1 - place)
+
+
+def _add_inside(
+    whole: torch.Tensor,
+    part: torch.Tensor,
+    spans: tuple[Span, Span],
+    fades: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Adds a tile's (C, h, w) to the picture's, faded; what belongs to mirrored pixels is left out."""
+    (top, bottom), (left, right) = (
+        (max(start, 0), min(stop, length))
+        for (start, stop), length in zip(spans, whole.shape[1:], strict=True)
+    )
+    rows = slice(top - spans[0][0], bottom - spans[0][0])
+    columns = slice(left - spans[1][0], right - spans[1][0])
+    faded = part[:, rows, columns] * fades[0][rows, None] * fades[1][None, columns]
+    whole[:, top:bottom, left:right] += faded
+
+
+def _levelled(gradient: torch.Tensor) -> torch.Tensor:
+    """Makes of a gradient (C, H, W) one whose bands of frequency are equally strong, of mean size 1.
+
+    Without it the finest band outweighs the others, and the dream is a fine grain.
+
+    Reference: the Laplacian pyramid of Mordvintsev's notebook, "lapnorm".
+    """
+    rest = gradient
+    bands = []
+    for _ in range(_BANDS):
+        if min(rest.shape[1:]) < 4:
+            break
+        smaller = _resized(rest, (-(-rest.shape[2] // 2), -(-rest.shape[1] // 2)))
+        coarse = _resized(smaller, (rest.shape[2], rest.shape[1]))
+        bands.append(_unit(rest.sub_(coarse)))
+        rest = smaller
+    rest = _unit(rest)
+    for band in reversed(bands):
+        rest = _resized(rest, (band.shape[2], band.shape[1])).add_(band)
+    return _unit(rest)
+
+
+def _unit(values: torch.Tensor) -> torch.Tensor:
+    """Scaled in place to a mean size of 1; zeros stay."""
+    return values.div_(max(_mean_size(values), 1e-30))
+
+
+def _mean_size(values: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, 1)) / values.numel()
+
+
+def _resized(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(C, H, W), uint8 as [0, 1] or float as it is, at (width, height); a copy in float32."""
+    values = as_float(picture) if picture.dtype == torch.uint8 else picture
+    if tuple(values.shape[1:]) == (size[1], size[0]):
+        return values.clone()
+    return F.interpolate(
+        values[None], (size[1], size[0]), mode="bilinear", antialias=True, align_corners=False
+    )[0]

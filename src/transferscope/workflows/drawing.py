@@ -1,0 +1,286 @@
+"""`visualize` and `ideal`: channels and classes drawn into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transferscope.activations import find_layer
+from transferscope.backbones import Classifier
+from transferscope.data import scan
+from transferscope.errors import InputError
+from transferscope.features import channel_responses
+from transferscope.images import as_float, to_picture
+from transferscope.report.render_sheet import Tile, write_sheets
+from transferscope.storage import cache_dir, replaced_folder, sha256_file, sha256_json
+from transferscope.visualize import Render, Sign
+from transferscope.visualize.loop import ObjectiveKind
+from transferscope.visualize.recipe import make_recipe
+from transferscope.visualize.sweep import (
+    Exemplar,
+    Plan,
+    Sweep,
+    WorkUnit,
+    most_informative_first,
+)
+from transferscope.workflows.run import SILENT, Reporter
+from transferscope.workflows.seeing import drawn_sample
+
+
+def sweep_folder(model: str | Path) -> Path:
+    """Where finished units of a model lie: in a run's own folder, else in the shared cache."""
+    if (Path(model) / "run.json").is_file():
+        return Path(model) / "sweep"
+    return cache_dir() / "sweep"
+
+
+def visualize(
+    classifier: Classifier,
+    layer: str | None,
+    channels: Sequence[int],
+    *,
+    out: str | Path,
+    signs: Sequence[Sign] = ("plus",),
+    seed: int = 0,
+    steps: int | None = None,
+    size: int | None = None,
+    objective: ObjectiveKind = "channel",
+    data: str | Path | None = None,
+    sweep: str | Path | None = None,
+    reporter: Reporter = SILENT,
+) -> list[dict[str, Any]]:
+    """Draws channels of a layer into a folder: a PNG each, and sheets of 64 with their best real pictures.
+
+    Drawings are units of work that are kept (see `sweep`): a call that was interrupted, or that asks for
+    more channels, draws only what is missing.
+
+    Args:
+        classifier: whose network is drawn; unchanged.
+        layer: dotted name; None with the objective "logit".
+        channels: indexes; of classes with the objective "logit".
+        out: a new folder, or one that this function wrote.
+        signs: directions.
+        seed: of starts and movements.
+        steps: most optimization steps; None: the recipe's.
+        size: side in pixels; None: the network's input size.
+        objective: what is driven: a channel's mean, its middle neuron, or a class's logit.
+        data: a folder of class folders; the best of at most 1,000 of its pictures gives `exemplar_max`,
+            what the drawing is held against, and where it begins again if need be.
+        sweep: folder of finished units; None: the shared cache.
+        reporter: hears of the progress.
+
+    Returns:
+        One mapping a channel and sign: layer, channel, sign, seed, activation, exemplar_max, status,
+        steps, from_exemplar, file.
+
+    Raises:
+        UnknownName: no such layer.
+        InputError: a channel that the layer does not have, or options that contradict each other.
+        OutputError: `out` is not ours to replace, or cannot be written; finished units are kept.
+    """
+    work = _Work.of(
+        classifier, layer, channels, signs, seed, steps, size, objective, data, reporter
+    )
+    store = Sweep(sweep if sweep is not None else cache_dir() / "sweep")
+    rows: list[dict[str, Any]] = []
+    with replaced_folder(out) as folder:
+        with reporter.task(f"drawing {work.name}") as progress:
+            store.run(
+                classifier,
+                most_informative_first(work.units, work.interest),
+                exemplars=work.exemplars if work.real else None,
+                on_progress=progress,
+            )
+        tiles = _tiles(store, work, folder, Path(out), rows)
+        write_sheets(folder, tiles, title=f"{work.name}, seed {seed}")
+    return rows
+
+
+def plan_visualize(
+    classifier: Classifier,
+    layer: str | None,
+    channels: Sequence[int],
+    *,
+    signs: Sequence[Sign] = ("plus",),
+    seed: int = 0,
+    steps: int | None = None,
+    size: int | None = None,
+    objective: ObjectiveKind = "channel",
+    data: str | Path | None = None,
+    sweep: str | Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Plan:
+    """What `visualize` with the same arguments will take, measured on a few of its pictures."""
+    work = _Work.of(
+        classifier, layer, channels, signs, seed, steps, size, objective, data, reporter
+    )
+    store = Sweep(sweep if sweep is not None else cache_dir() / "sweep")
+    with reporter.task("drawing a few, to measure"):
+        return store.plan(
+            classifier,
+            most_informative_first(work.units, work.interest),
+            exemplars=work.exemplars if work.real else None,
+        )
+
+
+# ---------------------------------------------------------------------------- work
+
+
+@dataclass(frozen=True, eq=False)
+class _RealPictures:
+    """Files, and how each excites the channels: (files, channels)."""
+
+    classifier: Classifier
+    files: list[Path]
+    responses: torch.Tensor
+
+    @cached_property
+    def key(self) -> str:
+        return sha256_json([sha256_file(file) for file in self.files])
+
+    def best(self, channel: int, sign: Sign) -> tuple[int, float]:
+        """The best file's place, and its value times the sign."""
+        signed = self.responses[:, channel] * (1 if sign == "plus" else -1)
+        place = int(signed.argmax())
+        return place, float(signed[place])
+
+    def picture(self, place: int) -> torch.Tensor:
+        """(C, H, W) in [0, 1], as the network sees it."""
+        return as_float(self.classifier.input.load(self.files[place]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What one call draws."""
+
+    classifier: Classifier
+    name: str
+    units: list[WorkUnit]
+    real: _RealPictures | None
+    interest: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        layer: str | None,
+        channels: Sequence[int],
+        signs: Sequence[Sign],
+        seed: int,
+        steps: int | None,
+        size: int | None,
+        objective: ObjectiveKind,
+        data: str | Path | None,
+        reporter: Reporter,
+    ) -> _Work:
+        where = _target(classifier, layer, objective)
+        recipe = make_recipe(steps, size)
+        if data is not None and objective == "neuron":
+            raise InputError(
+                "--data holds drawings against what whole maps have for real pictures, which says nothing "
+                "of a single --objective neuron; leave --data out, or draw channels"
+            )
+        real = None if data is None else _real_pictures(classifier, where, data, seed, reporter)
+        unit = WorkUnit.of(
+            classifier,
+            where,
+            channels,
+            seed=seed,
+            recipe=recipe,
+            objective=objective,
+            exemplars=real.key if real else "",
+        )
+        interest = {} if real is None else {where: _selectivity(real.responses)}
+        units = [part for sign in signs for part in replace(unit, sign=sign).divided()]
+        names = {"channel": where, "neuron": f"{where}, middle neuron", "logit": "classes"}
+        return cls(classifier, f"{classifier.backbone} {names[objective]}", units, real, interest)
+
+    def exemplars(self, channels: tuple[int, ...], sign: Sign) -> dict[int, Exemplar]:
+        """The best real pictures of some channels, read now."""
+        if self.real is None:
+            return {}
+        best = {channel: self.real.best(channel, sign) for channel in channels}
+        return {
+            channel: Exemplar(value, self.real.picture(place))
+            for channel, (place, value) in best.items()
+        }
+
+
+def _target(classifier: Classifier, layer: str | None, objective: ObjectiveKind) -> str:
+    """The layer that is drawn; for logits the head."""
+    if objective == "logit":
+        if layer not in (None, classifier.head):
+            raise InputError(
+                f"--objective logit draws classes, and --layer is {layer!r}; leave --layer out"
+            )
+        return classifier.head
+    if layer is None:
+        raise InputError(
+            f"--objective {objective} needs --layer; 'transferscope layers' lists them"
+        )
+    find_layer(classifier.network, layer)
+    return layer
+
+
+def _selectivity(responses: torch.Tensor) -> list[float]:
+    """How far the best real picture stands out, in standard deviations of the channel."""
+    spread = responses.std(0).clamp_min(1e-12) if len(responses) > 1 else 1.0
+    outstanding: torch.Tensor = (responses.amax(0) - responses.mean(0)) / spread
+    return [float(value) for value in outstanding]
+
+
+def _real_pictures(
+    classifier: Classifier, layer: str, data: str | Path, seed: int, reporter: Reporter
+) -> _RealPictures:
+    """Files of a folder, at most `EXEMPLAR_POOL`, and how they excite a layer."""
+    with reporter.task("reading pictures") as progress:
+        found = scan(data, channels=classifier.input.channels, on_progress=progress)
+    files = [found.file(picture) for picture in found.pictures]
+    files = [files[index] for index in drawn_sample(len(files), seed)]
+    with reporter.task("real pictures through the network") as progress:
+        responses = channel_responses(classifier, files, [layer], on_progress=progress)
+    return _RealPictures(classifier, files, responses[layer])
+
+
+# ---------------------------------------------------------------------------- results
+
+
+def _tiles(
+    store: Sweep, work: _Work, folder: Path, out: Path, rows: list[dict[str, Any]]
+) -> Iterator[Tile]:
+    """Writes a PNG and notes a row for every drawing, and hands it on to the sheets."""
+    for unit in work.units:
+        best = {c: work.real.best(c, unit.sign) for c in unit.channels} if work.real else {}
+        values = {channel: value for channel, (_, value) in best.items()}
+        for render in store.load(unit, exemplar_max=values):
+            name = f"{unit.layer}-{render.channel}-{render.sign}-{render.seed}.png"
+            to_picture(render.picture).save(folder / name)
+            rows.append(_row(render, out / name))
+            shown = None
+            if work.real:
+                shown = to_picture(work.real.picture(best[render.channel][0]))
+            yield Tile(render, shown, _called(work, unit, render.channel))
+
+
+def _called(work: _Work, unit: WorkUnit, channel: int) -> str:
+    return work.classifier.classes[channel] if unit.objective == "logit" else str(channel)
+
+
+def _row(render: Render, file: Path) -> dict[str, Any]:
+    return {
+        "layer": render.layer,
+        "channel": render.channel,
+        "sign": render.sign,
+        "seed": render.seed,
+        "activation": render.activation if render.status != "non_finite" else None,
+        "exemplar_max": render.exemplar_max,
+        "status": render.status,
+        "steps": render.steps,
+        "from_exemplar": render.from_exemplar,
+        "file": str(file),
+    }

@@ -1,0 +1,91 @@
+"""`dream_file`: a photo in, its dream in another file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transferscope.backbones import Classifier
+from transferscope.errors import InputError, OutputError
+from transferscope.visualize import DreamRecipe, dream, read_photo, refuse_dream_file
+from transferscope.workflows.run import SILENT, Reporter
+
+
+def dream_file(
+    classifier: Classifier,
+    image: str | Path,
+    layer: str,
+    *,
+    out: str | Path,
+    channel: int | None = None,
+    recipe: DreamRecipe | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Dreams on a photo and writes the result, after checking that it can be written.
+
+    Args:
+        classifier: unchanged.
+        image: the photo's file.
+        layer: dotted name.
+        out: the file to write, .png, .jpg or .webp; replaced if it exists.
+        channel: of the layer; None: all of them, by `layer_energy`.
+        recipe: see `DreamRecipe`.
+        size: of the longer side in pixels; None: the photo's own.
+        seed: of everything random.
+        reporter: hears of the progress.
+
+    Returns:
+        file, layer, channel, size (width, height), octaves, steps (an octave), seed,
+        activation_before, activation_after.
+
+    Raises:
+        UnknownName, PictureError, InputError: see `dream`; also if `out` is the photo itself.
+        OutputError: `out` cannot be written.
+    """
+    photo = read_photo(image, channels=classifier.input.channels, size=size)
+    refuse_dream_file(out, photo.size)
+    _refuse_same(image, out)
+    _refuse_unwritable(out)
+    with reporter.task(f"dreaming of {layer}") as progress:
+        dreamt = dream(
+            classifier,
+            photo,
+            layer,
+            channel=channel,
+            recipe=recipe,
+            seed=seed,
+            on_progress=progress,
+        )
+    dreamt.save(out)
+    return {
+        "file": str(out),
+        "layer": layer,
+        "channel": channel,
+        "size": list(dreamt.size),
+        "octaves": len(dreamt.octaves),
+        "steps": dreamt.steps,
+        "seed": seed,
+        "activation_before": dreamt.activation_before,
+        "activation_after": dreamt.activation_after,
+    }
+
+
+def _refuse_same(image: str | Path, out: str | Path) -> None:
+    """The photo is not to be lost, under whatever name it is given a second time."""
+    if Path(out).exists() and Path(out).samefile(image):
+        raise InputError(f"--out is {str(out)!r}, the photo itself; give the dream another name")
+
+
+def _refuse_unwritable(out: str | Path) -> None:
+    folder = Path(out).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {str(out)!r}: {error.strerror or error}; choose a folder that can be written"
+        ) from error

@@ -1,0 +1,359 @@
+"""`activation_sheets` and `describe_layers`: what a network is made of, and what it makes of a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from transferscope.activations import find_layer, hooked
+from transferscope.activations import layers as layers_of
+from transferscope.backbones import Classifier, stages_of
+from transferscope.errors import InputError
+from transferscope.images import as_float, to_picture
+from transferscope.report import LayerMaps, LayerSheet, Scale, write_sheet, write_sheets_page
+from transferscope.storage import refuse_foreign, replaced_folder, write_tensors
+from transferscope.workflows.run import SILENT, Reporter
+
+_PREFIX = 16
+"""Most tokens (class, registers) that may stand before those of the picture."""
+
+
+# ---------------------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of a network, as `transferscope layers` lists it.
+
+    Attributes:
+        name: dotted name.
+        type: class name.
+        stage: the layer that ends its stage; `head` behind the last of them.
+        output_shape: of one picture; empty if the output is no single tensor.
+        parameters: in it and in all layers inside it.
+        trainable: how many of them require gradients.
+        signed: whether values below zero come out, so that a channel has two directions.
+        container: whether it holds other layers, which are listed too.
+        calls: how often one forward pass runs it.
+    """
+
+    name: str
+    type: str
+    stage: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    trainable: int
+    signed: bool
+    container: bool
+    calls: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return asdict(self) | {"output_shape": list(self.output_shape)}
+
+
+@dataclass(frozen=True)
+class NetworkLayers:
+    """Every layer of a network in the order in which a forward pass finishes them, and its totals.
+
+    Attributes:
+        layers: as listed.
+        parameters: of the whole network, each counted once.
+        trainable: how many of them require gradients.
+        buffers: values that are kept and not trained, such as BatchNorm's statistics.
+        weight_bytes: of parameters and buffers, in the types they have.
+        activation_bytes: of the outputs of all layers that hold no others, for one picture in fp32.
+        macs: multiply-accumulate operations of one picture, in convolutions and matrix products.
+    """
+
+    layers: tuple[LayerRow, ...]
+    parameters: int
+    trainable: int
+    buffers: int
+    weight_bytes: int
+    activation_bytes: int
+    macs: int
+
+
+def describe_layers(classifier: Classifier) -> NetworkLayers:
+    """Lists what a forward pass runs, and adds it up. The network is unchanged."""
+    network = classifier.network
+    found = layers_of(network, classifier.example())
+    order = {layer.name: layer.order for layer in found}
+    ends = [(order[end], end) for end in stages_of(classifier)]
+    modules = dict(network.named_modules())
+    rows = tuple(
+        LayerRow(
+            name=layer.name,
+            type=layer.type,
+            stage=next((end for place, end in ends if place >= layer.order), "head"),
+            output_shape=layer.output_shape,
+            parameters=layer.parameters,
+            trainable=layer.trainable,
+            signed=layer.signed,
+            container=any(True for _ in modules[layer.name].children()),
+            calls=layer.calls,
+        )
+        for layer in found
+    )
+    leaves = (row for row in rows if not row.container and row.output_shape)
+    parameters, buffers = list(network.parameters()), list(network.buffers())
+    with classifier.inference(), FlopCounterMode(display=False) as counter:
+        network(classifier.example())
+    return NetworkLayers(
+        layers=rows,
+        parameters=sum(value.numel() for value in parameters),
+        trainable=sum(value.numel() for value in parameters if value.requires_grad),
+        buffers=sum(value.numel() for value in buffers),
+        weight_bytes=sum(v.numel() * v.element_size() for v in (*parameters, *buffers)),
+        activation_bytes=sum(4 * math.prod(row.output_shape) * row.calls for row in leaves),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+# ---------------------------------------------------------------------------- activations
+
+
+def activation_sheets(
+    classifier: Classifier,
+    image: str | Path | Image.Image,
+    *,
+    out: str | Path,
+    layers: Sequence[str] | None = None,
+    scale: Scale = "layer",
+    save_arrays: bool = False,
+    reporter: Reporter = SILENT,
+) -> list[LayerSheet]:
+    """Draws what layers make of a picture: a sheet of all channels a layer, first to last.
+
+    One forward pass draws each layer as it runs, so that one layer's maps are held at a time. A module
+    that runs several times in a pass is drawn as its last run leaves it.
+
+    Args:
+        classifier: whose network is looked into; unchanged.
+        image: a file or a picture; it is resized and cropped as for every prediction.
+        out: a new folder, or one that this function wrote: index.html and the sheets, numbered.
+        layers: dotted names; None: every convolution, and where there is none but a patch embedding
+            the ends of the stages too (a vision transformer's blocks).
+        scale: `layer`: one colour scale for all channels of a layer; `channel`: each its own.
+        save_arrays: also writes maps.safetensors, a float32 tensor a layer; holds all of them.
+        reporter: hears of the progress, and of convolutions that are left out.
+
+    Returns:
+        A record a layer, in the order of the forward pass, whose pages are paths.
+
+    Raises:
+        PictureError: the file cannot be read.
+        UnknownName: no such layer.
+        InputError: a layer whose output is not maps, tokens on a grid or a vector of one picture.
+        OutputError: `out` is not ours to replace.
+    """
+    refuse_foreign(Path(out))
+    looked = _Look(classifier, image, layers)
+    sheets: list[LayerSheet] = []
+    arrays: dict[str, torch.Tensor] = {}
+    with replaced_folder(out) as folder, reporter.task("drawing layers") as progress:
+
+        def draw(maps: LayerMaps) -> None:
+            sheets.append(write_sheet(folder, len(sheets) + 1, maps, looked.picture, scale=scale))
+            progress(len(sheets), len(looked.names))
+            if save_arrays:
+                arrays[maps.layer] = torch.tensor(maps.values)
+
+        looked.each(draw, reporter.say)
+        title = "A picture" if isinstance(image, Image.Image) else Path(image).name
+        write_sheets_page(
+            folder, sheets, title=title, network=classifier.backbone, picture=looked.picture
+        )
+        if save_arrays:
+            write_tensors(folder / "maps.safetensors", arrays, {"network": classifier.backbone})
+    return [
+        replace(sheet, pages=tuple(str(Path(out) / file) for file in sheet.pages))
+        for sheet in sheets
+    ]
+
+
+def activations_of(
+    classifier: Classifier,
+    image: str | Path | Image.Image,
+    layers: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """The maps that `activation_sheets` draws, as float32 arrays (C, h, w), or (D,) of a vector.
+
+    All are held at once; in the order of the forward pass.
+
+    Raises:
+        PictureError: the file cannot be read.
+        UnknownName: no such layer.
+        InputError: see `activation_sheets`.
+    """
+    found: dict[str, np.ndarray] = {}
+
+    def keep(maps: LayerMaps) -> None:
+        found[maps.layer] = maps.values.copy()
+
+    _Look(classifier, image, layers).each(keep, SILENT.say)
+    return found
+
+
+class _Look:
+    """One picture, the layers that are looked at, and how their outputs become maps.
+
+    Attributes:
+        picture: as the network sees it.
+        names: of the layers.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        image: str | Path | Image.Image,
+        layers: Sequence[str] | None,
+    ):
+        self._classifier = classifier
+        self._modules = dict(classifier.network.named_modules())
+        pixels = classifier.input.load(image)
+        self.picture = to_picture(pixels)
+        pictures = as_float(pixels)[None].to(classifier.device)
+        self._input = classifier.input.normalise(pictures)
+        self._found = {one.name: one for one in layers_of(classifier.network, self._input)}
+        convolutions = [name for name in self._found if isinstance(self._modules[name], nn.Conv2d)]
+        self._chosen_by_user = layers is not None
+        self.names = self._checked(layers) if layers is not None else self._default(convolutions)
+        shapes = [self._found[name].output_shape for name in convolutions]
+        self._grids = [(shape[1], shape[2]) for shape in shapes if len(shape) == 3]
+
+    def _checked(self, layers: Sequence[str]) -> tuple[str, ...]:
+        for name in layers:
+            find_layer(self._classifier.network, name)
+            if name not in self._found:
+                raise InputError(
+                    f"layer {name!r} is never run by a forward pass, so it has no output; choose one "
+                    "that 'transferscope layers MODEL' lists"
+                )
+        return tuple(dict.fromkeys(layers))
+
+    def _default(self, convolutions: Sequence[str]) -> tuple[str, ...]:
+        """Every convolution; of a network with a patch embedding at most, the ends of its stages too."""
+        if len(convolutions) > 1:
+            return tuple(convolutions)
+        ends = [
+            end
+            for end in stages_of(self._classifier)
+            if not any(f"{name}.".startswith(f"{end}.") for name in convolutions)
+        ]
+        return (*convolutions, *ends)
+
+    def each(self, take: Callable[[LayerMaps], None], say: Callable[[str], None]) -> None:
+        """Gives each layer's maps to `take` as the forward pass makes them; valid for that call only.
+
+        A layer that nobody asked for by name and that has no maps is left out, and told to `say`.
+        """
+        runs = {name: self._found[name].calls for name in self.names}
+
+        def hook_of(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                runs[name] -= 1
+                if runs[name]:
+                    return
+                try:
+                    maps = self._maps(name, output)
+                except InputError as error:
+                    if self._chosen_by_user:
+                        raise
+                    say(f"left out: {error}")
+                    return
+                take(maps)
+
+            return hook
+
+        hooks = [(self._modules[name], hook_of(name), False) for name in self.names]
+        with self._classifier.inference(), hooked(hooks):
+            self._classifier.network(self._input)
+
+    def _maps(self, name: str, output: Any) -> LayerMaps:
+        if not isinstance(output, torch.Tensor):
+            raise InputError(
+                f"layer {name!r} returns a {type(output).__name__}, not one tensor; choose a layer "
+                "inside it, or the one after it"
+            )
+        if output.ndim < 2 or len(output) != 1:
+            raise InputError(
+                f"layer {name!r} returns {tuple(output.shape)} for one picture, whose first axis is not "
+                "the picture's (windows of it?); choose the layer around it"
+            )
+        values = output[0].detach().float().cpu().numpy()
+        arranged, note = _arranged(values, self._modules[name], self._grids)
+        if arranged is None:
+            raise InputError(
+                f"layer {name!r} returns {values.shape} for one picture, which is no vector, no tokens on "
+                "the picture's grid and no maps; choose another layer"
+            )
+        named = name == self._classifier.head
+        return LayerMaps(
+            layer=name,
+            type=type(self._modules[name]).__name__,
+            shape=values.shape,
+            values=arranged,
+            note=note,
+            names=self._classifier.classes if named else (),
+        )
+
+
+def _arranged(
+    values: np.ndarray, module: nn.Module, grids: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray | None, str]:
+    """One picture's output as (C, h, w) or (D,) and how that was done; None if it cannot be.
+
+    Args:
+        values: without the axis of pictures.
+        module: that returned them.
+        grids: (rows, columns) of the convolutions' outputs, on one of which tokens lie.
+    """
+    if values.ndim == 1:
+        return values, ""
+    if values.ndim == 2:
+        return _tokens_on_grid(values, grids)
+    if values.ndim != 3:
+        return None, ""
+    note = ""
+    if _channels_last(values.shape, module):
+        values, note = values.transpose(2, 0, 1), "channels are its last axis"
+    return (values[:, 0, 0], "one value a channel") if values[0].size == 1 else (values, note)
+
+
+def _tokens_on_grid(
+    values: np.ndarray, grids: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray | None, str]:
+    """Tokens (T, D) as maps (D, h, w), without those that stand before the picture's own."""
+    count = len(values)
+    if count == 1:
+        return values[0], "one token"
+    fitting = [
+        (rows, columns)
+        for rows, columns in grids
+        if 0 <= count - rows * columns <= min(_PREFIX, rows * columns)
+    ]
+    if not fitting:
+        return None, ""
+    rows, columns = max(fitting, key=lambda grid: grid[0] * grid[1])
+    before = count - rows * columns
+    maps = values[before:].T.reshape(-1, rows, columns)
+    other = f", {before} other {'token' if before == 1 else 'tokens'} left out" if before else ""
+    return maps, f"tokens on their grid{other}"
+
+
+def _channels_last(shape: tuple[int, ...], module: nn.Module) -> bool:
+    """Whether (h, w, C) and not (C, h, w): by the module's kind, else where only the first two agree."""
+    if isinstance(module, nn.Linear | nn.LayerNorm):
+        return not type(module).__name__.endswith("2d")  # a LayerNorm2d keeps (C, h, w)
+    return shape[0] == shape[1] != shape[2]
