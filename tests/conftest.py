@@ -6,7 +6,8 @@ import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
+from transferscope.training import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 
@@ -112,6 +114,25 @@ def make_folder() -> Callable[..., Path]:
         return root
 
     return make
+
+
+class Heard:
+    """A `Reporter` that remembers: lines said, (done, total) of every step of any task, epochs."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.progress: list[tuple[int, int]] = []
+        self.epochs: list[EpochRow] = []
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: self.progress.append((done, total))
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def epoch(self, row: EpochRow) -> None:
+        self.epochs.append(row)
 
 
 def state_of(network: nn.Module) -> dict[str, object]:

@@ -14,24 +14,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 
-from conftest import SPEC, same_state, state_of, tiny_classifier
+from conftest import SPEC, Heard, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError, OutputError, PictureError, UnknownName
 from transferscope.images import InputSpec, as_float
 from transferscope.report import LayerMaps, write_sheet
 from transferscope.report import activation_sheet as drawn
 from transferscope.workflows import activation_sheets, activations_of, describe_layers
-from transferscope.workflows.run import Silent
 
 CONVOLUTIONS = ["stem"] + [f"stages.{i}.conv{j}" for i in range(3) for j in (1, 2)]
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.said = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def noise(width: int, height: int, *, mode: str = "RGB") -> Image.Image:
@@ -361,7 +352,7 @@ def test_a_convolution_that_nobody_named_is_left_out_and_told(photo, tmp_path):
     heard = Heard()
     found = activation_sheets(classifier, photo, out=tmp_path / "out", reporter=heard)
     assert "body.pieces" not in [sheet.layer for sheet in found]
-    assert any("left out: layer 'body.pieces'" in text for text in heard.said)
+    assert any("left out: layer 'body.pieces'" in text for text in heard.lines)
 
 
 def test_a_picture_that_cannot_be_read_leaves_the_folder_as_it_was(tiny, photo, tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import transferscope as ts
-from conftest import BACKBONE, SPEC, TinyNet, same_state, state_of, tiny_classifier
+from conftest import BACKBONE, SPEC, Heard, TinyNet, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier, MLPHead, load_backbone
 from transferscope.errors import DataError, InputError, OutputError, WeightsError
 from transferscope.exports import (
@@ -40,7 +40,6 @@ from transferscope.images import InputSpec, as_float
 from transferscope.storage import hash_tensors, read_json, write_json
 from transferscope.workflows import Run
 from transferscope.workflows.exporting import export_run
-from transferscope.workflows.run import Silent
 
 NAMES = ("猫", 'un "chien" \\ œuf', "ёж", "class, with a comma")
 DOCS = Path(__file__).parents[1] / "docs" / "export.md"
@@ -640,20 +639,6 @@ def run(photos, weights, tmp_path_factory) -> Run:
         weights=weights,
         strategy="probe",
     )
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.progress: list[tuple[int, int]] = []
-
-    def task(self, name: str):
-        from contextlib import contextmanager
-
-        @contextmanager
-        def heard():
-            yield lambda done, total: self.progress.append((done, total))
-
-        return heard()
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import transferscope as ts
-from conftest import BACKBONE
+from conftest import BACKBONE, Heard
 from transferscope.errors import DataError, InputError, RunError, UnknownName, WeightsError
 from transferscope.evaluation import Evaluation, Predictions
 from transferscope.report.model_card import model_card_markdown
@@ -26,17 +26,8 @@ from transferscope.workflows import (
     open_model,
     write_run_atlas,
 )
-from transferscope.workflows.run import Silent
 
 CLASSES = {"猫": 44, "b & <c>": 40, "d": 42}
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def tuned(photos: Path, weights: Path, out: Path, **options) -> Run:
@@ -182,8 +173,22 @@ def test_files_that_cannot_be_used_are_told_counted_and_few(run, make_folder, tm
     assert (found.n, found.excluded) == (29, 1)
     assert any("broken.png" in line for line in heard.lines)
     (other / "d" / "worse.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"2 files.*cannot be used, more than 5%"):
+    with pytest.raises(DataError, match=r"2 of the 31 pictures.*6\.5%; at most 5%.*'d/worse\.png'"):
         evaluate_run(run, data=other)
+
+
+def test_readable_files_without_a_class_are_told_and_counted_but_are_no_damage(
+    run, make_folder, tmp_path
+):
+    other = make_folder(tmp_path / "loose", {"d": 5, "猫": 4}, seed=9)
+    table = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
+    make_folder(other, {"unsorted": 3}, seed=3)
+    table += [f"unsorted/{number:03d}.png," for number in range(3)]
+    (other / "set.csv").write_text("\n".join(["path,label", *table]), encoding="utf-8")
+    heard = Heard()
+    found = evaluate_run(run, data=other / "set.csv", reporter=heard)
+    assert (found.n, found.excluded) == (9, 3)
+    assert heard.lines.count("left out unsorted/000.png: it has no label") == 1
 
 
 def test_sets_of_one_name_do_not_replace_each_other(run, make_folder, tmp_path):

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import transferscope as ts
-from conftest import BACKBONE
+from conftest import BACKBONE, Heard
 from transferscope.backbones import Classifier, MLPHead, load_backbone
 from transferscope.errors import InputError, OutputError, UnknownName
 from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run
-from transferscope.workflows.run import Silent
 
 Make = Callable[..., Run]
 
@@ -33,14 +32,6 @@ def make(photos, weights, tmp_path) -> Make:
         )
 
     return tuned
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_full_moves_every_stage_and_probe_none(make, weights):

@@ -31,6 +31,7 @@ from transferscope.data.scan import (
     UNREADABLE_CAP,
     Picture,
     Scan,
+    refuse_unreadable,
     refuse_untrainable,
     scan,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "parse_ratio",
     "read_split",
     "refuse_duplicates",
+    "refuse_unreadable",
     "refuse_untrainable",
     "scan",
     "write_demo_set",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,26 +232,34 @@ def refuse_untrainable(found: Scan) -> None:
     """
     if not found.classes:
         _refuse_no_classes(found.root, len(found.pictures))
-    unreadable = [one for one in found.excluded if one[1] not in (OUTSIDE, UNLABELLED)]
-    _refuse_unreadable(found.root, unreadable, len(found.pictures) + len(unreadable))
+    refuse_unreadable(found)
     _refuse_empty_classes(found)
 
 
-def _refuse_no_classes(root: Path, count: int) -> None:
-    raise DataError(
-        f"{str(root)!r} holds {count} pictures but none in a class folder; sort them into {LAYOUTS}"
-    )
+def refuse_unreadable(found: Scan) -> None:
+    """Refuses a set of which so many files cannot be read that what is left is only a part of it.
 
+    Files without a label or outside every class folder are not counted: they may well be readable.
 
-def _refuse_unreadable(root: Path, unreadable: Sequence[tuple[str, str]], total: int) -> None:
+    Raises:
+        DataError: more than `UNREADABLE_CAP` of the files unreadable; three of them are named.
+    """
+    unreadable = [one for one in found.excluded if one[1] not in (OUTSIDE, UNLABELLED)]
+    total = len(found.pictures) + len(unreadable)
     if len(unreadable) <= UNREADABLE_CAP * total:
         return
     examples = "; ".join(f"{path!r}: {reason}" for path, reason in unreadable[:3])
     more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
     raise DataError(
-        f"{len(unreadable)} of the {total} pictures in {str(root)!r} "
+        f"{len(unreadable)} of the {total} pictures in {str(found.root)!r} "
         f"({len(unreadable) / total:.1%}; at most {UNREADABLE_CAP:.0%} may be) cannot be read: "
         f"{examples}{more}; repair or remove them"
+    )
+
+
+def _refuse_no_classes(root: Path, count: int) -> None:
+    raise DataError(
+        f"{str(root)!r} holds {count} pictures but none in a class folder; sort them into {LAYOUTS}"
     )
 
 

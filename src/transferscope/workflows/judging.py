@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from transferscope.backbones import Classifier, Precision, find_device
-from transferscope.data import Picture, scan
+from transferscope.data import Picture, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
 from transferscope.evaluation import (
     Evaluation,
@@ -33,9 +33,6 @@ from transferscope.storage import sha256_bytes, write_json, write_text
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of, labels_of
 
 _OUT_OF_FOLD = "out-of-fold"
-
-MOST_EXCLUDED = 0.05
-"""Share of another set's files that may be unusable; of more, its figures would be those of a part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,12 +258,7 @@ def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
     found = scan(data, channels=run.classifier.input.channels, lenient=True)
     for path, reason in found.excluded:
         reporter.say(f"left out {path}: {reason}")
-    if len(found.excluded) > MOST_EXCLUDED * (len(found.excluded) + len(found.pictures)):
-        path, reason = found.excluded[0]
-        raise DataError(
-            f"{len(found.excluded)} files of {str(data)!r} cannot be used, more than {MOST_EXCLUDED:.0%} of "
-            f"all, such as {path!r}: {reason}; mend or remove them, so that the figures are those of the set"
-        )
+    refuse_unreadable(found)
     classes = run.classifier.classes
     named = [(picture, found.class_of(picture)) for picture in found.pictures]
     unknown = Counter(name for _, name in named if name not in classes)
