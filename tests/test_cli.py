@@ -24,7 +24,7 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     *("demo", "inspect", "advise", "tune", "evaluate", "predict", "visualize"),
-    *("compare", "atlas", "layers", "backbones", "doctor"),
+    *("compare", "atlas", "export", "layers", "activations", "ideal", "dream", "backbones", "doctor"),
 ]
 
 

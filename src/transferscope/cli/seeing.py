@@ -215,6 +215,45 @@ def _tell_plan(plan: Plan, json_: bool) -> None:
 
 @app.command()
 @verb
+def ideal(
+    model: Model,
+    name: Annotated[str, typer.Option("--class", help="The class that is drawn.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each version; default: 256.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what a class wants to see, three ways: pixels alone, smoothed, and with the full recipe."""
+    from transferscope.workflows import draw_ideal, open_model
+
+    classifier = open_model(model, device=device)
+    rows = draw_ideal(
+        classifier, name, out=out, seed=seed, steps=steps, size=size, reporter=Terminal(quiet)
+    )
+    if json_:
+        print_json(rows)
+        return
+    table(
+        ("version", "-probability", "-logit", "-total variation", "file"),
+        [
+            (
+                row["version"],
+                f"{row['probability']:.1%}",
+                f"{row['logit']:.1f}",
+                f"{row['total_variation']:.3f}",
+                row["file"],
+            )
+            for row in rows
+        ],
+    )
+    typer.echo(f"\nside by side: {out / 'ideal.png'}")
+
+
+@app.command()
+@verb
 def dream(
     model: Model,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],

@@ -274,7 +274,7 @@ class Sweep:
             pictures=sum(len(unit.channels) for unit in units),
             left=sum(len(unit.channels) for unit in left),
             seconds=round(seconds, 1),
-            megabytes=round(size / 1e6, 1),
+            megabytes=round(size / 1e6, 3),
             memory=round(peak_memory() / 1e6),
             measured=f"{tried} of these pictures, drawn now",
             order=order,

@@ -13,12 +13,14 @@ import torch
 from transferscope.activations import find_layer
 from transferscope.backbones import Classifier
 from transferscope.data import scan
-from transferscope.errors import InputError
+from transferscope.errors import InputError, UnknownName
 from transferscope.features import channel_responses
 from transferscope.images import as_float, to_picture
+from transferscope.report.ideal_figure import ideal_figure
 from transferscope.report.render_sheet import Tile, write_sheets
 from transferscope.storage import cache_dir, replaced_folder, sha256_file, sha256_json
 from transferscope.visualize import Render, Sign
+from transferscope.visualize.ideal import ideal
 from transferscope.visualize.loop import ObjectiveKind
 from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.sweep import (
@@ -126,6 +128,70 @@ def plan_visualize(
             most_informative_first(work.units, work.interest),
             exemplars=work.exemplars if work.real else None,
         )
+
+
+def draw_ideal(
+    classifier: Classifier,
+    name: str,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    steps: int | None = None,
+    size: int | None = None,
+    reporter: Reporter = SILENT,
+) -> list[dict[str, Any]]:
+    """Draws what a class wants to see: pixels alone, with total variation, with the full recipe.
+
+    Args:
+        classifier: unchanged.
+        name: of the class.
+        out: a new folder, or one that this function wrote: a PNG a version, and ideal.png with all.
+        seed: of starts and movements.
+        steps: of each version; None: 256.
+        size: side in pixels; None: the network's input size.
+        reporter: hears of the progress.
+
+    Returns:
+        One mapping a version: version, class, seed, logit, probability, total_variation, file.
+
+    Raises:
+        UnknownName: no such class.
+        OutputError: `out` is not ours to replace, or cannot be written.
+    """
+    if name not in classifier.classes:
+        raise UnknownName(
+            "class",
+            name,
+            classifier.classes,
+            where="this network",
+            remedy="'transferscope predict MODEL IMAGE' shows the names of some",
+        )
+    with replaced_folder(out) as folder:
+        with reporter.task(f"drawing {name}") as progress:
+            versions = ideal(
+                classifier,
+                classifier.classes.index(name),
+                seed=seed,
+                steps=steps,
+                size=size,
+                on_progress=progress,
+            )
+        for one in versions:
+            to_picture(one.picture).save(folder / f"{one.version}.png")
+        page = ideal_figure(versions, name=name, model=classifier.backbone)
+        page.save(folder / "ideal.png")
+    return [
+        {
+            "version": one.version,
+            "class": name,
+            "seed": seed,
+            "logit": one.logit,
+            "probability": one.probability,
+            "total_variation": one.total_variation,
+            "file": str(Path(out) / f"{one.version}.png"),
+        }
+        for one in versions
+    ]
 
 
 # ---------------------------------------------------------------------------- work

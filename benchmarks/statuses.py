@@ -1,0 +1,116 @@
+"""How drawings end: channels of the last three stages, base and tuned, both signs of signed layers.
+
+    python benchmarks/statuses.py --run runs/photos --data photos/ [--channels 512] [--steps 96]
+
+Draws channels at random from every block's output (linear, so both directions) and from the ReLU6 layers
+inside the blocks of EfficientNet-Lite0's last three stages, and counts the statuses. The best of at most
+1,000 of the run's training pictures is what a drawing is held against. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from transferscope.activations import layers as layers_of
+from transferscope.features import channel_responses
+from transferscope.images import as_float
+from transferscope.storage import cpu_flags
+from transferscope.visualize import Engine, RenderRecipe
+from transferscope.visualize.loop import job_of, judge
+from transferscope.workflows import Run
+from transferscope.workflows.run import files_of
+
+STAGES = ("blocks.4.", "blocks.5.", "blocks.6.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="of efficientnet_lite0")
+    parser.add_argument("--data", type=Path, help="the run's pictures, if they have moved")
+    parser.add_argument("--channels", type=int, default=512)
+    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=RenderRecipe().steps)
+    args = parser.parse_args()
+
+    run = Run(args.run)
+    networks = {"base": run.base, "tuned": run.classifier}
+    described = {
+        layer.name: layer
+        for layer in layers_of(run.base.network, run.base.example())
+        if layer.name.startswith(STAGES)
+        and (layer.name.count(".") == 2 or layer.type == "BatchNormAct2d")
+        and layer.name.split(".")[-1] not in ("bn3",)
+    }
+    # Where a block ends in a linear convolution its last BatchNorm is the block without its shortcut.
+    described = {
+        name: layer
+        for name, layer in described.items()
+        if name.count(".") == 2 or not layer.signed
+    }
+    pool = [(name, index) for name, layer in described.items() for index in range(layer.channels)]
+    rng = np.random.default_rng(0)
+    chosen = [pool[n] for n in sorted(rng.choice(len(pool), args.channels, replace=False))]
+    by_layer: dict[str, list[int]] = {}
+    for name, index in chosen:
+        by_layer.setdefault(name, []).append(index)
+    files, _ = files_of(run, "train", args.data)
+    take = sorted(rng.choice(len(files), min(len(files), args.pictures), replace=False))
+    files = [files[n] for n in take]
+
+    counts: dict[str, Counter[str]] = {name: Counter() for name in networks}
+    others, began, from_exemplar = [], time.perf_counter(), 0
+    for network, classifier in networks.items():
+        responses = channel_responses(classifier, files, list(by_layer))
+        for layer, indexes in by_layer.items():
+            engine = Engine(classifier, (layer,), RenderRecipe(steps=args.steps))
+            for sign in ("plus", "minus") if described[layer].signed else ("plus",):
+                values = responses[layer] * (1 if sign == "plus" else -1)
+                best = {index: float(values[:, index].max()) for index in indexes}
+                jobs = [
+                    job_of(
+                        "channel", layer, index, sign, 0, best[index],
+                        as_float(classifier.input.load(files[int(values[:, index].argmax())])),
+                    )
+                    for index in indexes
+                ]  # fmt: skip
+                for render in judge(engine.draw(jobs), layer, indexes, sign, 0, best):
+                    counts[network][render.status] += 1
+                    from_exemplar += render.from_exemplar
+                    if render.status not in ("optimized", "dead_on_data"):
+                        others.append(
+                            {
+                                "network": network, "layer": layer, "channel": render.channel,
+                                "sign": sign, "status": render.status,
+                                "activation": render.activation, "best": render.exemplar_max,
+                            }
+                        )  # fmt: skip
+            print(network, layer, dict(counts[network]), file=sys.stderr, flush=True)
+    total = sum(sum(one.values()) for one in counts.values())
+    good = sum(one["optimized"] + one["dead_on_data"] for one in counts.values())
+    print(
+        json.dumps(
+            {
+                "cpu": sorted(cpu_flags() & {"avx512_bf16", "amx_bf16", "avx512f"}),
+                "channels": args.channels,
+                "layers": len(by_layer),
+                "drawings": total,
+                "steps": args.steps,
+                "statuses": {name: dict(one) for name, one in counts.items()},
+                "optimized_or_dead_on_data": round(good / total, 4),
+                "begun_from_a_real_picture": from_exemplar,
+                "others": others,
+                "seconds": round(time.perf_counter() - began),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The picture a class wants most, drawn three ways: what each part of the recipe is for.
+
+Pixels alone give noise that convinces the network completely; a penalty on total variation gives
+smooth blotches; the spectrum with decorrelated colours and small movements gives something to see.
+
+Reference: Simonyan et al. 2014 for the class picture; Mahendran and Vedaldi 2015 for the penalty; Olah et
+al. 2017 for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from transferscope.backbones import Classifier
+from transferscope.visualize.engine import Engine, Job
+from transferscope.visualize.objectives import LOGITS, logit
+from transferscope.visualize.parametrization import Parametrization, fourier, pixel
+from transferscope.visualize.penalties import total_variation
+from transferscope.visualize.recipe import RenderRecipe, make_recipe
+from transferscope.visualize.transforms import Movement, seed_of
+
+IDEAL_STEPS = 256
+"""A class takes more steps than a channel: its picture has parts that belong together."""
+
+SMOOTHNESS = 100.0
+"""What a total variation of 1 costs in logits, in the second version."""
+
+WIDE = Movement(jitter=0.12, scale=(0.8, 1.15), rotation=12.0)
+"""A logit is drawn with larger movements than a channel: an object is the same one anywhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ideal:
+    """One way of drawing a class.
+
+    Attributes:
+        version: "pixels", "smooth" or "full".
+        said: what was done, for a caption.
+        picture: uint8 (H, W, 3).
+        logit: of the class, of the finished picture, untouched network, fp32.
+        probability: of the class, with the classifier's temperature.
+        total_variation: mean absolute difference of neighbouring pixels, both directions added.
+    """
+
+    version: str
+    said: str
+    picture: np.ndarray
+    logit: float
+    probability: float
+    total_variation: float
+
+
+@dataclass(frozen=True)
+class _Way:
+    version: str
+    said: str
+    recipe: RenderRecipe
+    parametrization: Parametrization
+    smoothness: float
+
+
+def ideal(
+    classifier: Classifier,
+    index: int,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    size: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Ideal]:
+    """The three versions of a class's picture, from bare to full.
+
+    Args:
+        classifier: unchanged.
+        index: of the class.
+        seed: of starts and movements.
+        steps: of each; None: `IDEAL_STEPS`.
+        size: side in pixels; None: the network's input size.
+        on_progress: called with (versions done, 3).
+
+    Raises:
+        InputError: no such class, or an option out of range.
+    """
+    ways = _ways(make_recipe(steps or IDEAL_STEPS, size))
+    found = []
+    for way in ways:
+        engine = Engine(classifier, (LOGITS,), way.recipe, parametrization=way.parametrization)
+        objective = logit(index)
+        if way.smoothness:
+            objective = objective - way.smoothness * total_variation()
+        drawn = engine.draw([Job(objective, seed_of("ideal", way.version, index, seed))])
+        found.append(_told(classifier, index, way, drawn.pictures))
+        if on_progress:
+            on_progress(len(found), len(ways))
+    return found
+
+
+def _ways(recipe: RenderRecipe) -> tuple[_Way, ...]:
+    bare = replace(recipe, movement=None, detail=1.0)
+    full = replace(recipe, movement=WIDE)
+    return (
+        _Way("pixels", "pixels, nothing else", bare, pixel, 0.0),
+        _Way("smooth", "and total variation is penalised", bare, pixel, SMOOTHNESS),
+        _Way("full", "spectrum, natural colours, small movements", full, fourier, 0.0),
+    )
+
+
+def _told(classifier: Classifier, index: int, way: _Way, pictures: torch.Tensor) -> Ideal:
+    batch = (pictures.float() / 255).to(classifier.device)
+    with torch.inference_mode():
+        logits = classifier(batch)
+        share = float(classifier.probabilities(batch)[0, index])
+        variation = float(total_variation()({}, batch)[0])
+    picture = np.ascontiguousarray(pictures[0].permute(1, 2, 0).numpy())
+    return Ideal(
+        version=way.version,
+        said=way.said,
+        picture=picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture,
+        logit=float(logits[0, index]),
+        probability=share,
+        total_variation=variation,
+    )

@@ -1,0 +1,432 @@
+"""Sweeps that go on, plans, sheets, class pictures: what `visualize` and `ideal` do with the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import Heard, same_state, state_of, tiny_classifier
+from transferscope.errors import InputError, OutputError, UnknownName
+from transferscope.images import as_float
+from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_sheets
+from transferscope.storage import read_tensors
+from transferscope.visualize import (
+    Exemplar,
+    Render,
+    RenderRecipe,
+    Sweep,
+    WorkUnit,
+    most_informative_first,
+)
+from transferscope.visualize.ideal import ideal
+from transferscope.workflows import draw_ideal, plan_visualize, visualize
+
+LAYER = "stages.1.bn2"
+RECIPE = RenderRecipe(steps=3, precision="fp32")
+
+
+def unit(layer: str = LAYER, channels: tuple[int, ...] = (0, 1, 4), **options) -> WorkUnit:
+    chosen = {"seed": 0, "recipe": RECIPE, **options}
+    return WorkUnit.of(tiny_classifier(), layer, channels, **chosen)
+
+
+def drawing(channel: int = 3, **changes) -> Render:
+    fields = {
+        "layer": LAYER, "channel": channel, "sign": "plus", "seed": 0,
+        "picture": np.full((32, 48, 3), 128, np.uint8), "activation": 6.0, "exemplar_max": 2.0,
+        "status": "optimized", "steps": 5,
+    }  # fmt: skip
+    return Render(**{**fields, **changes})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for name in ("ash", "birch"):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            seed = [number, len(name)]
+            pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+# ---------------------------------------------------------------------------- units
+
+
+def test_a_unit_is_divided_in_order():
+    whole = unit(channels=tuple(range(8)))
+    parts = whole.divided(3)
+    assert [part.channels for part in parts] == [(0, 1, 2), (3, 4, 5), (6, 7)]
+    assert len({whole.key, *(part.key for part in parts)}) == 4
+
+
+def test_objective_and_exemplars_are_part_of_the_key():
+    keys = {unit().key, unit(objective="neuron").key, unit(exemplars="abc").key}
+    assert len(keys) == 3
+
+
+def test_units_are_small_lossless_files(tmp_path):
+    classifier, sweep = tiny_classifier(), Sweep(tmp_path)
+    sweep.run(classifier, [unit()])
+    (file,) = tmp_path.iterdir()
+    tensors, metadata = read_tensors(file)
+    assert metadata["layer"] == LAYER
+    assert tensors["pictures"].dtype == torch.uint8  # files, not pixels
+    loaded = sweep.load(unit())
+    assert [one.picture.shape for one in loaded] == [(32, 32, 3)] * 3
+    # The activation told is that of the very picture that is stored.
+    pictures = torch.stack([torch.from_numpy(one.picture.copy()) for one in loaded])
+    from transferscope.activations import capture
+
+    with torch.no_grad(), capture(classifier.network, [LAYER]) as caught:
+        classifier(as_float(pictures.permute(0, 3, 1, 2)))
+    means = caught[LAYER].mean((2, 3))
+    told = [one.activation for one in loaded]
+    assert told == pytest.approx([float(means[n, c]) for n, c in enumerate((0, 1, 4))], abs=1e-5)
+
+
+def test_exemplars_are_asked_for_unit_by_unit_and_only_where_named(tmp_path):
+    asked: list[tuple[tuple[int, ...], str]] = []
+
+    def exemplars(channels, sign):
+        asked.append((channels, sign))
+        return {c: Exemplar(-1e9, torch.zeros(3, 32, 32)) for c in channels}
+
+    units = [*unit(exemplars="these").divided(2), unit()]
+    Sweep(tmp_path).run(tiny_classifier(), units, exemplars=exemplars)
+    assert asked == [((0, 1), "plus"), ((4,), "plus")]
+
+
+def test_a_drawing_below_the_real_picture_begins_again_from_it(tmp_path):
+    classifier, sweep = tiny_classifier(), Sweep(tmp_path)
+    bright = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    chosen = unit(channels=(0,), exemplars="bright")
+    sweep.run(classifier, [chosen], exemplars=lambda *_: {0: Exemplar(1e6, bright)})
+    (again,) = sweep.load(chosen, exemplar_max={0: 1e6})
+    sweep.run(classifier, [unit(channels=(0,))])
+    (alone,) = sweep.load(unit(channels=(0,)))
+    assert again.status == "below_exemplar"  # a million is out of reach from anywhere
+    assert again.steps == 2 * alone.steps
+    assert again.activation >= alone.activation
+
+
+def test_the_most_informative_comes_first():
+    units = [
+        unit(layer, channels, sign=sign, seed=seed)
+        for seed in (0, 1)
+        for sign in ("plus", "minus")
+        for layer in ("stages.0", LAYER)
+        for channels in ((0, 1), (2, 3))
+    ]
+    order = [(u.seed, u.sign, u.layer, u.channels) for u in most_informative_first(units)]
+    assert order[:4] == [
+        (0, "plus", LAYER, (0, 1)),
+        (0, "plus", "stages.0", (0, 1)),
+        (0, "plus", LAYER, (2, 3)),
+        (0, "plus", "stages.0", (2, 3)),
+    ]
+    assert [(seed, sign) for seed, sign, *_ in order[::4]] == [
+        (0, "plus"), (0, "minus"), (1, "plus"), (1, "minus"),
+    ]  # fmt: skip
+    interest = {"stages.0": [0.0, 0.0, 9.0, 9.0], LAYER: [1.0, 1.0, 0.0, 0.0]}
+    first = most_informative_first(units, interest)[0]
+    assert (first.layer, first.channels) == ("stages.0", (2, 3))
+    assert sorted(u.key for u in units) == sorted(u.key for u in most_informative_first(units))
+
+
+def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
+    classifier, sweep = tiny_classifier(), Sweep(tmp_path)
+    units = unit(channels=tuple(range(8))).divided(4)
+    before = sweep.plan(classifier, units)
+    assert (before.pictures, before.left) == (8, 8)
+    assert before.seconds > 0
+    assert before.megabytes > 0
+    assert before.memory > 50
+    assert not list(tmp_path.iterdir())  # nothing is kept
+    sweep.run(classifier, units[:1])
+    after = sweep.plan(classifier, units)
+    assert (after.pictures, after.left) == (8, 4)
+    assert after.order == ((LAYER, "plus", 0, (4, 5, 6, 7)),)
+    sweep.run(classifier, units)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert before.megabytes * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
+    assert sweep.plan(classifier, units).left == 0
+    json.dumps(before.to_dict())
+
+
+# ---------------------------------------------------------------------------- visualize
+
+
+def test_visualize_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    classifier = tiny_classifier()
+    options = {"steps": 2, "sweep": tmp_path / "units"}
+
+    class Stop(Heard):
+        def task(self, name):
+            return super().task(name)
+
+    heard = Stop()
+
+    def stop(done, total):
+        heard.progress.append((done, total))
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    from contextlib import nullcontext
+
+    heard.task = lambda name: nullcontext(stop)  # type: ignore[method-assign]
+    sixteen_twice = [*range(8)] * 4
+    with pytest.raises(KeyboardInterrupt):
+        visualize(classifier, LAYER, sixteen_twice, out=tmp_path / "v", reporter=heard, **options)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir()}
+    assert len(kept) == 1
+    assert not (tmp_path / "v").exists()
+    rows = visualize(classifier, LAYER, sixteen_twice, out=tmp_path / "v", **options)
+    assert [row["channel"] for row in rows] == sixteen_twice
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_visualize_with_real_pictures_shows_and_uses_them(tmp_path, photos):
+    classifier = tiny_classifier()
+    before = state_of(classifier.network)
+    rows = visualize(
+        classifier, LAYER, [0, 3], out=tmp_path / "v", data=photos, steps=4,
+        signs=("plus", "minus"), sweep=tmp_path / "units",
+    )  # fmt: skip
+    assert same_state(before, state_of(classifier.network))
+    assert [(row["channel"], row["sign"]) for row in rows] == [
+        (0, "plus"), (3, "plus"), (0, "minus"), (3, "minus"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["exemplar_max"] is not None
+        with Image.open(row["file"]) as picture:
+            assert picture.size == (32, 32)
+        # From the real picture a drawing can only rise, so none ends far below it.
+        assert row["status"] == "optimized" or row["activation"] > row["exemplar_max"] - 0.5
+    assert (tmp_path / "v" / "sheet.png").is_file()
+
+
+def test_classes_and_neurons_are_drawn_too(tmp_path):
+    classifier = tiny_classifier()
+    options = {"steps": 2, "sweep": tmp_path / "units"}
+    rows = visualize(classifier, None, [1], out=tmp_path / "v", objective="logit", **options)
+    with Image.open(rows[0]["file"]) as picture:
+        array = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        wanted = float(classifier(as_float(array))[0, 1])
+    assert rows[0]["activation"] == pytest.approx(wanted, abs=1e-4)
+    (neuron,) = visualize(classifier, LAYER, [1], out=tmp_path / "n", objective="neuron", **options)
+    (channel,) = visualize(classifier, LAYER, [1], out=tmp_path / "c", **options)
+    assert neuron["activation"] != channel["activation"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "said"),
+    [
+        (LAYER, {"objective": "logit"}, "leave --layer out"),
+        (None, {}, "needs --layer"),
+        (LAYER, {"objective": "neuron", "data": "photos"}, "leave --data out"),
+        (LAYER, {"steps": 0}, "at least 1"),
+        (LAYER, {"size": 8}, "at least 32"),
+    ],
+)
+def test_contradictions_are_refused_before_the_work(tmp_path, layer, options, said):
+    with pytest.raises(InputError, match=said):
+        visualize(
+            tiny_classifier(), layer, [0], out=tmp_path / "v", sweep=tmp_path / "u", **options
+        )
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_plan_has_the_same_units_as_the_drawing(tmp_path, photos):
+    classifier = tiny_classifier()
+    options = {"steps": 2, "data": photos, "sweep": tmp_path / "units"}
+    plan = plan_visualize(classifier, LAYER, [0, 1, 2], **options)
+    assert (plan.pictures, plan.left) == (3, 3)
+    visualize(classifier, LAYER, [0, 1, 2], out=tmp_path / "v", **options)
+    assert plan_visualize(classifier, LAYER, [0, 1, 2], **options).left == 0
+
+
+def test_a_foreign_folder_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(OutputError):
+        visualize(tiny_classifier(), LAYER, [0], out=tmp_path / "mine", steps=1)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "words"
+
+
+# ---------------------------------------------------------------------------- sheets
+
+
+def test_sheets_are_paged_and_asked_for_a_page_at_a_time(tmp_path):
+    made = 0
+
+    def tiles():
+        nonlocal made
+        for number in range(2 * PAGE + 1):
+            made += 1
+            yield Tile(drawing(number), None, str(number))
+
+    assert write_sheets(tmp_path, tiles(), title="a layer") == [
+        "sheet-001.png", "sheet-002.png", "sheet-003.png",
+    ]  # fmt: skip
+    assert made == 2 * PAGE + 1
+    heights = []
+    for number in (1, 3):
+        with Image.open(tmp_path / f"sheet-00{number}.png") as page:
+            heights.append(page.height)
+    assert heights[0] > heights[1]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert write_sheets(alone, iter([Tile(drawing(), None, "3")]), title="x") == ["sheet.png"]
+
+
+def test_a_tile_shows_the_drawing_the_real_picture_and_what_it_reached():
+    blue = Image.new("RGB", (64, 64), (0, 0, 255))
+    shown = np.array(sheet([Tile(drawing(), blue, "3")], title="a layer"))
+    assert (shown == (0, 0, 255)).all(2).sum() > 1000
+    assert (shown == (128, 128, 128)).all(2).sum() > 5000
+    assert reached(drawing()) == "3.0×"
+    assert reached(drawing(exemplar_max=None)) == "6"
+    assert reached(drawing(exemplar_max=-1.0)) == "6"
+    calm = np.array(sheet([Tile(drawing(), None, "3")], title="a layer"))
+    warned = np.array(sheet([Tile(drawing(status="below_exemplar"), None, "3")], title="a layer"))
+    red = (warned.astype(int)[..., 0] - warned.astype(int)[..., 1] > 60).sum()
+    assert red > 50 > (calm.astype(int)[..., 0] - calm.astype(int)[..., 1] > 60).sum()
+
+
+# ---------------------------------------------------------------------------- ideal
+
+
+def test_a_class_is_drawn_three_ways(tmp_path):
+    classifier = tiny_classifier()
+    before = state_of(classifier.network)
+    rows = draw_ideal(classifier, classifier.classes[2], out=tmp_path / "ideal", steps=12)
+    assert same_state(before, state_of(classifier.network))
+    assert [row["version"] for row in rows] == ["pixels", "smooth", "full"]
+    assert {path.name for path in (tmp_path / "ideal").iterdir()} >= {
+        "pixels.png", "smooth.png", "full.png", "ideal.png",
+    }  # fmt: skip
+    for row in rows:
+        with Image.open(row["file"]) as picture:
+            array = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            assert row["logit"] == pytest.approx(float(classifier(as_float(array))[0, 2]), abs=1e-4)
+            wanted = float(classifier.probabilities(as_float(array))[0, 2])
+            assert row["probability"] == pytest.approx(wanted, abs=1e-5)
+    assert rows[1]["total_variation"] < rows[0]["total_variation"]
+    with pytest.raises(UnknownName, match="class"):
+        draw_ideal(classifier, "no such class", out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_ideal_is_the_same_for_the_same_seed():
+    first, again, other = (ideal(tiny_classifier(), 1, steps=3, seed=s)[2] for s in (0, 0, 1))
+    assert np.array_equal(first.picture, again.picture)
+    assert not np.array_equal(first.picture, other.picture)
+
+
+# ---------------------------------------------------------------------------- long
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_at_most_the_unit_in_flight(tmp_path):
+    """Finished files are never touched again, and what is drawn in the end is what one run draws."""
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_drawing import long_units
+        from conftest import tiny_classifier
+        from transferscope.visualize import Sweep
+        print("ready", flush=True)
+        Sweep(sys.argv[1]).run(tiny_classifier(), long_units())
+        print("done", flush=True)
+        """
+    )
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    whole = tmp_path / "whole"
+    process = start(whole)
+    began = time.monotonic()
+    assert process.wait() == 0
+    a_unit = (time.monotonic() - began) / len(long_units())
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    kept: dict[str, int] = {}
+    for _kill in range(20):
+        process = start(folder)
+        time.sleep(float(rng.uniform(0.2, 2.0)) * a_unit)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}
+        assert kept.items() <= now.items()  # nothing finished is lost or drawn again
+        kept = now
+    assert len(kept) < len(long_units())  # all twenty hit a sweep at work
+    process = start(folder)
+    assert process.wait() == 0
+    for one in long_units():
+        for first, other in zip(Sweep(whole).load(one), Sweep(folder).load(one), strict=True):
+            assert np.array_equal(first.picture, other.picture)
+
+
+def long_units() -> list[WorkUnit]:
+    recipe = replace(RECIPE, steps=60)
+    return [
+        WorkUnit.of(tiny_classifier(), LAYER, tuple(range(8)), seed=seed, recipe=recipe)
+        for seed in range(40)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_with_the_channels(tmp_path):
+    """Peak memory of a sweep of 64 and of 2,000 channels of the embedded network, 8 steps each."""
+    script = textwrap.dedent(
+        """
+        import sys
+        from transferscope.backbones import load_backbone
+        from transferscope.storage import peak_memory
+        from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
+        classifier = load_backbone("efficientnet_lite0")
+        left, units, recipe = int(sys.argv[2]), [], RenderRecipe(steps=8)
+        for layer, channels in (("blocks.5.0.bn1", 672), ("blocks.5.1.bn1", 1152), ("blocks.5.3", 192)):
+            part = tuple(range(min(left, channels)))
+            left -= len(part)
+            if part:
+                units += WorkUnit.of(classifier, layer, part, seed=0, recipe=recipe).divided()
+        assert not left
+        Sweep(sys.argv[1]).run(classifier, units)
+        print(peak_memory())
+        """
+    )
+    peaks = {}
+    for count in (64, 2000):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / str(count)), str(count)],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        peaks[count] = int(done.stdout)
+    print(peaks)
+    assert peaks[2000] <= 1.05 * peaks[64]
