@@ -30,7 +30,7 @@ from transferscope.errors import InputError, OutputError
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
 from transferscope.storage import write_bytes
 from transferscope.visualize.network import DrawingNetwork
-from transferscope.visualize.objectives import LOGITS, Objective
+from transferscope.visualize.objectives import LOGITS, Objective, layer_energy
 from transferscope.visualize.objectives import channel as channel_mean
 from transferscope.visualize.transforms import seed_of
 
@@ -242,18 +242,6 @@ def octave_sizes(
 
 
 # ---------------------------------------------------------------------------- dream
-
-
-def layer_energy(layer: str) -> Objective:
-    """The mean of the squares of a layer's output: more of whatever it sees already.
-
-    Reference: Mordvintsev et al. 2015, where the sum stands for the mean.
-    """
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: activations[layer].float().square().flatten(1).mean(1),
-        f"layer_energy({layer})",
-    )
 
 
 def dream(

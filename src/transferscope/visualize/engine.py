@@ -296,8 +296,8 @@ class _Worker:
         detail = engine.recipe.detail
         self._shape = (
             engine.classifier.input.channels,
-            max(16, round(height * detail)),
-            max(16, round(width * detail)),
+            max(16, 8 * round(height * detail / 8)),  # the transform is slow at other sides
+            max(16, 8 * round(width * detail / 8)),
         )
         canvas = engine.parametrization(
             [torch.Generator().manual_seed(0)], self._shape, device=self._device
