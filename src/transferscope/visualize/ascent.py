@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,8 @@ class Ascent:
     """Partially adaptive gradient ascent with Nesterov momentum on the rows of a tensor.
 
     The gradient of each row is scaled to a mean square of 1, so a row never depends on its neighbours
-    or on the scale of its objective.
+    or on the scale of its objective. A row without a gradient stays where it is, without coasting on its
+    momentum: a ReLU that a step has shut would be shut further by another in the same direction.
 
     Args:
         free: (N, ...), changed in place.
@@ -51,14 +53,18 @@ class Ascent:
 
         Args:
             rows: R indexes; the others stay as they are.
-            gradient: (R, ...) of the objective; rows of zeros do not move.
+            gradient: (R, ...) of the objective; rows of zeros neither move nor age.
             shares: R factors of the rate.
         """
+        moving = gradient.flatten(1).any(1).tolist()
         for place, row in enumerate(rows):
+            if not moving[place]:
+                continue
             self._ages[row] += 1
             age = self._ages[row]
             own = gradient[place]
-            own = own / own.square().mean().sqrt().clamp_min(1e-20)
+            own = own / torch.linalg.vector_norm(own, math.inf)  # whose squares are in range
+            own = own / own.square().mean().sqrt()
             first = self._first[row].mul_(MOMENTUM).add_(own, alpha=1 - MOMENTUM)
             second = self._second[row].mul_(MEMORY).addcmul_(own, own, value=1 - MEMORY)
             ahead = first * (MOMENTUM / (1 - MOMENTUM ** (age + 1)))

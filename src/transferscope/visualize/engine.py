@@ -182,9 +182,8 @@ class Engine:
         """
         jobs = [Job(objective, seed) for seed in seeds]
         sketches = [_sketch(job, number) for number, job in enumerate(jobs)]
-        with self._one_thread_each(1):
-            worker = _Worker(self, self._network, len(jobs), objective)
-            worker.run(sketches)
+        self._stop.clear()
+        _Worker(self, self._network, len(jobs), objective).run(sketches)
         return self._judged(sketches, jobs, objective)
 
     # ------------------------------------------------------------------ workers
@@ -199,17 +198,17 @@ class Engine:
         """Shares the sketches out among the workers, in a fixed way, and waits for them."""
         on_cpu = self.classifier.device.type == "cpu"
         places = PLACES if on_cpu else PLACES_GPU
-        count = min(torch.get_num_threads(), -(-len(sketches) // 2)) if on_cpu else 1
+        count = min(torch.get_num_threads(), len(sketches)) if on_cpu else 1
         while len(self._workers) < count:
             network = self._network.twin() if self._workers else self._network
             self._workers.append(_Worker(self, network, places, None))
         self._stop.clear()
         with (
-            self._one_thread_each(count),
+            _threads_kept(),
             ThreadPoolExecutor(count, "render") as pool,
         ):
             futures = [
-                pool.submit(worker.run, sketches[number::count])
+                pool.submit(worker.run, sketches[number::count], threads=1 if count > 1 else None)
                 for number, worker in enumerate(self._workers[:count])
             ]
             try:
@@ -223,17 +222,6 @@ class Engine:
             except BaseException:
                 self._stop.set()
                 raise
-
-    @contextmanager
-    def _one_thread_each(self, workers: int) -> Iterator[None]:
-        """Gives torch back its number of threads, which the workers lower for themselves."""
-        threads = torch.get_num_threads()
-        if workers > 1:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
     # ------------------------------------------------------------------ measuring
 
@@ -283,6 +271,16 @@ class Engine:
         return torch.cat(parts)
 
 
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Gives torch back its number of threads, which the workers lower for themselves."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class _Worker:
     """Some places with a network of their own; used by one thread at a time."""
 
@@ -307,10 +305,19 @@ class _Worker:
         self._free = torch.zeros((places, *free.shape[1:]), dtype=free.dtype, device=free.device)
         self._ascent = Ascent(self._free, engine.recipe.rate)
 
-    def run(self, sketches: Sequence[_Sketch]) -> None:
-        """Draws the sketches; their pictures and figures are set."""
-        if self._device.type == "cpu" and self._together is None:
-            torch.set_num_threads(1)  # of this thread
+    def run(self, sketches: Sequence[_Sketch], *, threads: int | None = None) -> None:
+        """Draws the sketches; their pictures and figures are set.
+
+        Args:
+            sketches: in the order in which they get places.
+            threads: that each operation is spread over; None: as it is.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)  # of this thread
+        with torch.enable_grad():
+            self._run(sketches)
+
+    def _run(self, sketches: Sequence[_Sketch]) -> None:
         queue = list(reversed(sketches))
         held: dict[int, _Sketch] = {}
         while queue or held:
@@ -356,16 +363,18 @@ class _Worker:
 
     def _finished(self, sketch: _Sketch) -> bool:
         """Whether all steps are taken, or there is nothing to climb, or no number left."""
-        given_up = sketch.blocked and sketch.restarted and sketch.age >= self._recipe.redirect
+        given_up = sketch.restarted and self._shut_for_long(sketch)
         return sketch.age >= self._recipe.steps or given_up or not sketch.finite
+
+    def _shut_for_long(self, sketch: _Sketch) -> bool:
+        return sketch.blocked and sketch.age >= max(1, self._recipe.redirect)
 
     # ------------------------------------------------------------------ a step
 
     def _step(self, held: dict[int, _Sketch]) -> None:
         places, sketches = list(held), list(held.values())
         for place, sketch in held.items():
-            shut_for_long = sketch.blocked and sketch.age == self._recipe.redirect
-            if shut_for_long and not sketch.restarted and self._recipe.steps > sketch.age:
+            if self._shut_for_long(sketch) and not sketch.restarted:
                 sketch.restarted = True
                 sketch.from_exemplar = sketch.job.exemplar is not None
                 self._begin(place, sketch)
@@ -375,9 +384,10 @@ class _Worker:
         (gradient,) = torch.autograd.grad(values.sum(), free)
         shut = (gradient == 0).flatten(1).all(1)
         early = [sketch.age < self._recipe.redirect for sketch in sketches]
-        if (shut & torch.tensor(early, device=shut.device)).any():
-            gradient[shut] = self._redirected(free, moves, sketches)[shut]
-        broken = ~torch.isfinite(gradient).flatten(1).all(1)
+        redirected = shut & torch.tensor(early, device=shut.device)
+        if redirected.any():
+            gradient[redirected] = self._redirected(free, moves, sketches)[redirected]
+        broken = ~(torch.isfinite(gradient).flatten(1).all(1) & torch.isfinite(values))
         gradient[broken] = 0
         shares = [self._recipe.falling(sketch.age) for sketch in sketches]
         self._ascent.step(places, gradient, shares)
@@ -426,7 +436,8 @@ class _Worker:
 
 
 def _sketch(job: Job, number: int, *, from_exemplar: bool = False) -> _Sketch:
-    return _Sketch(job, number, torch.Generator().manual_seed(job.seed), from_exemplar)
+    generator = torch.Generator().manual_seed(job.seed)
+    return _Sketch(job, number, generator, from_exemplar, restarted=from_exemplar)
 
 
 def _held(picture: torch.Tensor | None) -> torch.Tensor:
@@ -459,7 +470,8 @@ def _better(first: Drawn, again: Drawn, numbers: Sequence[int]) -> Drawn:
     fields = {name: getattr(first, name).clone() for name in names}
     for row, number in enumerate(numbers):
         steps = first.steps[number] + again.steps[row]
-        if again.finite[row] and again.activation[row] > first.activation[number]:
+        climbed = again.finite[row] and not again.blocked[row]
+        if climbed and again.activation[row] > first.activation[number]:
             for name in names:
                 fields[name][number] = getattr(again, name)[row]
         fields["steps"][number] = steps

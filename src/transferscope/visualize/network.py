@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations import TruncatedForward
+from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier, Precision, autocast, folded
 from transferscope.backbones.depthwise import phased
+from transferscope.backbones.folding import TOLERANCE
 from transferscope.visualize.objectives import LOGITS
 
 
@@ -30,8 +31,7 @@ class DrawingNetwork:
     """
 
     def __init__(self, classifier: Classifier, layers: Sequence[str], precision: Precision):
-        example = classifier.example()
-        fast = folded(classifier.network, example)
+        fast = _folded_but_for(classifier, layers)
         if classifier.device.type == "cpu":
             fast = phased(fast)
         fast = with_redirectable_relus(fast).to(memory_format=torch.channels_last)
@@ -46,7 +46,7 @@ class DrawingNetwork:
     ) -> None:
         self._network, self._classifier, self._layers = network, classifier, tuple(layers)
         self._precision = precision
-        self._names = {name: classifier.head if name == LOGITS else name for name in layers}
+        self._names = _actual(classifier, layers)
         self._relus = [m for m in network.modules() if isinstance(m, RedirectableReLU)]
         if self._names:
             wanted = list(self._names.values())
@@ -78,6 +78,31 @@ class DrawingNetwork:
         finally:
             for relu in self._relus:
                 relu.redirected = False
+
+
+def _actual(classifier: Classifier, layers: Sequence[str]) -> dict[str, str]:
+    """What the network calls the layers."""
+    return {name: classifier.head if name == LOGITS else name for name in layers}
+
+
+def _folded_but_for(classifier: Classifier, layers: Sequence[str]) -> nn.Module:
+    """A folded copy, if the layers give in it what they give in the network; else an unfolded one.
+
+    They do not where a layer is, or ends with, a convolution whose BatchNorm comes behind it.
+    """
+    network, example = classifier.network, classifier.example()
+    fast = folded(network, example)
+    wanted = list(_actual(classifier, layers).values())
+    if not wanted:
+        return fast
+    with evaluating(network), torch.no_grad():
+        own = TruncatedForward(network, wanted, example)(example)
+        other = TruncatedForward(fast, wanted, example)(example)
+    for name in wanted:
+        allowed = TOLERANCE * own[name].abs().max()
+        if (own[name] - other[name]).abs().max() > allowed:
+            return copy.deepcopy(network).eval().requires_grad_(False)
+    return fast
 
 
 # ---------------------------------------------------------------------------- redirected ReLUs
@@ -124,7 +149,10 @@ class RedirectableReLU(nn.Module):
 def with_redirectable_relus(network: nn.Module) -> nn.Module:
     """A copy whose ReLU modules can be redirected; layer names stay."""
     network = copy.deepcopy(network)
-    for name, module in list(network.named_modules()):
+    replaced: dict[nn.Module, RedirectableReLU] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
         if name and type(module) in (nn.ReLU, nn.ReLU6):
-            network.set_submodule(name, RedirectableReLU(module).eval())
+            if module not in replaced:  # one module may have several names
+                replaced[module] = RedirectableReLU(module).eval()
+            network.set_submodule(name, replaced[module])
     return network

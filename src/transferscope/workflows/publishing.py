@@ -9,7 +9,7 @@ from transferscope.errors import RunError
 from transferscope.evaluation import ErrorStudy, Predictions
 from transferscope.report import AtlasContent, write_atlas
 from transferscope.storage import read_json
-from transferscope.visualize import Render, Sweep, WorkUnit
+from transferscope.visualize import Render, Sweep
 from transferscope.workflows.carding import (
     card_of,
     counts_of,
@@ -19,6 +19,7 @@ from transferscope.workflows.carding import (
 )
 from transferscope.workflows.inspecting import inspect_run, previews
 from transferscope.workflows.run import SILENT, Reporter, Run
+from transferscope.workflows.seeing import compared_units
 
 
 def write_run_atlas(
@@ -112,9 +113,8 @@ def _shown_renders(
         for network, classifier in (("base", run.base), ("tuned", run.classifier)):
             source = run.base if layer.identical else classifier
             ceiling = {c.channel: c.exemplar_max[network] for c in layer.channels}
-            for seed in comparison.seeds:
-                unit = WorkUnit.of(source, layer.layer, channels, seed=seed)
-                for render in sweep.load(unit, exemplar_max=ceiling):
-                    key = (network, layer.layer, render.channel, render.sign, render.seed)
-                    shown[key] = render
+            units = compared_units(source, layer.layer, channels, comparison.seeds)
+            for render in sweep.renders(units, exemplar_max=ceiling):
+                key = (network, layer.layer, render.channel, render.sign, render.seed)
+                shown[key] = render
     return shown

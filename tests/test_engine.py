@@ -1,0 +1,646 @@
+"""The render engine: any architecture, pictures that stand alone, threads given back, statuses, ascent."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from conftest import SPEC, same_state, state_of, tiny_classifier
+from transferscope.backbones import Classifier, load_backbone
+from transferscope.images import InputSpec
+from transferscope.visualize import RenderRecipe, channel, logit, neuron
+from transferscope.visualize.algebra import Objective
+from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
+from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
+from transferscope.visualize.loop import judge
+from transferscope.visualize.parametrization import fourier
+from transferscope.visualize.recipe import WINDOW
+from transferscope.visualize.transforms import Movement, move
+
+LAYER = "stages.1.bn2"
+QUICK = RenderRecipe(steps=6, precision="fp32")
+
+
+@pytest.fixture
+def one_thread():
+    """Each operation on one thread, and so one worker; the number is given back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def jobs_of(layer: str, indexes: list[int]) -> list[Job]:
+    return [Job(channel(layer, index), seed=index) for index in indexes]
+
+
+def wrapped(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Classifier:
+    spec = InputSpec(size, channels, (0.5,) * channels, (0.25,) * channels, "bilinear", 1.0)
+    return Classifier(network.eval(), spec, [f"class {n}" for n in range(4)])
+
+
+def livened(network: nn.Module) -> nn.Module:
+    """BatchNorms with statistics and weights of their own, some negative, as tuned networks have."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network
+
+
+# ---------------------------------------------------------------------------- architectures
+
+
+def vgg(cfg: list[int | str], *, norm: bool) -> nn.Module:
+    """torchvision's VGG; the classifier, whose 120 million weights nothing looks at, a small one."""
+    with torch.device("meta"):
+        network = torchvision.models.vgg11_bn(num_classes=4, init_weights=False)
+    network.features = torchvision.models.vgg.make_layers(cfg, batch_norm=norm)
+    network.classifier = nn.Linear(cfg[-2] * 49, 4)
+    return network
+
+
+ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[str, ...]]] = {
+    "resnet18": (
+        lambda: torchvision.models.resnet18(num_classes=4),
+        (64, 96),
+        ("conv1", "layer1.0.relu", "layer2"),
+    ),
+    "resnet50": (
+        lambda: torchvision.models.resnet50(num_classes=4),
+        (64, 64),
+        ("layer1.0.bn3", "layer3.0.conv2"),
+    ),
+    "vgg": (lambda: vgg([16, "M", 32, 32, "M"], norm=False), (64, 64), ("features.3", "features.6")),
+    "vgg_bn": (lambda: vgg([16, "M", 32, 32, "M"], norm=True), (64, 64), ("features.9",)),
+    "densenet": (
+        lambda: torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=4),
+        (64, 64),
+        ("features.denseblock2.denselayer1.conv1", "features.norm5"),
+    ),
+    "mobilenet_v2": (
+        lambda: torchvision.models.mobilenet_v2(num_classes=4),
+        (64, 64),
+        ("features.4.conv.3", "features.7"),
+    ),
+    "mobilenet_v3": (
+        lambda: torchvision.models.mobilenet_v3_small(num_classes=4),
+        (64, 64),
+        ("features.4.block.1.2", "features.5"),
+    ),
+    "efficientnet": (
+        lambda: torchvision.models.efficientnet_b0(num_classes=4),
+        (64, 64),
+        ("features.2", "features.3.1.block.1"),
+    ),
+    "convnext": (
+        lambda: timm.create_model("test_convnext", num_classes=4),
+        (64, 64),
+        ("stages.0.blocks.0.conv_dw", "stages.1"),
+    ),
+    "convnext_tv": (
+        lambda: torchvision.models.ConvNeXt(
+            [
+                torchvision.models.convnext.CNBlockConfig(16, 32, 1),
+                torchvision.models.convnext.CNBlockConfig(32, None, 1),
+            ],
+            num_classes=4,
+        ),
+        (64, 64),
+        ("features.1", "features.3.0.block.2"),
+    ),
+    "inception_v3": (
+        lambda: torchvision.models.inception_v3(
+            num_classes=4, init_weights=False, transform_input=True
+        ),
+        (80, 80),
+        ("Mixed_5b", "Conv2d_4a_3x3.conv"),
+    ),
+    "googlenet": (
+        lambda: torchvision.models.googlenet(
+            num_classes=4, init_weights=False, transform_input=True
+        ),
+        (64, 64),
+        ("inception3a", "inception4a.branch2"),
+    ),
+    "vit": (
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=(48, 64), num_classes=4, depth=2),
+        (48, 64),
+        ("patch_embed", "blocks.1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_drawn_and_left_alone(name):
+    build, size, layers = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    network = livened(build())
+    classifier = wrapped(network, size)
+    network.train()  # modes are given back too
+    first = next(network.parameters())
+    first.requires_grad_(False)
+    first.grad = torch.ones_like(first)
+    before = state_of(network)
+    for layer in layers:
+        drawn = Engine(classifier, (layer,), QUICK).draw(jobs_of(layer, [0, 5]))
+        assert drawn.pictures.shape == (2, 3, *size)
+        assert (drawn.activation > drawn.start).all(), layer
+        assert drawn.finite.all()
+    assert same_state(before, state_of(network))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_head_is_drawn_too(precision):
+    torch.manual_seed(0)
+    classifier = wrapped(livened(torchvision.models.mobilenet_v2(num_classes=4)), (64, 64))
+    objective = logit(2)
+    drawn = Engine(classifier, objective.layers, replace(QUICK, precision=precision)).draw(
+        [Job(objective, 0)]
+    )
+    assert float(drawn.activation) > float(drawn.start)
+
+
+class OneChannel(nn.Module):
+    """A grey, non-square network with in-place ReLUs, one of them under two names, run three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8)
+        self.last = nn.Conv2d(8, 8, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.other_name = self.relu
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.first(x))
+        x = self.relu(self.depthwise(x))
+        x = self.other_name(self.last(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_shared_module_is_drawn_at_its_last_run_whatever_it_is_called():
+    torch.manual_seed(1)
+    classifier = wrapped(OneChannel(), (64, 96), 1)
+    engine = Engine(classifier, ("relu",), replace(QUICK, steps=20))
+    picture = torch.rand(1, 1, 64, 96)
+    drawing = engine._network(picture)["relu"]
+    exact = engine._exact(classifier.input.normalise(picture))["relu"]
+    assert drawing.shape == (1, 8, 16, 24)
+    torch.testing.assert_close(drawing, exact, rtol=1e-4, atol=1e-5)
+    drawn = engine.draw(jobs_of("relu", list(range(8))))
+    assert drawn.pictures.shape == (8, 1, 64, 96)
+    open_ = ~drawn.blocked
+    assert int(open_.sum()) >= 4
+    assert (drawn.activation[open_] > drawn.start[open_]).all()
+    (record, *_) = judge(drawn, "relu", range(8), "plus", 0, {})
+    assert record.picture.shape == (64, 96, 3)
+
+
+def test_a_convolution_is_drawn_before_its_batchnorm_not_after_it():
+    """Folding would turn a channel round whose BatchNorm has a negative weight."""
+    classifier = tiny_classifier()
+    with torch.no_grad():
+        classifier.network.stages[1].bn1.weight.neg_()
+    layer = "stages.1.conv1"
+    for layers in [(layer,), (layer, "stages.2")]:
+        engine = Engine(classifier, layers, QUICK)
+        drawn = engine.draw(jobs_of(layer, list(range(8))))
+        assert (drawn.activation > drawn.start).all()
+
+
+# ---------------------------------------------------------------------------- standing alone
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_companions_places_and_workers_do_not_change_a_picture(precision, one_thread):
+    """Equal to the bit, also on the embedded network in bf16."""
+    classifier = load_backbone("efficientnet_lite0")
+    recipe = RenderRecipe(steps=3, size=(96, 96), precision=precision)
+    layer = "blocks.2.2"
+    jobs = jobs_of(layer, list(range(PLACES + 2)))
+    engine = Engine(classifier, (layer,), recipe)
+    whole = engine.draw(jobs).canvases
+    assert len({canvas.numpy().tobytes() for canvas in whole}) == len(jobs)
+    assert torch.equal(engine.draw(jobs[::-1]).canvases.flip(0), whole)
+    assert torch.equal(engine.draw(jobs[-1:]).canvases, whole[-1:])
+    torch.set_num_threads(2)
+    shared = Engine(classifier, (layer,), recipe)
+    assert torch.equal(shared.draw(jobs).canvases, whole)
+    assert len(shared._workers) == 2
+
+
+def test_a_picture_that_leaves_early_does_not_change_its_neighbours(one_thread):
+    """Places are refilled at different times, so that neighbours have different ages."""
+    classifier = tiny_classifier()
+    recipe = replace(QUICK, steps=60, settled=0.01)
+    flat = [Job(level(LAYER, 0), seed=n) for n in (90, 91)]
+    jobs = jobs_of(LAYER, [0, 1, 2, 3, 4, 5, 6])
+    mixed = [flat[0], *jobs[:3], flat[1], *jobs[3:]]
+    engine = Engine(classifier, (LAYER,), recipe)
+    alone = torch.cat([engine.draw([job]).canvases for job in jobs])
+    together = engine.draw(mixed)
+    assert int(together.steps[0]) < 60
+    kept = [1, 2, 3, 5, 6, 7, 8]
+    assert torch.equal(together.canvases[kept], alone)
+
+
+def test_shut_neighbours_do_not_redirect_a_picture_that_has_begun(one_thread):
+    """A row whose gradient fails after its first steps stays, whether or not others are redirected."""
+    classifier = tiny_classifier()
+    recipe = replace(QUICK, steps=16, redirect=8)
+    calls = 0
+
+    def sometimes(activations: dict[str, torch.Tensor], _pictures: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = activations["stages.1"][:, 2].mean((1, 2))
+        return 0 * value if calls > 10 else value
+
+    shut = Objective(("stages.1",), lambda a, _p: 0 * a["stages.1"].mean((1, 2, 3)), "shut")
+    late = [Job(channel("stages.1", 0), 5)] * (PLACES - 1)
+    engine = Engine(classifier, ("stages.1",), recipe)
+
+    def drawn_with(others: list[Job]) -> torch.Tensor:
+        nonlocal calls
+        calls = 0
+        return engine.draw([Job(Objective(("stages.1",), sometimes, "s"), 3), *others]).canvases[0]
+
+    assert torch.equal(drawn_with(late), drawn_with([Job(shut, 4)] * (PLACES - 1)))
+
+
+# ---------------------------------------------------------------------------- threads and errors
+
+
+class Broken(Exception):
+    """Raised by objectives of these tests."""
+
+
+def broken_after(steps: int) -> Objective:
+    left = steps
+
+    def value(activations: dict[str, torch.Tensor], _pictures: torch.Tensor) -> torch.Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Broken("the objective's own words")
+        return activations[LAYER][:, 0].mean((1, 2))
+
+    return Objective((LAYER,), value, "broken")
+
+
+def drawing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("render")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_given_back_and_errors_come_out_as_they_are(threads, one_thread):
+    torch.set_num_threads(threads)
+    classifier = tiny_classifier()
+    before = state_of(classifier)
+    engine = Engine(classifier, (LAYER,), replace(QUICK, steps=400))
+    jobs = jobs_of(LAYER, list(range(7)))
+    steps = 0
+
+    def counted(activations: dict[str, torch.Tensor], _pictures: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return activations[LAYER][:, 0].mean((1, 2))
+
+    long = [Job(Objective((LAYER,), counted, "counted"), n) for n in range(20)]
+    with pytest.raises(Broken, match="the objective's own words"):
+        engine.draw([Job(broken_after(3), 0), *long])
+    assert torch.get_num_threads() == threads
+    assert not drawing_threads()
+    assert steps < 20 * 400, "the other workers were stopped"
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.draw(long, interrupt)
+    assert torch.get_num_threads() == threads
+    assert not drawing_threads()
+    assert same_state(before, state_of(classifier))
+
+    short = Engine(classifier, (LAYER,), QUICK)
+    with pytest.raises(Broken):
+        short.draw([Job(broken_after(0), 0)])
+    assert torch.equal(
+        short.draw(jobs).canvases, Engine(classifier, (LAYER,), QUICK).draw(jobs).canvases
+    ), "an engine can be used again"
+    assert torch.get_num_threads() == threads
+
+
+def test_pictures_that_depend_on_each_other_are_drawn_after_an_error_and_without_gradients():
+    classifier = tiny_classifier()
+    engine = Engine(classifier, (LAYER,), QUICK)
+    with pytest.raises(Broken):
+        engine.draw([Job(broken_after(0), 0)])
+    threads = torch.get_num_threads()
+    with torch.no_grad():  # the caller's mode
+        drawn = engine.draw_together(channel(LAYER, 1), [1, 2, 3, 4, 5, 6])
+    assert torch.get_num_threads() == threads
+    assert (drawn.activation > drawn.start).all()
+    with pytest.raises(Broken):
+        engine.draw_together(broken_after(2), [1, 2])
+    assert torch.get_num_threads() == threads
+
+
+def test_progress_counts_finished_pictures():
+    seen: list[tuple[int, int]] = []
+    Engine(tiny_classifier(), (LAYER,), QUICK).draw(
+        jobs_of(LAYER, list(range(6))), lambda done, total: seen.append((done, total))
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (6, 6)
+
+
+# ---------------------------------------------------------------------------- statuses
+
+
+def level(layer: str, index: int) -> Objective:
+    """Has the gradient of a channel, and is always 1: it never rises."""
+
+    def value(activations: dict[str, torch.Tensor], _pictures: torch.Tensor) -> torch.Tensor:
+        mean = activations[layer][:, index].mean((1, 2))
+        return mean - mean.detach() + 1
+
+    return Objective((layer,), value, "level")
+
+
+class Gates(nn.Module):
+    """Brightness p in front of thresholds: max(0, p - t), at the very pixels.
+
+    A ReLU module (which can be redirected), or the function (which cannot).
+    """
+
+    def __init__(self, thresholds: list[float], *, module: bool):
+        super().__init__()
+        self.module = module
+        self.conv = nn.Conv2d(1, len(thresholds), 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.out = nn.Identity()
+        self.head = nn.Linear(len(thresholds), 4)
+        with torch.no_grad():
+            self.conv.weight.fill_(1)
+            self.conv.bias.copy_(-torch.tensor(thresholds))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x = self.out(self.relu(x) if self.module else torch.relu(x))
+        return self.head(x.mean((2, 3)))
+
+
+def gates(*thresholds: float, module: bool) -> Classifier:
+    torch.manual_seed(0)
+    spec = InputSpec((32, 32), 1, (0.0,), (1.0,), "bilinear", 1.0)
+    return Classifier(Gates(list(thresholds), module=module).eval(), spec, list("abcd"))
+
+
+def statuses(drawn: Drawn, best: dict[int, float | None]) -> list[str]:
+    return [r.status for r in judge(drawn, "out", range(len(best)), "plus", 0, best)]
+
+
+def test_a_shut_module_is_redirected_and_begins_once():
+    classifier = gates(0.8, module=True)
+    recipe = replace(QUICK, steps=24)
+    drawn = Engine(classifier, ("out",), recipe).draw(jobs_of("out", [0]))
+    assert statuses(drawn, {0: None}) == ["optimized"]
+    assert not drawn.from_exemplar
+    assert int(drawn.steps) == 24, "no restart"
+    without = Engine(classifier, ("out",), replace(recipe, redirect=0)).draw(jobs_of("out", [0]))
+    assert statuses(without, {0: None}) == ["zero_gradient"]
+
+
+@pytest.mark.parametrize("redirect", [0, 8])
+def test_what_is_still_shut_begins_again_from_the_real_picture_and_else_is_given_up(redirect):
+    classifier = gates(0.8, 0.8, 2.0, 2.0, 0.1, module=False)
+    bright, dark = torch.full((1, 40, 40), 0.95), torch.zeros(1, 40, 40)
+    best = {0: 0.1, 1: 0.1, 2: 0.0, 3: 0.5, 4: None}
+    pictures = [bright, dark, bright, None, bright]
+    jobs = [
+        Job(channel("out", n), n, best[n], picture)
+        for n, picture in zip(best, pictures, strict=True)
+    ]
+    recipe = replace(QUICK, steps=24, redirect=redirect)
+    drawn = Engine(classifier, ("out",), recipe).draw(jobs)
+    assert statuses(drawn, best) == [
+        "optimized",
+        "zero_gradient",
+        "dead_on_data",
+        "zero_gradient",
+        "optimized",
+    ]
+    assert drawn.from_exemplar.tolist() == [True, True, True, False, False]
+    tries = max(1, redirect)
+    assert drawn.steps.tolist() == [24 + tries, 2 * tries, 2 * tries, 2 * tries, 24]
+
+
+def hill(peak: float, centre: float, *, slope: float) -> Objective:
+    """Highest where the picture's mean is `centre`, and rising without end above 0.9."""
+
+    def value(_activations: dict[str, torch.Tensor], pictures: torch.Tensor) -> torch.Tensor:
+        mean = pictures.mean((1, 2, 3))
+        return peak * torch.exp(-((mean - centre) ** 2) / 0.005) + slope * (mean - 0.9).relu()
+
+    return Objective((LAYER,), value, "hill")
+
+
+def test_what_ends_below_the_real_picture_is_drawn_again_from_it_if_that_is_better():
+    classifier = tiny_classifier()
+    engine = Engine(classifier, (LAYER,), replace(QUICK, steps=10))
+    white = torch.full((3, 32, 32), 0.97)
+    seen: list[tuple[int, int]] = []
+
+    def draw(slope: float, best: float, picture: torch.Tensor | None) -> Drawn:
+        job = Job(hill(1.0, 0.5, slope=slope), 1, best, picture)
+        return engine.draw([job], lambda *done: seen.append(done))
+
+    better = draw(100.0, 5.0, white)
+    assert better.from_exemplar
+    assert float(better.activation) > 5
+    assert int(better.steps) == 20, "of both rounds"
+    worse = draw(1.0, 5.0, white)
+    assert not worse.from_exemplar
+    assert float(worse.activation) == pytest.approx(1.0, abs=0.01)
+    assert int(worse.steps) == 20
+    reached = draw(100.0, 0.5, white)
+    assert not reached.from_exemplar
+    assert int(reached.steps) == 10
+    assert not draw(100.0, 5.0, None).from_exemplar
+
+
+def test_a_second_round_without_any_gradient_is_not_taken():
+    """Beyond the cliff the objective is higher, and flat: nothing would have been drawn."""
+
+    def value(_activations: dict[str, torch.Tensor], pictures: torch.Tensor) -> torch.Tensor:
+        mean = pictures.mean((1, 2, 3))
+        return torch.where(mean > 0.9, 3 + 0 * mean, 1 - (mean - 0.5).abs())
+
+    job = Job(Objective((LAYER,), value, "cliff"), 1, 5.0, torch.full((3, 32, 32), 0.97))
+    drawn = Engine(tiny_classifier(), (LAYER,), QUICK).draw([job])
+    assert not drawn.blocked
+    assert not drawn.from_exemplar
+    assert float(drawn.activation) < 1.01
+
+
+def test_what_leaves_the_numbers_is_finished_at_once_and_alone(one_thread):
+    classifier = tiny_classifier()
+    before = state_of(classifier)
+
+    def bad(number: float, in_gradient: bool) -> Job:
+        def value(activations: dict[str, torch.Tensor], _p: torch.Tensor) -> torch.Tensor:
+            mean = activations[LAYER][:, 1].mean((1, 2))
+            return mean * number if in_gradient else mean + number
+
+        return Job(Objective((LAYER,), value, "bad"), 1)
+
+    nan, inf = float("nan"), float("inf")
+    jobs = [*jobs_of(LAYER, [0]), bad(nan, True), bad(inf, True), bad(nan, False)]
+    jobs += jobs_of(LAYER, [1, 2, 3])
+    engine = Engine(classifier, (LAYER,), QUICK)
+    drawn = engine.draw(jobs)
+    assert drawn.finite.tolist() == [True, False, False, False, True, True, True]
+    assert drawn.steps.tolist() == [6, 1, 1, 1, 6, 6, 6]
+    assert torch.equal(drawn.canvases[[0, 4, 5, 6]], engine.draw([jobs[0], *jobs[4:]]).canvases)
+    assert same_state(before, state_of(classifier))
+
+
+def test_what_no_longer_rises_is_finished_early_and_what_rises_is_not():
+    classifier = tiny_classifier()
+    recipe = replace(QUICK, steps=100, settled=0.01)
+    count = 0
+
+    def rising(activations: dict[str, torch.Tensor], _pictures: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        mean = activations[LAYER][:, 0].mean((1, 2))
+        return mean - mean.detach() - 1000 * 0.99**count  # also where it is below zero
+
+    jobs = [Job(level(LAYER, 0), 0), Job(Objective((LAYER,), rising, "rising"), 1)]
+    drawn = Engine(classifier, (LAYER,), recipe).draw(jobs)
+    assert drawn.steps.tolist() == [2 * WINDOW + 40, 100]
+    never = Engine(classifier, (LAYER,), replace(recipe, settled=0)).draw(jobs[:1])
+    assert int(never.steps) == 100
+
+
+# ---------------------------------------------------------------------------- ascent
+
+
+def by_hand(gradients: list[torch.Tensor], rate: float, shares: list[float]) -> torch.Tensor:
+    """Where a row of zeros gets to: the sums written out, in float64."""
+    place = torch.zeros_like(gradients[0], dtype=torch.float64)
+    scaled = [g.double() / (g.double() ** 2).mean() ** 0.5 for g in gradients]
+    for t in range(1, len(scaled) + 1):
+        past = scaled[:t]
+        first = sum((1 - MOMENTUM) * MOMENTUM ** (t - n) * g for n, g in enumerate(past, 1))
+        second = sum((1 - MEMORY) * MEMORY ** (t - n) * g**2 for n, g in enumerate(past, 1))
+        ahead = MOMENTUM * first / (1 - MOMENTUM ** (t + 1))
+        ahead = ahead + (1 - MOMENTUM) * past[-1] / (1 - MOMENTUM**t)
+        place += rate * shares[t - 1] * ahead / (second / (1 - MEMORY**t)) ** ADAPTIVITY
+    return place
+
+
+def test_ascent_is_what_its_reference_says_for_rows_of_any_age():
+    torch.manual_seed(0)
+    free = torch.zeros(3, 2, 4, 5)
+    ascent = Ascent(free, 0.2)
+    gradients: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}
+    shares: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for step, rows in enumerate([[0], [0], [2, 0], [0, 1, 2], [1, 0], [2, 1, 0]]):
+        if step == 4:
+            ascent.forget(1)  # a new picture in that place
+            free[1], gradients[1], shares[1] = 0, [], []
+        gradient = torch.randn(len(rows), *free.shape[1:])
+        own = [1 - 0.1 * step * (row + 1) / 3 for row in rows]
+        ascent.step(rows, gradient, own)
+        for place, row in enumerate(rows):
+            gradients[row].append(gradient[place])
+            shares[row].append(own[place])
+    for row in range(3):
+        wanted = by_hand(gradients[row], 0.2, shares[row])
+        torch.testing.assert_close(free[row].double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+def test_the_scale_of_an_objective_does_not_matter(scale):
+    torch.manual_seed(0)
+    free = torch.zeros(2, 3, 4)
+    ascent = Ascent(free, 0.1)
+    for _ in range(4):
+        gradient = torch.randn(1, 3, 4)
+        ascent.step([0, 1], torch.cat([gradient, gradient * scale]), [1.0, 1.0])
+    assert float(free[0].abs().max()) > 0.1
+    torch.testing.assert_close(free[1], free[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_without_a_gradient_stays_and_does_not_age():
+    torch.manual_seed(0)
+    gradients = torch.randn(2, 3, 4)
+    steady, halting = torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)
+    one, other = Ascent(steady, 0.1), Ascent(halting, 0.1)
+    one.step([0], gradients[:1], [1.0])
+    other.step([0], gradients[:1], [1.0])
+    before = halting.clone()
+    for _ in range(3):
+        other.step([0], torch.zeros(1, 3, 4), [1.0])
+    assert torch.equal(halting, before)
+    one.step([0], gradients[1:], [1.0])
+    other.step([0], gradients[1:], [1.0])
+    assert torch.equal(halting, steady)
+
+
+# ---------------------------------------------------------------------------- memory
+
+
+def test_no_more_is_held_than_places(one_thread):
+    """Of 40 pictures, the free numbers of one more than there are places at most: that of a start."""
+    held: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most_rows, most_held = 0, 0
+
+    def counting(generators, shape, *, device, start=None):
+        nonlocal most_held
+        canvas = fourier(generators, shape, device=device, start=start)
+        held.add(canvas.free)
+        most_held = max(most_held, len(held))
+
+        def decode(free: torch.Tensor) -> torch.Tensor:
+            nonlocal most_rows
+            most_rows = max(most_rows, len(free))
+            return canvas.decode(free)
+
+        return replace(canvas, decode=decode)
+
+    engine = Engine(
+        tiny_classifier(), (LAYER,), replace(QUICK, steps=2), parametrization=counting
+    )
+    drawn = engine.draw([Job(neuron(LAYER, n % 8), n) for n in range(40)])
+    assert len(drawn.canvases) == 40
+    assert most_rows == PLACES
+    gc.collect()
+    assert most_held <= PLACES + 1
+    assert not held
+
+
+def test_canvases_have_the_recipes_detail_and_pictures_the_networks_size():
+    classifier = Classifier(tiny_classifier().network, replace(SPEC, size=(64, 96)), list("abcd"))
+    drawn = Engine(classifier, (LAYER,), replace(QUICK, detail=0.5)).draw(jobs_of(LAYER, [0]))
+    assert drawn.canvases.shape == (1, 3, 32, 48)
+    assert drawn.pictures.shape == (1, 3, 64, 96)
+    straight = move(
+        drawn.canvases.float(), torch.zeros(1, 4), Movement(0, (1, 1), 0), size=(64, 96)
+    )
+    difference = straight[..., 1:-1, 1:-1] - drawn.pictures.float()[..., 1:-1, 1:-1]
+    assert float(difference.abs().max()) <= 0.51, "what is measured is what was drawn"
