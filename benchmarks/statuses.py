@@ -50,9 +50,7 @@ def main() -> None:
     }
     # Where a block ends in a linear convolution its last BatchNorm is the block without its shortcut.
     described = {
-        name: layer
-        for name, layer in described.items()
-        if name.count(".") == 2 or not layer.signed
+        name: layer for name, layer in described.items() if name.count(".") == 2 or not layer.signed
     }
     pool = [(name, index) for name, layer in described.items() for index in range(layer.channels)]
     rng = np.random.default_rng(0)

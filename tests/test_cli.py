@@ -24,7 +24,17 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     *("demo", "inspect", "advise", "tune", "evaluate", "predict", "visualize"),
-    *("compare", "atlas", "export", "layers", "activations", "ideal", "dream", "backbones", "doctor"),
+    *(
+        "compare",
+        "atlas",
+        "export",
+        "layers",
+        "activations",
+        "ideal",
+        "dream",
+        "backbones",
+        "doctor",
+    ),
 ]
 
 

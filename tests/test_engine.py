@@ -81,7 +81,11 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         (64, 64),
         ("layer1.0.bn3", "layer3.0.conv2"),
     ),
-    "vgg": (lambda: vgg([16, "M", 32, 32, "M"], norm=False), (64, 64), ("features.3", "features.6")),
+    "vgg": (
+        lambda: vgg([16, "M", 32, 32, "M"], norm=False),
+        (64, 64),
+        ("features.3", "features.6"),
+    ),
     "vgg_bn": (lambda: vgg([16, "M", 32, 32, "M"], norm=True), (64, 64), ("features.9",)),
     "densenet": (
         lambda: torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=4),
@@ -117,7 +121,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
             num_classes=4,
         ),
         (64, 64),
-        ("features.1", "features.3.0.block.2"),
+        ("features.1", "features.3.0.block.0"),
     ),
     "inception_v3": (
         lambda: torchvision.models.inception_v3(
@@ -134,7 +138,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         ("inception3a", "inception4a.branch2"),
     ),
     "vit": (
-        lambda: timm.create_model("vit_tiny_patch16_224", img_size=(48, 64), num_classes=4, depth=2),
+        lambda: timm.create_model(
+            "vit_tiny_patch16_224", img_size=(48, 64), num_classes=4, depth=2
+        ),
         (48, 64),
         ("patch_embed", "blocks.1"),
     ),
@@ -153,9 +159,11 @@ def test_every_architecture_is_drawn_and_left_alone(name):
     first.grad = torch.ones_like(first)
     before = state_of(network)
     for layer in layers:
-        drawn = Engine(classifier, (layer,), QUICK).draw(jobs_of(layer, [0, 5]))
-        assert drawn.pictures.shape == (2, 3, *size)
-        assert (drawn.activation > drawn.start).all(), layer
+        drawn = Engine(classifier, (layer,), QUICK).draw(jobs_of(layer, [0, 1, 5]))
+        assert drawn.pictures.shape == (3, 3, *size)
+        open_ = ~drawn.blocked  # random ReLUs may be shut for good
+        assert open_.any(), layer
+        assert (drawn.activation[open_] > drawn.start[open_]).all(), layer
         assert drawn.finite.all()
     assert same_state(before, state_of(network))
 
@@ -163,7 +171,7 @@ def test_every_architecture_is_drawn_and_left_alone(name):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_head_is_drawn_too(precision):
     torch.manual_seed(0)
-    classifier = wrapped(livened(torchvision.models.mobilenet_v2(num_classes=4)), (64, 64))
+    classifier = wrapped(livened(torchvision.models.resnet18(num_classes=4)), (64, 64))
     objective = logit(2)
     drawn = Engine(classifier, objective.layers, replace(QUICK, precision=precision)).draw(
         [Job(objective, 0)]
@@ -193,7 +201,7 @@ class OneChannel(nn.Module):
 def test_a_shared_module_is_drawn_at_its_last_run_whatever_it_is_called():
     torch.manual_seed(1)
     classifier = wrapped(OneChannel(), (64, 96), 1)
-    engine = Engine(classifier, ("relu",), replace(QUICK, steps=20))
+    engine = Engine(classifier, ("relu",), replace(QUICK, steps=20, movement=None))
     picture = torch.rand(1, 1, 64, 96)
     drawing = engine._network(picture)["relu"]
     exact = engine._exact(classifier.input.normalise(picture))["relu"]
@@ -228,7 +236,7 @@ def test_companions_places_and_workers_do_not_change_a_picture(precision, one_th
     """Equal to the bit, also on the embedded network in bf16."""
     classifier = load_backbone("efficientnet_lite0")
     recipe = RenderRecipe(steps=3, size=(96, 96), precision=precision)
-    layer = "blocks.2.2"
+    layer = "blocks.2.1"
     jobs = jobs_of(layer, list(range(PLACES + 2)))
     engine = Engine(classifier, (layer,), recipe)
     whole = engine.draw(jobs).canvases
@@ -243,17 +251,16 @@ def test_companions_places_and_workers_do_not_change_a_picture(precision, one_th
 
 def test_a_picture_that_leaves_early_does_not_change_its_neighbours(one_thread):
     """Places are refilled at different times, so that neighbours have different ages."""
-    classifier = tiny_classifier()
-    recipe = replace(QUICK, steps=60, settled=0.01)
-    flat = [Job(level(LAYER, 0), seed=n) for n in (90, 91)]
-    jobs = jobs_of(LAYER, [0, 1, 2, 3, 4, 5, 6])
-    mixed = [flat[0], *jobs[:3], flat[1], *jobs[3:]]
-    engine = Engine(classifier, (LAYER,), recipe)
+    layer = "blocks.1.0"
+    recipe = replace(QUICK, steps=45, settled=0.01, size=(64, 64))
+    flat = [Job(level(layer, 0), seed=n) for n in (90, 91)]
+    jobs = jobs_of(layer, [0, 1, 2, 3])
+    engine = Engine(load_backbone("efficientnet_lite0"), (layer,), recipe)
     alone = torch.cat([engine.draw([job]).canvases for job in jobs])
-    together = engine.draw(mixed)
-    assert int(together.steps[0]) < 60
-    kept = [1, 2, 3, 5, 6, 7, 8]
-    assert torch.equal(together.canvases[kept], alone)
+    together = engine.draw([flat[0], *jobs[:2], flat[1], *jobs[2:]])
+    assert int(together.steps[0]) == int(together.steps[3]) == 2 * WINDOW + 45 - 27
+    assert int(together.steps.max()) == 45
+    assert torch.equal(together.canvases[[1, 2, 4, 5]], alone)
 
 
 def test_shut_neighbours_do_not_redirect_a_picture_that_has_begun(one_thread):
@@ -414,7 +421,7 @@ def statuses(drawn: Drawn, best: dict[int, float | None]) -> list[str]:
 
 
 def test_a_shut_module_is_redirected_and_begins_once():
-    classifier = gates(0.8, module=True)
+    classifier = gates(0.7, module=True)
     recipe = replace(QUICK, steps=24)
     drawn = Engine(classifier, ("out",), recipe).draw(jobs_of("out", [0]))
     assert statuses(drawn, {0: None}) == ["optimized"]
@@ -549,7 +556,8 @@ def by_hand(gradients: list[torch.Tensor], rate: float, shares: list[float]) -> 
         second = sum((1 - MEMORY) * MEMORY ** (t - n) * g**2 for n, g in enumerate(past, 1))
         ahead = MOMENTUM * first / (1 - MOMENTUM ** (t + 1))
         ahead = ahead + (1 - MOMENTUM) * past[-1] / (1 - MOMENTUM**t)
-        place += rate * shares[t - 1] * ahead / (second / (1 - MEMORY**t)) ** ADAPTIVITY
+        spread = second / (1 - MEMORY**t) + 1e-8
+        place += rate * shares[t - 1] * ahead / spread**ADAPTIVITY
     return place
 
 
@@ -615,17 +623,16 @@ def test_no_more_is_held_than_places(one_thread):
         canvas = fourier(generators, shape, device=device, start=start)
         held.add(canvas.free)
         most_held = max(most_held, len(held))
+        inner = canvas.decode
 
         def decode(free: torch.Tensor) -> torch.Tensor:
             nonlocal most_rows
             most_rows = max(most_rows, len(free))
-            return canvas.decode(free)
+            return inner(free)
 
         return replace(canvas, decode=decode)
 
-    engine = Engine(
-        tiny_classifier(), (LAYER,), replace(QUICK, steps=2), parametrization=counting
-    )
+    engine = Engine(tiny_classifier(), (LAYER,), replace(QUICK, steps=2), parametrization=counting)
     drawn = engine.draw([Job(neuron(LAYER, n % 8), n) for n in range(40)])
     assert len(drawn.canvases) == 40
     assert most_rows == PLACES

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DreamRecipe,
         Objective,
         Render,
+        RenderRecipe,
         blend,
         blur,
         caricature,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
         spectrum_of,
         total_variation,
     )
+    from transferscope.visualize.ideal import ideal
+    from transferscope.visualize.transforms import Movement
     from transferscope.workflows import Run, activation_sheets, activations_of, advise, tune
     from transferscope.workflows import compare_run as compare
     from transferscope.workflows import export_run as export
@@ -69,10 +72,12 @@ _HOMES = {
     "Evaluation": "evaluation",
     "InputSpec": "images",
     "Inspection": "data",
+    "Movement": "visualize.transforms",
     "Objective": "visualize",
     "Predictions": "evaluation",
     "Recipe": "training",
     "Render": "visualize",
+    "RenderRecipe": "visualize",
     "Run": "workflows",
     "Scan": "data",
     "Split": "data",
@@ -98,6 +103,7 @@ _HOMES = {
     "from_image": "visualize",
     "high_frequency": "visualize",
     "high_frequency_energy": "visualize",
+    "ideal": "visualize.ideal",
     "inspect": "workflows:inspect_data",
     "interpolate": "visualize",
     "l1": "visualize",
@@ -132,10 +138,12 @@ __all__ = [
     "Evaluation",
     "InputSpec",
     "Inspection",
+    "Movement",
     "Objective",
     "Predictions",
     "Recipe",
     "Render",
+    "RenderRecipe",
     "Run",
     "Scan",
     "Split",
@@ -161,6 +169,7 @@ __all__ = [
     "from_image",
     "high_frequency",
     "high_frequency_energy",
+    "ideal",
     "inspect",
     "interpolate",
     "l1",
