@@ -29,6 +29,7 @@ from transferscope.visualize import (
     Sweep,
     WorkUnit,
     most_informative_first,
+    render_channels,
 )
 from transferscope.visualize.ideal import ideal
 from transferscope.workflows import draw_ideal, plan_visualize, visualize
@@ -165,6 +166,23 @@ def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
     assert before.megabytes * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
     assert sweep.plan(classifier, units).left == 0
     json.dumps(before.to_dict())
+
+
+def test_a_constant_channel_is_dead_and_not_blocked():
+    """Its value is the bias, above zero for every picture, and nothing can raise it."""
+    classifier = tiny_classifier()
+    norm = classifier.network.get_submodule(LAYER)
+    with torch.no_grad():
+        norm.weight[3] = 0
+        norm.bias[3] = 0.7
+    dead, open_ = render_channels(
+        classifier, LAYER, [3, 4], steps=12, precision="fp32", exemplar_max={3: 0.7, 4: -9.0}
+    )
+    assert (dead.status, open_.status) == ("dead_on_data", "optimized")
+    (more,) = render_channels(
+        classifier, LAYER, [3], steps=12, precision="fp32", exemplar_max={3: 0.8}
+    )
+    assert more.status == "zero_gradient"
 
 
 # ---------------------------------------------------------------------------- visualize

@@ -20,6 +20,9 @@ from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Render, Sign, Status
 from transferscope.visualize.transforms import seed_of
 
+_SAME = 1e-3
+"""Share by which a real picture must exceed noise to count as exciting a channel without a gradient."""
+
 ObjectiveKind = Literal["channel", "neuron", "logit"]
 
 
@@ -192,7 +195,9 @@ def _status(drawn: Drawn, row: int, best: float | None) -> Status:
     if not drawn.finite[row]:
         return "non_finite"
     if drawn.blocked[row]:
-        return "dead_on_data" if best is not None and best <= 0 else "zero_gradient"
+        # A channel that never changes has the same value for noise as for any real picture.
+        nothing = max(0.0, float(drawn.start[row]) + _SAME * abs(float(drawn.start[row])))
+        return "dead_on_data" if best is not None and best <= nothing else "zero_gradient"
     reached = float(drawn.activation[row])
     return (
         "below_exemplar"
