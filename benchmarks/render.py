@@ -37,7 +37,7 @@ CHOSEN_ON = {3, 5, 17, 29, 41, 77}
 
 STEPS = 512  # lucent's default
 KEEP = 32  # steps between its snapshots
-BUDGETS = (64, 80, 96)  # the last is the default
+BUDGETS = (80, 96, 112)  # the last is the default
 TURNS = 4
 
 

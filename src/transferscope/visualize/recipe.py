@@ -35,7 +35,7 @@ class RenderRecipe:
         precision: of the loop; "auto" is bf16 where the hardware is fast at it.
     """
 
-    steps: int = 96
+    steps: int = 112
     size: tuple[int, int] | None = None
     detail: float = 0.64
     rate: float = 0.15

@@ -18,7 +18,7 @@ from transferscope.visualize import Render, Sweep, WorkUnit, make_recipe
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of
 
 COMPARED_STEPS = 48
-"""Of a drawing in a comparison: half of the usual number reaches nine tenths as far."""
+"""Of a drawing in a comparison: less than half of the usual number reaches nine tenths as far."""
 
 EXEMPLAR_POOL = 1000
 """Most training pictures among which the best ones for a channel are sought."""
