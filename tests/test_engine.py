@@ -278,16 +278,16 @@ def test_shut_neighbours_do_not_redirect_a_picture_that_has_begun(one_thread):
         opened, shut = activations["out"].mean((2, 3)).unbind(1)
         return torch.where(pictures.mean((1, 2, 3)) < 0.8, opened, shut)
 
-    def drawn_beside(index: int) -> torch.Tensor:
+    def drawn_beside(index: int, count: int) -> torch.Tensor:
         one = Job(Objective(("out",), until_bright, "until bright"), 0)
-        beside = Job(channel("out", index), 1)
-        drawn = engine.draw([one, beside])
-        assert bool(drawn.blocked[1]) == (index == 1)
+        drawn = engine.draw([one, *[Job(channel("out", index), 1)] * count])
+        assert drawn.blocked.tolist() == [False, *[index == 1] * count]
         return drawn.canvases[0]
 
-    stays = drawn_beside(0).float().mean() / 255
-    assert 0.8 < float(stays) < 0.9
-    assert torch.equal(drawn_beside(1), drawn_beside(0))
+    beside_open = drawn_beside(0, PLACES - 1)
+    assert 0.8 < float(beside_open.float().mean() / 255) < 0.9
+    # The shut are given up after 2 x 3 steps, and others begin, until the end of the open ones.
+    assert torch.equal(drawn_beside(1, 4 * (PLACES - 1)), beside_open)
 
 
 # ---------------------------------------------------------------------------- threads and errors

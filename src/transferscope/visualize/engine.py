@@ -306,7 +306,7 @@ class _Worker:
         self._decode = canvas.decode
         free = canvas.free.detach()
         self._free = torch.zeros((places, *free.shape[1:]), dtype=free.dtype, device=free.device)
-        self._ascent = Ascent(self._free, engine.recipe.rate)
+        self._ascent = Ascent(self._free, engine.recipe.pace)
 
     def run(self, sketches: Sequence[_Sketch], *, threads: int | None = None) -> None:
         """Draws the sketches; their pictures and figures are set.

@@ -26,8 +26,13 @@ from transferscope.visualize.transforms import Movement, seed_of
 IDEAL_STEPS = 256
 """A class takes more steps than a channel: its picture has parts that belong together."""
 
-SMOOTHNESS = 100.0
+SMOOTHNESS = 300.0
 """What a total variation of 1 costs in logits, in the second version."""
+
+_BARE_RATE = 0.15
+
+_RATE = 0.05
+"""At 0.15 as much is reached, in colours that are black, white and garish."""
 
 WIDE = Movement(jitter=0.12, scale=(0.8, 1.15), rotation=12.0)
 """A logit is drawn with larger movements than a channel: an object is the same one anywhere."""
@@ -100,12 +105,12 @@ def ideal(
 
 
 def _ways(recipe: RenderRecipe) -> tuple[_Way, ...]:
-    bare = replace(recipe, movement=None, detail=1.0)
-    full = replace(recipe, movement=WIDE)
+    bare = replace(recipe, movement=None, detail=1.0, rate=_BARE_RATE)
+    full = replace(recipe, movement=WIDE, rate=_RATE)
     return (
         _Way("pixels", "pixels, nothing else", bare, pixel, 0.0),
         _Way("smooth", "and total variation is penalised", bare, pixel, SMOOTHNESS),
-        _Way("full", "spectrum, natural colours, small movements", full, fourier, 0.0),
+        _Way("full", "the full recipe", full, fourier, 0.0),
     )
 
 

@@ -9,7 +9,7 @@ from transferscope.backbones import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
 
@@ -26,7 +26,8 @@ class RenderRecipe:
         size: (height, width) in pixels; None: the network's own input size.
         detail: side of what is optimized as a share of the picture's; the picture is its bilinear
             enlargement, and so has little at the highest frequencies.
-        rate: of `Ascent`, until the last two fifths of the steps, in which it falls to a tenth.
+        rate: of `Ascent`, until the last two fifths of the steps, in which it falls to a tenth; None:
+            `REACH` shared out among the steps, so that fewer steps are longer ones.
         movement: how far the picture is moved at each step; None: not at all.
         redirect: for at most this many first steps, shut ReLUs let gradients through to pictures
             that have none; those still without one then begin again from another start.
@@ -37,8 +38,8 @@ class RenderRecipe:
 
     steps: int = 112
     size: tuple[int, int] | None = None
-    detail: float = 0.64
-    rate: float = 0.15
+    detail: float = 0.72
+    rate: float | None = None
     movement: Movement | None = field(default_factory=Movement)
     redirect: int = 8
     settled: float = 0.01
@@ -56,11 +57,21 @@ class RenderRecipe:
         """JSON-able fields and the version, for keys."""
         return {**asdict(self), "version": RECIPE_VERSION}
 
+    @property
+    def pace(self) -> float:
+        """The rate as it is used."""
+        return min(_LONGEST, REACH / self.steps) if self.rate is None else self.rate
+
     def falling(self, age: int) -> float:
         """The share of the rate that a picture of so many steps gets: 1, then down to a tenth."""
         begins = FALL * self.steps
         return 1.0 if age < begins else 1 - 0.9 * (age - begins) / (self.steps - begins)
 
+
+REACH = 8.0
+"""Steps times rate. Half of it reaches less; twice as much reaches no more, and saturates colours."""
+
+_LONGEST = 0.2
 
 FALL = 0.6
 """The share of the steps after which the rate falls."""

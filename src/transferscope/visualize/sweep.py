@@ -273,7 +273,7 @@ class Sweep:
         return Plan(
             pictures=sum(len(unit.channels) for unit in units),
             left=sum(len(unit.channels) for unit in left),
-            seconds=round(seconds, 1),
+            seconds=round(seconds, 3),
             megabytes=round(size / 1e6, 3),
             memory=round(peak_memory() / 1e6),
             measured=f"{tried} of these pictures, drawn now",
