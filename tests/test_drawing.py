@@ -387,7 +387,8 @@ def test_twenty_kills_lose_at_most_the_unit_in_flight(tmp_path):
     whole = tmp_path / "whole"
     process = start(whole)
     began = time.monotonic()
-    assert process.wait() == 0
+    process.communicate()
+    assert process.returncode == 0
     a_unit = (time.monotonic() - began) / len(long_units())
     rng = np.random.default_rng(0)
     folder = tmp_path / "killed"
@@ -397,13 +398,14 @@ def test_twenty_kills_lose_at_most_the_unit_in_flight(tmp_path):
         process = start(folder)
         time.sleep(float(rng.uniform(0.2, 2.0)) * a_unit)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}
         assert kept.items() <= now.items()  # nothing finished is lost or drawn again
         kept = now
     assert len(kept) < len(long_units())  # all twenty hit a sweep at work
     process = start(folder)
-    assert process.wait() == 0
+    process.communicate()
+    assert process.returncode == 0
     for one in long_units():
         for first, other in zip(Sweep(whole).load(one), Sweep(folder).load(one), strict=True):
             assert np.array_equal(first.picture, other.picture)
