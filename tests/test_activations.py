@@ -12,6 +12,7 @@ from transferscope.activations import (
     capture_inputs,
     evaluating,
     find_layer,
+    is_channels_last,
     layers,
     modules_below,
     preserved,
@@ -49,6 +50,49 @@ def test_capture_is_what_the_layer_gave_before_anything_in_place(network, x):
     assert same_state(before, state_of(network))
     for name, value in wanted.items():
         torch.testing.assert_close(caught[name], value, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "size", "last"),
+    [
+        (nn.Conv2d(3, 96, 3), (96, 56, 56), (224, 224), False),
+        (nn.GELU(), (56, 56, 96), (224, 224), True),
+        (nn.GELU(), (7, 7, 7), (224, 224), False),
+        (nn.Conv2d(3, 8, 3), (8, 8, 32), (64, 256), False),
+        (nn.Identity(), (8, 32, 8), (64, 256), True),
+        (nn.Identity(), (1, 1, 10), (64, 64), True),
+        (nn.Identity(), (10, 1, 1), (64, 64), False),
+        (nn.Identity(), (16, 13, 7), (100, 50), False),  # 12.5 rows, rounded up
+        (nn.Linear(7, 7), (7, 7, 7), (224, 224), True),
+        (nn.LayerNorm(7), (7, 7, 7), (224, 224), True),
+        (nn.Linear(96, 10), (49, 96), (224, 224), False),
+        (nn.Linear(96, 10), (10,), (224, 224), False),
+    ],
+)
+def test_channels_last_is_told_by_kind_or_by_proportions(module, shape, size, last):
+    assert is_channels_last(module, shape, size) is last
+
+
+def test_maps_with_channels_last_are_turned_only_where_asked():
+    network = nn.Sequential(nn.Conv2d(3, 5, 2, stride=2), Turned(), nn.Linear(5, 6))
+    x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(3))
+    own = network(x).detach()
+    assert own.shape == (2, 8, 12, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(TruncatedForward(network, ["2"], x)(x)["2"], own)
+        turned = TruncatedForward(network, ["0", "2"], x, channels_first=True)(x)
+    assert turned["0"].shape == (2, 5, 8, 12)
+    torch.testing.assert_close(turned["2"], own.permute(0, 3, 1, 2))
+    found = {layer.name: layer for layer in layers(network, x)}
+    assert [found[name].channels for name in "012"] == [5, 5, 6]
+    assert [found[name].channels_last for name in "012"] == [False, True, True]
+
+
+class Turned(nn.Module):
+    """(N, H, W, C) from (N, C, H, W)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize("name", ["stem", "stages.1.bn2", "stages.1.relu", "stages.2"])

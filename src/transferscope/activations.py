@@ -30,6 +30,7 @@ class Layer:
         calls: how often one forward pass runs it (a ReLU module may be shared).
         order: position by completion within the forward pass.
         signed: True if the output has values below zero; such a channel has two directions.
+        channels_last: True if maps are (H, W, C), see `is_channels_last`.
     """
 
     name: str
@@ -40,13 +41,15 @@ class Layer:
     calls: int
     order: int
     signed: bool
+    channels_last: bool = False
 
     @property
     def channels(self) -> int:
-        """Number of channels: C of (C, H, W), D of tokens (T, D) and of a vector (D,)."""
+        """Number of channels: C of (C, H, W) or (H, W, C), D of tokens (T, D) and of a vector (D,)."""
         if not self.output_shape:
             return 0
-        return self.output_shape[0] if len(self.output_shape) == 3 else self.output_shape[-1]
+        first = len(self.output_shape) == 3 and not self.channels_last
+        return self.output_shape[0] if first else self.output_shape[-1]
 
 
 # ---------------------------------------------------------------------------- state that is given back
@@ -148,9 +151,33 @@ def layers(network: nn.Module, example: torch.Tensor) -> list[Layer]:
                 calls=entry["calls"],
                 order=entry["order"],
                 signed=entry["signed"],
+                channels_last=is_channels_last(by_name[name], entry["shape"], example.shape[2:]),
             )
         )
     return found
+
+
+def is_channels_last(module: nn.Module, shape: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a layer's maps are (H, W, C), as in Swin and inside ConvNeXt's blocks, not (C, H, W).
+
+    Decided by the module's kind, else by which two axes have the proportions of the picture.
+
+    Args:
+        module: the layer.
+        shape: of its output for one picture; only three axes are maps.
+        size: (height, width) of the network's input.
+    """
+    if len(shape) != 3:
+        return False
+    if isinstance(module, nn.Linear | nn.LayerNorm):
+        return not type(module).__name__.endswith("2d")  # a LayerNorm2d keeps (C, H, W)
+    first, second, third = shape
+    return _alike((first, second), size) and not _alike((second, third), size)
+
+
+def _alike(maps: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether height and width of maps are in the proportion of the input's, up to a row or column."""
+    return abs(maps[0] * size[1] - maps[1] * size[0]) <= max(size)
 
 
 # ---------------------------------------------------------------------------- capture
@@ -192,21 +219,33 @@ class TruncatedForward:
         network: any module; unchanged.
         names: dotted names of layers.
         example: one batch of pictures, for the counting pass.
+        channels_first: maps (N, H, W, C) are returned as (N, C, H, W); otherwise as the network has them.
 
     Raises:
         UnknownName: no such layer.
         InputError: a layer that the forward pass does not run.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], example: torch.Tensor):
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        example: torch.Tensor,
+        *,
+        channels_first: bool = False,
+    ):
         self.network = network
         self.names = tuple(dict.fromkeys(names))
         self._modules = {name: find_layer(network, name) for name in self.names}
         counts = dict.fromkeys(self.names, 0)
+        self._moved: set[str] = set()
 
         def count(name: str) -> Callable[..., None]:
-            def hook(*_: Any) -> None:
+            def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
                 counts[name] += 1
+                shape = output.shape[1:] if isinstance(output, torch.Tensor) else ()
+                if channels_first and is_channels_last(module, shape, example.shape[2:]):
+                    self._moved.add(name)
 
             return hook
 
@@ -232,6 +271,8 @@ class TruncatedForward:
                 if left[name]:
                     return
                 tensor = _tensor_of(output, name)
+                if name in self._moved:
+                    tensor = tensor.movedim(-1, 1)
                 last = len(caught) == len(self.names) - 1
                 caught[name] = tensor if last else tensor.clone()
                 if last:

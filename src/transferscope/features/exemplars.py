@@ -32,7 +32,9 @@ def channel_responses(
     Raises:
         UnknownName: no such layer.
     """
-    forward = TruncatedForward(classifier.network, layers, classifier.example())
+    forward = TruncatedForward(
+        classifier.network, layers, classifier.example(), channels_first=True
+    )
     collected: dict[str, list[torch.Tensor]] = {layer: [] for layer in layers}
     done = 0
     with evaluating(classifier), torch.inference_mode():

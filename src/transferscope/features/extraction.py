@@ -12,6 +12,7 @@ from torch import nn
 
 from transferscope import distributed
 from transferscope.activations import TruncatedForward, capture, capture_inputs, evaluating
+from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier, Precision, autocast, fast_bf16, folded
 from transferscope.data import load_batches
 from transferscope.errors import OutputError, TransferscopeError
@@ -311,7 +312,11 @@ def _features_of(
     """A forward pass that yields every target's features, and ends at the deepest of them."""
     layer_of = {target: target.removeprefix(_MEAN) for target in targets if target != POOLED}
     layers = list(dict.fromkeys(layer_of.values()))
-    truncated = TruncatedForward(network, layers, classifier.example()) if layers else None
+    example = classifier.example()
+    truncated = TruncatedForward(network, layers, example) if layers else None
+    last = (
+        {one.name for one in layers_of(network, example) if one.channels_last} if layers else set()
+    )
 
     def forward(pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
@@ -327,7 +332,10 @@ def _features_of(
             found[POOLED] = inputs[-1].flatten(1)
         for target, layer in layer_of.items():
             output = outputs[layer]
-            found[target] = output if _is_layer(target) else channel_means(output.float())
+            if not _is_layer(target):
+                first = output.movedim(-1, 1) if layer in last else output
+                output = channel_means(first.float())
+            found[target] = output
         return found
 
     return forward

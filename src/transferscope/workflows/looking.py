@@ -292,7 +292,7 @@ class _Look:
                 "the picture's (windows of it?); choose the layer around it"
             )
         values = output[0].detach().float().cpu().numpy()
-        arranged, note = _arranged(values, self._modules[name], self._grids)
+        arranged, note = _arranged(values, self._grids, self._found[name].channels_last)
         if arranged is None:
             raise InputError(
                 f"layer {name!r} returns {values.shape} for one picture, which is no vector, no tokens on "
@@ -310,14 +310,14 @@ class _Look:
 
 
 def _arranged(
-    values: np.ndarray, module: nn.Module, grids: Sequence[tuple[int, int]]
+    values: np.ndarray, grids: Sequence[tuple[int, int]], channels_last: bool
 ) -> tuple[np.ndarray | None, str]:
     """One picture's output as (C, h, w) or (D,) and how that was done; None if it cannot be.
 
     Args:
         values: without the axis of pictures.
-        module: that returned them.
         grids: (rows, columns) of the convolutions' outputs, on one of which tokens lie.
+        channels_last: whether maps are (h, w, C).
     """
     if values.ndim == 1:
         return values, ""
@@ -326,7 +326,7 @@ def _arranged(
     if values.ndim != 3:
         return None, ""
     note = ""
-    if _channels_last(values.shape, module):
+    if channels_last:
         values, note = values.transpose(2, 0, 1), "channels are its last axis"
     return (values[:, 0, 0], "one value a channel") if values[0].size == 1 else (values, note)
 
@@ -350,10 +350,3 @@ def _tokens_on_grid(
     maps = values[before:].T.reshape(-1, rows, columns)
     other = f", {before} other {'token' if before == 1 else 'tokens'} left out" if before else ""
     return maps, f"tokens on their grid{other}"
-
-
-def _channels_last(shape: tuple[int, ...], module: nn.Module) -> bool:
-    """Whether (h, w, C) and not (C, h, w): by the module's kind, else where only the first two agree."""
-    if isinstance(module, nn.Linear | nn.LayerNorm):
-        return not type(module).__name__.endswith("2d")  # a LayerNorm2d keeps (C, h, w)
-    return shape[0] == shape[1] != shape[2]
