@@ -323,6 +323,37 @@ def test_foreign_folders_and_files_are_never_replaced(tmp_path: Path) -> None:
     assert names(foreign) == ["mine.jpg"]
 
 
+@pytest.mark.parametrize("added", ["notes.txt", "deep/er/né\n.txt", "link"])
+def test_what_was_added_to_a_folder_of_ours_is_not_lost(added: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "deep").mkdir()
+        (fresh / "deep" / "1.txt").write_text("x")
+    (folder / added).parent.mkdir(parents=True, exist_ok=True)
+    if added == "link":
+        (folder / added).symlink_to(tmp_path)
+    else:
+        (folder / added).write_text("mine")
+    with (
+        pytest.raises(OutputError, match="did not write and which would be lost"),
+        storage.replaced_folder(folder),
+    ):
+        pass
+    assert (folder / added).is_symlink() or (folder / added).read_text() == "mine"
+    (folder / added).unlink()
+    (folder / "deep" / "1.txt").unlink()  # what is ours may go
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "2.txt").write_text("x")
+    assert names(folder) == [storage.FOLDER_MARK, "2.txt"]
+
+
+def test_a_folder_of_an_earlier_version_is_known(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("x")
+    mark = "written by transferscope; replaced as a whole\n"
+    (tmp_path / storage.FOLDER_MARK).write_text(mark)
+    storage.refuse_foreign(tmp_path)
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with storage.replaced_folder(tmp_path / "out") as fresh:

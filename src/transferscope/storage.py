@@ -201,7 +201,8 @@ def _from_json(value: str) -> Any:
 def replaced_folder(path: str | Path) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `path`, whole, when the block ends well.
 
-    An existing folder is replaced only if it is empty or one that this function made.
+    An existing folder is replaced only if it is empty, or one that this function made and that nothing
+    was added to since.
 
     Raises:
         OutputError: `path` holds something that is not ours, or cannot be written.
@@ -219,7 +220,7 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     try:
         os.chmod(fresh, 0o777 & ~_umask())
         yield fresh
-        (fresh / FOLDER_MARK).write_text("written by transferscope; replaced as a whole\n")
+        _mark(fresh)
         if path.exists():
             os.replace(path, old)
         os.replace(fresh, path)
@@ -243,11 +244,52 @@ def refuse_foreign(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / FOLDER_MARK).is_file():
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    foreign = _unlisted(path)
+    if foreign is None:
         raise OutputError(
             f"{str(path)!r} holds files that are not Transferscope's and would be lost; "
             "give an empty or a new folder"
         )
+    if foreign:
+        more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
+        raise OutputError(
+            f"{str(path)!r} holds {foreign[0]!r}{more}, which Transferscope did not write and which would "
+            "be lost; move that elsewhere, or give a new folder"
+        )
+
+
+_MARKED = (
+    "written by transferscope; replaced as a whole, unless it holds files that are not listed here"
+)
+
+
+def _mark(folder: Path) -> None:
+    """Leaves a list of the folder's files in it, by which it is known later."""
+    listed = json.dumps(_files(folder))
+    (folder / FOLDER_MARK).write_text(f"{_MARKED}\n{listed}\n", encoding="utf-8")
+
+
+def _unlisted(folder: Path) -> list[str] | None:
+    """Files that were added to one of our folders; None if it is not ours."""
+    try:
+        first, _, rest = (folder / FOLDER_MARK).read_text(encoding="utf-8").partition("\n")
+        listed = (
+            json.loads(rest) if first == _MARKED else _files(folder)
+        )  # earlier versions had no list
+    except (OSError, ValueError):
+        return None
+    return sorted({*_files(folder)} - {FOLDER_MARK, *listed})
+
+
+def _files(folder: Path) -> list[str]:
+    """Relative paths of everything in a folder that is not itself a folder."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
 
 
 def _flush_folder(folder: Path) -> None:
