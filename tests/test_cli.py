@@ -7,6 +7,8 @@ import sys
 import time
 
 import pytest
+import timm
+import torch
 
 import transferscope
 from transferscope.storage import write_tensors
@@ -137,6 +139,26 @@ def test_layers_and_doctor_speak_json():
     assert by_name["blocks.4.2"]["stage"] == "blocks.4"
     assert by_name["classifier"]["stage"] == "head"
     assert "torch" in json.loads(command("doctor", "--json").stdout)
+
+
+def test_weights_of_ones_own_are_looked_into(tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    backbone = ("timm/test_resnet", "--weights", tmp_path / "mine.pth")
+    rows = json.loads(command("layers", *backbone, "--json").stdout)
+    assert rows[-1]["output_shape"] == [3]
+    done = command(
+        *("visualize", *backbone, "--layer", "layer2", "--channels", "0", "--steps", "2"),
+        *("--out", tmp_path / "out", "--json"),
+        env=os.environ | {"TRANSFERSCOPE_CACHE": str(tmp_path / "cache")},
+    )
+    assert [row["channel"] for row in json.loads(done.stdout)] == [0], done.stderr
+    mine = (tmp_path / "mine.pth").read_bytes()
+    twice = command("layers", tmp_path, "--weights", tmp_path / "mine.pth")
+    assert twice.returncode == 2
+    assert "has its own; leave --weights out" in twice.stderr
+    assert (tmp_path / "mine.pth").read_bytes() == mine
 
 
 def test_data_on_stdout_and_talk_on_stderr(tmp_path, make_folder):

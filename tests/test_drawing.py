@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from transferscope.visualize import (
     render_channels,
 )
 from transferscope.visualize.ideal import ideal
-from transferscope.workflows import draw_ideal, plan_visualize, visualize
+from transferscope.workflows import Drawings, draw_ideal, plan_visualize, visualize
 
 LAYER = "stages.1.bn2"
 RECIPE = RenderRecipe(steps=3, precision="fp32")
@@ -188,42 +189,34 @@ def test_a_constant_channel_is_dead_and_not_blocked():
 # ---------------------------------------------------------------------------- visualize
 
 
-def test_visualize_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+def test_visualize_goes_on_where_it_was_interrupted(tmp_path):
     classifier = tiny_classifier()
-    options = {"steps": 2, "sweep": tmp_path / "units"}
+    units = tmp_path / "units"
+    wanted = Drawings(layer=LAYER, channels=[*range(8)] * 4, steps=2)
 
-    class Stop(Heard):
-        def task(self, name):
-            return super().task(name)
-
-    heard = Stop()
-
-    def stop(done, total):
-        heard.progress.append((done, total))
+    def interrupted(done, total):
         if done >= 16:
             raise KeyboardInterrupt
 
-    from contextlib import nullcontext
+    class Impatient(Heard):
+        def task(self, name):
+            return nullcontext(interrupted)
 
-    heard.task = lambda name: nullcontext(stop)  # type: ignore[method-assign]
-    sixteen_twice = [*range(8)] * 4
     with pytest.raises(KeyboardInterrupt):
-        visualize(classifier, LAYER, sixteen_twice, out=tmp_path / "v", reporter=heard, **options)
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir()}
+        visualize(classifier, wanted, out=tmp_path / "v", reporter=Impatient(), sweep=units)
+    kept = {path: path.stat().st_mtime_ns for path in units.iterdir()}
     assert len(kept) == 1
     assert not (tmp_path / "v").exists()
-    rows = visualize(classifier, LAYER, sixteen_twice, out=tmp_path / "v", **options)
-    assert [row["channel"] for row in rows] == sixteen_twice
+    rows = visualize(classifier, wanted, out=tmp_path / "v", sweep=units)
+    assert [row["channel"] for row in rows] == wanted.channels
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_visualize_with_real_pictures_shows_and_uses_them(tmp_path, photos):
     classifier = tiny_classifier()
     before = state_of(classifier.network)
-    rows = visualize(
-        classifier, LAYER, [0, 3], out=tmp_path / "v", data=photos, steps=4,
-        signs=("plus", "minus"), sweep=tmp_path / "units",
-    )  # fmt: skip
+    wanted = Drawings(layer=LAYER, channels=[0, 3], data=photos, steps=4, signs=("plus", "minus"))
+    rows = visualize(classifier, wanted, out=tmp_path / "v", sweep=tmp_path / "units")
     assert same_state(before, state_of(classifier.network))
     assert [(row["channel"], row["sign"]) for row in rows] == [
         (0, "plus"), (3, "plus"), (0, "minus"), (3, "minus"),
@@ -239,15 +232,22 @@ def test_visualize_with_real_pictures_shows_and_uses_them(tmp_path, photos):
 
 def test_classes_and_neurons_are_drawn_too(tmp_path):
     classifier = tiny_classifier()
-    options = {"steps": 2, "sweep": tmp_path / "units"}
-    rows = visualize(classifier, None, [1], out=tmp_path / "v", objective="logit", **options)
+
+    def drawn(name, **what):
+        wanted = Drawings(channels=[1], steps=2, **what)
+        return visualize(classifier, wanted, out=tmp_path / name, sweep=tmp_path / "units")
+
+    rows = drawn("v", objective="logit")
+    assert rows[0]["class"] == classifier.classes[1]
+    drawing = render_channels(classifier, "head", [1], objective="logit", steps=2)[0]
+    assert drawing.activation == pytest.approx(rows[0]["activation"], abs=1e-3)
     with Image.open(rows[0]["file"]) as picture:
         array = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     with torch.no_grad():
         wanted = float(classifier(as_float(array))[0, 1])
     assert rows[0]["activation"] == pytest.approx(wanted, abs=1e-4)
-    (neuron,) = visualize(classifier, LAYER, [1], out=tmp_path / "n", objective="neuron", **options)
-    (channel,) = visualize(classifier, LAYER, [1], out=tmp_path / "c", **options)
+    (neuron,) = drawn("n", layer=LAYER, objective="neuron")
+    (channel,) = drawn("c", layer=LAYER)
     assert neuron["activation"] != channel["activation"]
 
 
@@ -258,31 +258,32 @@ def test_classes_and_neurons_are_drawn_too(tmp_path):
         (None, {}, "needs --layer"),
         (LAYER, {"objective": "neuron", "data": "photos"}, "leave --data out"),
         (LAYER, {"steps": 0}, "at least 1"),
+        (LAYER, {"steps": 1.5}, "whole number"),
         (LAYER, {"size": 8}, "at least 32"),
     ],
 )
 def test_contradictions_are_refused_before_the_work(tmp_path, layer, options, said):
+    wanted = Drawings(layer=layer, channels=[0], **options)
     with pytest.raises(InputError, match=said):
-        visualize(
-            tiny_classifier(), layer, [0], out=tmp_path / "v", sweep=tmp_path / "u", **options
-        )
+        visualize(tiny_classifier(), wanted, out=tmp_path / "v", sweep=tmp_path / "u")
     assert not (tmp_path / "v").exists()
 
 
 def test_a_plan_has_the_same_units_as_the_drawing(tmp_path, photos):
     classifier = tiny_classifier()
-    options = {"steps": 2, "data": photos, "sweep": tmp_path / "units"}
-    plan = plan_visualize(classifier, LAYER, [0, 1, 2], **options)
+    wanted, units = Drawings(layer=LAYER, channels=[0, 1, 2], steps=2, data=photos), tmp_path / "u"
+    plan = plan_visualize(classifier, wanted, sweep=units)
     assert (plan.pictures, plan.left) == (3, 3)
-    visualize(classifier, LAYER, [0, 1, 2], out=tmp_path / "v", **options)
-    assert plan_visualize(classifier, LAYER, [0, 1, 2], **options).left == 0
+    visualize(classifier, wanted, out=tmp_path / "v", sweep=units)
+    assert plan_visualize(classifier, wanted, sweep=units).left == 0
 
 
 def test_a_foreign_folder_is_not_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")
+    wanted = Drawings(layer=LAYER, channels=[0], steps=1)
     with pytest.raises(OutputError):
-        visualize(tiny_classifier(), LAYER, [0], out=tmp_path / "mine", steps=1)
+        visualize(tiny_classifier(), wanted, out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "words"
 
 
@@ -349,6 +350,18 @@ def test_a_class_is_drawn_three_ways(tmp_path):
     with pytest.raises(UnknownName, match="class"):
         draw_ideal(classifier, "no such class", out=tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_ideal_leaves_a_network_in_training_as_it_was_and_tells_what_it_is_in_use():
+    classifier = tiny_classifier()
+    classifier.network.train()
+    before = state_of(classifier.network)
+    told = ideal(classifier, 1, steps=2)[0]
+    assert same_state(before, state_of(classifier.network))
+    classifier.network.eval()
+    with torch.no_grad():
+        seen = classifier(as_float(torch.from_numpy(told.picture).permute(2, 0, 1)[None]))
+    assert told.logit == pytest.approx(float(seen[0, 1]), abs=1e-4)
 
 
 def test_the_ideal_is_the_same_for_the_same_seed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,13 +17,15 @@ import torchvision
 from torch import nn
 
 from conftest import SPEC, same_state, state_of, tiny_classifier
+from transferscope.activations import capture
 from transferscope.backbones import Classifier, load_backbone
+from transferscope.errors import InputError
 from transferscope.images import InputSpec
 from transferscope.visualize import RenderRecipe, channel, logit, neuron
 from transferscope.visualize.algebra import Objective
 from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
 from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
-from transferscope.visualize.loop import judge
+from transferscope.visualize.loop import judge, render, render_together
 from transferscope.visualize.parametrization import fourier
 from transferscope.visualize.recipe import WINDOW
 from transferscope.visualize.transforms import Movement, move
@@ -122,7 +125,14 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
             num_classes=4,
         ),
         (64, 64),
-        ("features.1", "features.3.0.block.0"),
+        ("features.1", "features.3.0.block.0", "features.1.0.block.3", "features.1.0.block.4"),
+    ),
+    "swin": (
+        lambda: torchvision.models.SwinTransformer(
+            [4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=4
+        ),
+        (64, 96),
+        ("features.1", "features.3"),
     ),
     "inception_v3": (
         lambda: torchvision.models.inception_v3(
@@ -168,6 +178,84 @@ def test_every_architecture_is_drawn_and_left_alone(name):
         assert (drawn.activation[open_] > drawn.start[open_]).all(), layer
         assert drawn.finite.all()
     assert same_state(before, state_of(network))
+
+
+@pytest.mark.parametrize("layer", ["features.1.0.block.3", "features.1.0.block.4"])
+def test_a_channel_that_is_the_last_axis_is_the_one_drawn(layer):
+    classifier = wrapped(livened(ARCHITECTURES["convnext_tv"][0]()), (64, 64))
+    drawn = Engine(classifier, (layer,), QUICK).draw(jobs_of(layer, [2, 63]))
+    seen = classifier.input.normalise(drawn.pictures / 255)
+    with torch.no_grad(), capture(classifier.network, [layer]) as caught:
+        classifier.network.eval()(seen)
+    assert caught[layer].shape == (2, 16, 16, 64)
+    means = caught[layer].mean((1, 2))
+    torch.testing.assert_close(drawn.activation, means[[0, 1], [2, 63]], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_size_that_a_network_does_not_take_is_refused_before_the_work(name):
+    build, size, layers = ARCHITECTURES[name]
+    classifier = wrapped(build(), size)
+    other = RenderRecipe(steps=1, size=(size[0] + 32, size[1]), precision="fp32")
+    if name == "swin":  # windows take any size
+        Engine(classifier, layers[:1], other)
+        return
+    with pytest.raises(InputError, match="48 x 64 pixels only; leave --size out"):
+        Engine(classifier, layers[:1], other)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"jitter": math.nan}, "jitter is nan"),
+        ({"jitter": -0.1}, "jitter is -0.1"),
+        ({"scale": (1.2, 0.9)}, "within 0.1 to 10"),
+        ({"scale": (0, 1)}, "within 0.1 to 10"),
+        ({"scale": (1, math.inf)}, "within 0.1 to 10"),
+        ({"scale": 1.1}, "give \\(low, high\\)"),
+        ({"rotation": 720}, "0 to 180"),
+        ({"rotation": math.nan}, "0 to 180"),
+    ],
+)
+def test_a_movement_out_of_range_is_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        Movement(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"steps": 2.5}, "whole number"),
+        ({"size": 64}, "give \\(height, width\\)"),
+        ({"size": (31, 64)}, "at least 32"),
+        ({"detail": 0}, "detail is 0"),
+        ({"rate": 0}, "rate is 0"),
+        ({"rate": math.nan}, "rate is nan"),
+        ({"redirect": -1}, "redirect is -1"),
+        ({"settled": 1}, "settled is 1"),
+        ({"precision": "fp99"}, "use auto, fp32, bf16, fp16"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        RenderRecipe(**given)
+
+
+def test_a_recipe_is_not_given_twice_over():
+    objective = channel(LAYER, 0)
+    with pytest.raises(InputError, match="give one of them"):
+        render(tiny_classifier(), objective, steps=4, recipe=RenderRecipe(steps=2))
+    with pytest.raises(InputError, match="at least 1 picture"):
+        render_together(tiny_classifier(), objective, 0)
+
+
+def test_beyond_its_border_a_picture_is_grey():
+    white = torch.ones(1, 3, 40, 40)
+    moved = move(white, torch.tensor([[0.0, 0.0, -1.0, 0.0]]), Movement(0, (0.5, 1), 0))
+    assert (moved[..., :9, :] == 0.5).all()
+    assert (moved[..., :, -9:] == 0.5).all()
+    assert (moved[..., 12:28, 12:28] == 1).all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

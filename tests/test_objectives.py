@@ -499,6 +499,22 @@ def test_an_activation_of_nothing_has_a_finite_gradient():
         assert torch.isfinite(gradient).all(), objective.name
 
 
+def test_caricature_target_refuses_bytes_and_batches():
+    classifier = tiny_classifier()
+    for bytes_ in (torch.zeros(3, 32, 32, dtype=torch.uint8), torch.full((3, 32, 32), 255.0)):
+        with pytest.raises(InputError, match="divided by 255"):
+            caricature_target(classifier, "stages.1", bytes_)
+    with pytest.raises(InputError, match="give one"):
+        caricature_target(classifier, "stages.1", torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("index", [1.5, "zebra", None])
+def test_an_index_that_is_no_whole_number_is_refused(index):
+    with pytest.raises(InputError, match="whole number"):
+        channel("maps", index)({"maps": torch.zeros(1, 3, 4, 4)}, torch.zeros(1, 3, 8, 8))
+    channel("maps", np.int64(1))({"maps": torch.zeros(1, 3, 4, 4)}, torch.zeros(1, 3, 8, 8))
+
+
 def test_caricature_target_is_what_the_network_makes_of_a_picture(tmp_path):
     classifier = tiny_classifier()
     before = state_of(classifier)
@@ -814,6 +830,9 @@ def test_magnitudes_that_cannot_be_used_are_refused():
         make(contrast=0)
     with pytest.raises(InputError, match=r"give \(N, C, H, W\)"):
         spectrum_of(torch.zeros(3, 16, 16))
+    for outside in (torch.full((1, 3, 16, 16), 255.0), torch.full((1, 3, 16, 16), torch.nan)):
+        with pytest.raises(InputError, match="give \\[0, 1\\]"):
+            spectrum_of(outside)
 
 
 def test_maco_from_a_picture_keeps_its_phases():

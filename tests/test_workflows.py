@@ -22,6 +22,7 @@ from transferscope.errors import DataError, InputError, OutputError, RunError, U
 from transferscope.evaluation import predict
 from transferscope.storage import read_json, sha256_file, write_json
 from transferscope.workflows import (
+    Drawings,
     Run,
     compare_run,
     diagnose,
@@ -350,14 +351,14 @@ def test_unknown_layers_and_channels_are_refused(run):
         parse_channels("3-", classifier, "blocks.0")
     with pytest.raises(InputError, match="smaller one first"):
         parse_channels("5-2", classifier, "blocks.0")
-    with pytest.raises(InputError, match=r"has \d+ channels"):
-        parse_channels("9999", classifier, "blocks.0")
+    for text in ("9999", "0-99999999999999", "3,9999"):
+        with pytest.raises(InputError, match=r"has \d+ channels"):
+            parse_channels(text, classifier, "blocks.0")
 
 
 def test_visualize_writes_one_picture_a_channel_and_sign(run, tmp_path):
-    rows = visualize(
-        run.classifier, "blocks.3", [0, 5], out=tmp_path / "v", signs=("plus", "minus"), steps=2
-    )
+    wanted = Drawings(layer="blocks.3", channels=[0, 5], signs=("plus", "minus"), steps=2)
+    rows = visualize(run.classifier, wanted, out=tmp_path / "v")
     assert [(row["channel"], row["sign"]) for row in rows] == [
         (0, "plus"),
         (5, "plus"),
@@ -377,9 +378,8 @@ def test_visualize_holds_drawings_against_real_pictures(run, photos, tmp_path):
 
     copy = tmp_path / "readable"
     shutil.copytree(photos, copy, ignore=shutil.ignore_patterns("broken.jpg"))
-    (row,) = visualize(
-        run.classifier, "blocks.3", [5], out=tmp_path / "v", signs=("minus",), steps=1, data=copy
-    )
+    wanted = Drawings(layer="blocks.3", channels=[5], signs=("minus",), steps=1, data=copy)
+    (row,) = visualize(run.classifier, wanted, out=tmp_path / "v")
     files = sorted(copy.rglob("*.png"))
     means = channel_responses(run.classifier, files, ["blocks.3"])["blocks.3"][:, 5]
     assert row["exemplar_max"] == pytest.approx(float((-means).max()), abs=1e-4)

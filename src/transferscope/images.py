@@ -460,6 +460,19 @@ def as_float(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.to(torch.float32).div_(255)
 
 
+def refuse_range(pictures: torch.Tensor) -> None:
+    """Refuses pixels outside [0, 1], such as bytes.
+
+    Raises:
+        InputError: any is outside, or no number.
+    """
+    if not bool(((pictures >= 0) & (pictures <= 1)).all()) or pictures.dtype == torch.uint8:
+        raise InputError(
+            f"the picture's values reach from {float(pictures.min()):g} to {float(pictures.max()):g}; give "
+            "[0, 1] in floating point: bytes divided by 255"
+        )
+
+
 def to_picture(values: torch.Tensor | np.ndarray) -> Image.Image:
     """A picture from float (C, H, W) in [0, 1], or from uint8 (C, H, W) or (H, W, C)."""
     array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

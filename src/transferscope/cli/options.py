@@ -45,3 +45,9 @@ Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A backbone's name or a run folder.", show_default=False),
 ]
+Weights = Annotated[
+    Path | None, typer.Option(help="For a backbone by name: a local .safetensors or .pth.")
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Permit fetching the weights of a backbone.")
+]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from transferscope.cli.options import (
     Device,
+    Download,
     Json,
     Model,
     Quiet,
     RunPath,
     Seed,
+    Weights,
 )
 from transferscope.cli.talking import app, print_json, table, verb
 from transferscope.errors import InputError
@@ -30,11 +32,13 @@ _UNITS_SHOWN = 6
 
 @app.command()
 @verb
-def layers(model: Model, json_: Json = False) -> None:
+def layers(
+    model: Model, weights: Weights = None, download: Download = False, json_: Json = False
+) -> None:
     """List every layer of a network: name, type, stage, shape, parameters; and what they add up to."""
     from transferscope.workflows import describe_layers, open_model
 
-    classifier = open_model(model)
+    classifier = open_model(model, weights=weights, download=download)
     found = describe_layers(classifier)
     if json_:
         print_json([row.to_dict() for row in found.layers])
@@ -90,6 +94,8 @@ def activations(
     save_arrays: Annotated[
         bool, typer.Option("--save-arrays", help="The values too, as maps.safetensors.")
     ] = False,
+    weights: Weights = None,
+    download: Download = False,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -98,7 +104,7 @@ def activations(
     from transferscope.workflows import activation_sheets, open_model
 
     sheets = activation_sheets(
-        open_model(model, device=device),
+        open_model(model, weights=weights, download=download, device=device),
         image,
         out=out,
         layers=layer or None,
@@ -151,42 +157,54 @@ def visualize(
         typer.Option("--plan", help="Say what it will take, measured on a few, and draw nothing."),
     ] = False,
     seed: Seed = 0,
+    weights: Weights = None,
+    download: Download = False,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
-    from transferscope.workflows import open_model, parse_channels, plan_visualize, sweep_folder
+    from transferscope.workflows import (
+        Drawings,
+        open_model,
+        parse_channels,
+        plan_visualize,
+        sweep_folder,
+    )
     from transferscope.workflows import visualize as run_visualize
 
     if out is None and not plan:
         raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
-    classifier = open_model(model, device=device)
-    work: dict[str, Any] = {
-        "signs": ("plus", "minus") if sign == "both" else (sign,),
-        "seed": seed,
-        "steps": steps,
-        "size": size,
-        "objective": objective,
-        "data": data,
-        "sweep": sweep_folder(model),
-        "reporter": Terminal(quiet),
-    }
+    classifier = open_model(model, weights=weights, download=download, device=device)
     where = classifier.head if objective == "logit" and layer is None else layer
-    chosen = parse_channels(channels, classifier, where)
+    wanted = Drawings(
+        layer=layer,
+        channels=parse_channels(channels, classifier, where),
+        signs=("plus", "minus") if sign == "both" else (sign,),
+        seed=seed,
+        steps=steps,
+        size=size,
+        objective=objective,
+        data=data,
+        called=Path(model).name if Path(model).exists() else model,
+    )
+    folder, reporter = sweep_folder(model), Terminal(quiet)
     if plan:
-        _tell_plan(plan_visualize(classifier, layer, chosen, **work), json_)
+        _tell_plan(plan_visualize(classifier, wanted, sweep=folder, reporter=reporter), json_)
         return
     assert out is not None
-    rows = run_visualize(classifier, layer, chosen, out=out, **work)
+    rows = run_visualize(classifier, wanted, out=out, sweep=folder, reporter=reporter)
     if json_:
         print_json(rows)
         return
     table(
-        ("-channel", "sign", "-activation", "-best real", "status", "file"),
+        (
+            "class" if objective == "logit" else "-channel",
+            *("sign", "-activation", "-best real", "status", "file"),
+        ),
         [
             (
-                str(r["channel"]),
+                r.get("class", str(r["channel"])),
                 r["sign"],
                 "-" if r["activation"] is None else f"{r['activation']:.3f}",
                 "-" if r["exemplar_max"] is None else f"{r['exemplar_max']:.3f}",
@@ -222,6 +240,8 @@ def ideal(
     steps: Annotated[int | None, typer.Option(min=1, help="Of each version; default: 256.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
     seed: Seed = 0,
+    weights: Weights = None,
+    download: Download = False,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -229,7 +249,7 @@ def ideal(
     """Draw what a class wants to see, three ways: pixels alone, smoothed, and with the full recipe."""
     from transferscope.workflows import draw_ideal, open_model
 
-    classifier = open_model(model, device=device)
+    classifier = open_model(model, weights=weights, download=download, device=device)
     rows = draw_ideal(
         classifier, name, out=out, seed=seed, steps=steps, size=size, reporter=Terminal(quiet)
     )
@@ -278,6 +298,8 @@ def dream(
         typer.Option(min=32, help="Pixels of the longer side; default: the photo's own."),
     ] = None,
     seed: Seed = 0,
+    weights: Weights = None,
+    download: Download = False,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -288,7 +310,7 @@ def dream(
 
     recipe = DreamRecipe(octaves, octave_scale, steps, rate, tile)
     row = dream_file(
-        open_model(model, device=device),
+        open_model(model, weights=weights, download=download, device=device),
         image,
         layer,
         out=out,

@@ -44,7 +44,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             )
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
         except KeyboardInterrupt:
-            console().print("interrupted; what was finished is kept, --resume continues a run")
+            console().print(
+                "interrupted; what was finished is kept: the same command goes on (tune with --resume)"
+            )
             raise typer.Exit(130) from None
 
     return wrapped

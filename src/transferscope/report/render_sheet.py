@@ -44,7 +44,9 @@ class Tile:
     name: str
 
 
-def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str) -> list[str]:
+def write_sheets(
+    folder: Path, tiles: Iterable[Tile], *, title: str, unit: str = "channel"
+) -> list[str]:
     """Writes pages of `PAGE` drawings: sheet.png, or sheet-001.png and so on if there are several.
 
     Tiles are asked for as they are needed, so a page of them is in memory at a time.
@@ -53,6 +55,7 @@ def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str) -> list[str
         folder: exists.
         tiles: at least one.
         title: what is drawn, for the head of every page.
+        unit: what one drawing is of.
 
     Returns:
         Names of the files, in order.
@@ -64,13 +67,14 @@ def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str) -> list[str
         following = list(islice(source, PAGE))
         alone = not pages and not following
         name = "sheet.png" if alone else f"sheet-{len(pages) + 1:03d}.png"
-        sheet(page, title=title if alone else f"{title}, page {len(pages) + 1}").save(folder / name)
+        head = title if alone else f"{title}, page {len(pages) + 1}"
+        sheet(page, title=head, unit=unit).save(folder / name)
         pages.append(name)
         page = following
     return pages
 
 
-def sheet(tiles: Sequence[Tile], *, title: str) -> Image.Image:
+def sheet(tiles: Sequence[Tile], *, title: str, unit: str = "channel") -> Image.Image:
     """One page; drawings keep their proportions."""
     width, height = tiles[0].render.picture.shape[1], tiles[0].render.picture.shape[0]
     scale = _SIDE / max(width, height)
@@ -87,7 +91,7 @@ def sheet(tiles: Sequence[Tile], *, title: str) -> Image.Image:
     )
     pen = ImageDraw.Draw(page)
     write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK)
-    write_line(pen, (_GAP, 50), _legend(tiles), size=13)
+    write_line(pen, (_GAP, 50), _legend(tiles, unit), size=13)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left = _GAP + column * (across + _GAP)
@@ -108,23 +112,21 @@ def sheet(tiles: Sequence[Tile], *, title: str) -> Image.Image:
     return page
 
 
-def _legend(tiles: Sequence[Tile]) -> str:
+def _legend(tiles: Sequence[Tile], unit: str) -> str:
+    """Short enough for a page of three drawings."""
     if any(tile.exemplar is not None for tile in tiles):
-        return (
-            "under each drawing: channel, and its activation as a multiple of the best real picture's, "
-            "which is shown in the corner"
-        )
-    return "under each drawing: channel, and its activation"
+        return f"{unit}, and its activation as a multiple of the best real picture's (corner)"
+    return f"{unit}, and its activation"
 
 
 def _caption(pen: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, width: int) -> None:
     render = tile.render
-    sign = "" if render.sign == "plus" else "−"
+    sign = "" if render.sign == "plus" else " (−)"
     said, colour = _SAID[render.status], _WARNING
     if not said or render.status == "dead_on_data":
         colour = MUTED
     said = said or reached(render)
-    name = clipped(f"{sign}{tile.name}", (width - 7 * len(said)) / 8)
+    name = clipped(f"{tile.name}{sign}", (width - 7 * len(said)) / 8)
     write_line(pen, (left, top + 11), name, size=13, colour=INK)
     write_line(pen, (left + width, top + 11), said, size=13, colour=colour, right=True)
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
-from transferscope.images import as_float
+from transferscope.images import as_float, refuse_range
 from transferscope.visualize.algebra import LOGITS, Activations, Objective
 from transferscope.visualize.outputs import by_position, channels_first
 
@@ -118,15 +118,20 @@ def caricature_target(
     Raises:
         UnknownName: no such layer.
         PictureError: the file cannot be read.
+        InputError: a tensor of another shape, or not in [0, 1].
     """
-    pixels = (
-        picture.float()
-        if isinstance(picture, torch.Tensor)
-        else as_float(classifier.input.load(picture))
-    )
+    if isinstance(picture, torch.Tensor):
+        if picture.ndim != 3:
+            raise InputError(f"the picture has shape {tuple(picture.shape)}; give one, (C, H, W)")
+        refuse_range(picture)
+        pixels = picture.float()
+    else:
+        pixels = as_float(classifier.input.load(picture))
     name = classifier.head if layer == LOGITS else layer
     with evaluating(classifier.network), torch.no_grad():
-        forward = TruncatedForward(classifier.network, (name,), classifier.example())
+        forward = TruncatedForward(
+            classifier.network, (name,), classifier.example(), channels_first=True
+        )
         seen = forward(classifier.input.normalise(pixels[None].to(classifier.device)))
     return seen[name][0].float()
 

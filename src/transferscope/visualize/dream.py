@@ -322,10 +322,11 @@ class _Dreamer:
         names = {name: classifier.head if name == LOGITS else name for name in objective.layers}
         self._names = names
         self._exact = TruncatedForward(
-            classifier.network, list(names.values()), classifier.example()
+            classifier.network, list(names.values()), classifier.example(), channels_first=True
         )
         self._fast = DrawingNetwork(classifier, objective.layers, recipe.precision)
-        self._fixed = not self._takes_any_size()
+        height, width = self._size
+        self._fixed = not self._fast.takes((height + _GRID, width + _GRID))
         if self._fixed and recipe.tile is not None:
             raise InputError(
                 f"--tile is {recipe.tile}, and this {classifier.backbone} takes pictures of "
@@ -335,18 +336,6 @@ class _Dreamer:
     @property
     def _size(self) -> tuple[int, int]:
         return self.classifier.input.size
-
-    def _takes_any_size(self) -> bool:
-        """Whether the layers can be reached from a picture that is larger than the input size."""
-        larger = torch.zeros(
-            1, self.classifier.input.channels, *(side + _GRID for side in self._size)
-        )
-        try:
-            with torch.no_grad():
-                self._fast(larger.to(self.classifier.device))
-        except (AssertionError, RuntimeError, ValueError):  # how networks refuse a size
-            return False
-        return True
 
     # ------------------------------------------------------------------ ascent
 

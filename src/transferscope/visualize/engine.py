@@ -141,9 +141,22 @@ class Engine:
         self._names = {name: classifier.head if name == LOGITS else name for name in layers}
         if self._names:
             wanted = list(self._names.values())
-            self._exact = TruncatedForward(classifier.network, wanted, classifier.example())
+            self._exact = TruncatedForward(
+                classifier.network, wanted, classifier.example(), channels_first=True
+            )
+        if self.size != classifier.input.size:
+            self._refuse_another_size()
         self._stop = threading.Event()
         self._workers: list[_Worker] = []
+
+    def _refuse_another_size(self) -> None:
+        """Some networks, such as most vision transformers, take one size only."""
+        if not self._network.takes(self.size):
+            height, width = self.classifier.input.size
+            raise InputError(
+                f"the size is {self.size[0]} x {self.size[1]}, and this {self.classifier.backbone} takes "
+                f"pictures of {height} x {width} pixels only; leave --size out"
+            )
 
     def draw(self, jobs: Sequence[Job], on_progress: Progress | None = None) -> Drawn:
         """Draws every job by itself; a picture does not depend on those drawn beside it.

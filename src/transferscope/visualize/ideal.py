@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from transferscope.activations import evaluating
 from transferscope.backbones import Classifier
 from transferscope.visualize.engine import Engine, Job
 from transferscope.visualize.objectives import LOGITS, logit
@@ -116,7 +117,7 @@ def _ways(recipe: RenderRecipe) -> tuple[_Way, ...]:
 
 def _told(classifier: Classifier, index: int, way: _Way, pictures: torch.Tensor) -> Ideal:
     batch = (pictures.float() / 255).to(classifier.device)
-    with torch.inference_mode():
+    with evaluating(classifier.network), torch.inference_mode():
         logits = classifier(batch)
         share = float(classifier.probabilities(batch)[0, index])
         variation = float(total_variation()({}, batch)[0])

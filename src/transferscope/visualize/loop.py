@@ -14,7 +14,7 @@ import torch
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import InputError
 from transferscope.visualize.engine import Drawn, Engine, Job, Progress
-from transferscope.visualize.objectives import Objective, channel, logit, neuron
+from transferscope.visualize.objectives import LOGITS, Objective, channel, logit, neuron
 from transferscope.visualize.parametrization import Parametrization, fourier
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Render, Sign, Status
@@ -47,8 +47,8 @@ def render_channels(
 
     Args:
         classifier: unchanged.
-        layer: dotted name.
-        indexes: of the channels.
+        layer: dotted name; with the objective "logit" only part of the seed.
+        indexes: of the channels, or of the classes.
         sign: "minus" drives a signed channel the other way.
         seed: of the start and of the movements.
         steps: most optimization steps; None: the recipe's.
@@ -65,7 +65,7 @@ def render_channels(
         InputError: no such channel, or an option out of range.
     """
     recipe = make_recipe(steps, size, precision)
-    engine = Engine(classifier, (layer,), recipe)
+    engine = Engine(classifier, (LOGITS if objective == "logit" else layer,), recipe)
     best = exemplar_max or {}
     jobs = [
         job_of(objective, layer, index, sign, seed, best.get(index), (starts or {}).get(index))
@@ -125,12 +125,17 @@ def render(
         size: side in pixels; None: the network's input size.
         parametrization: what is optimized.
         precision: of the loop.
-        recipe: in place of `steps`, `size` and `precision`.
+        recipe: in place of `steps`, `size` and `precision`, which are then not given.
+
+    Raises:
+        InputError: a recipe beside what it already says, or an option out of range.
 
     Returns:
         A `Render` whose layer is the objective's name, whose channel is -1 and whose activation is
         the objective's value.
     """
+    if recipe is not None and (steps, size, precision) != (None, None, "auto"):
+        raise InputError("both a recipe and steps, size or precision are given; give one of them")
     chosen = recipe or make_recipe(steps, size, precision)
     engine = Engine(classifier, objective.layers, chosen, parametrization=parametrization)
     drawn = engine.draw([Job(objective, seed_of(objective.name, seed))])
@@ -152,6 +157,8 @@ def render_together(
 
     Args as for `render`; `count` is the number of pictures, which are one batch.
     """
+    if count < 1:
+        raise InputError(f"count is {count}; at least 1 picture must be drawn")
     recipe = make_recipe(steps, size, precision)
     engine = Engine(classifier, objective.layers, recipe, parametrization=parametrization)
     seeds = [seed_of(objective.name, seed, number) for number in range(count)]

@@ -50,7 +50,9 @@ class DrawingNetwork:
         self._relus = [m for m in network.modules() if isinstance(m, RedirectableReLU)]
         if self._names:
             wanted = list(self._names.values())
-            self._forward = TruncatedForward(network, wanted, classifier.example())
+            self._forward = TruncatedForward(
+                network, wanted, classifier.example(), channels_first=True
+            )
 
     def twin(self) -> DrawingNetwork:
         """Another one for another thread: modules of its own, the same weights in memory."""
@@ -67,6 +69,20 @@ class DrawingNetwork:
         with autocast(self._classifier.device, self._precision):
             found = self._forward(self._classifier.input.normalise(pictures))
         return {name: found[actual] for name, actual in self._names.items()}
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether the layers can be reached from pictures of another size than the network's own.
+
+        Args:
+            size: (height, width).
+        """
+        spec = self._classifier.input
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, spec.channels, *size, device=self._classifier.device))
+        except (AssertionError, RuntimeError, ValueError):  # how networks refuse a size
+            return False
+        return True
 
     @contextmanager
     def redirected(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ Reference: Olah et al. 2017, "Feature Visualization", unless another is named.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -239,6 +240,10 @@ def _mean(chosen: torch.Tensor) -> torch.Tensor:
 
 
 def _check(index: int, count: int, layer: str) -> None:
+    try:
+        operator.index(index)
+    except TypeError:
+        raise InputError(f"the index is {index!r}; give a whole number, 0 to {count - 1}") from None
     if not 0 <= index < count:
         raise InputError(
             f"channel {index} of {layer!r} does not exist: it has {count} channels, numbered 0 to "

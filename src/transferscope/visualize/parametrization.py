@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from transferscope.errors import InputError
+from transferscope.images import refuse_range
 
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 COLOUR_MATRIX = _COLOURS / _COLOURS.norm(dim=0).max()
@@ -198,11 +199,7 @@ def from_image(picture: torch.Tensor, base: Parametrization = fourier) -> Parame
     if picture.ndim != 3:
         raise InputError(f"the picture has shape {tuple(picture.shape)}; give one, (C, H, W)")
     given = picture.detach().float()
-    if not bool(((given >= 0) & (given <= 1)).all()):
-        raise InputError(
-            f"the picture's values reach from {float(given.min()):g} to {float(given.max()):g}; give "
-            "[0, 1], such as images.as_float makes of 8 bits"
-        )
+    refuse_range(given)
 
     def started(
         generators: Sequence[torch.Generator],
@@ -238,10 +235,11 @@ def spectrum_of(pictures: torch.Tensor) -> torch.Tensor:
         colours before the sigmoid; frequency zero, the mean colour, is set to 0.
 
     Raises:
-        InputError: not a batch of pictures.
+        InputError: not a batch of pictures in [0, 1].
     """
     if pictures.ndim != 4 or not len(pictures):
         raise InputError(f"the pictures have shape {tuple(pictures.shape)}; give (N, C, H, W)")
+    refuse_range(pictures)
     magnitude = torch.zeros(())
     for picture in pictures.detach().split(1):
         magnitude = magnitude + _spectrum(picture)[0].abs() / len(pictures)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from transferscope.backbones import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
 
@@ -46,12 +46,26 @@ class RenderRecipe:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"--steps is {self.steps}; a rendering needs at least 1")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(
+                f"--steps is {self.steps}; a rendering needs a whole number, at least 1"
+            )
+        if self.size is not None and not isinstance(self.size, tuple):
+            raise InputError(f"size is {self.size!r}; give (height, width)")
         if self.size is not None and min(self.size) < 32:
             raise InputError(f"--size is {min(self.size)}; a rendering needs at least 32 pixels")
-        if not 0 < self.detail <= 1:
-            raise InputError(f"detail is {self.detail}; it must be above 0 and at most 1")
+        if not 0.05 <= self.detail <= 1:
+            raise InputError(f"detail is {self.detail}; it must be at least 0.05 and at most 1")
+        if self.rate is not None and not 0 < self.rate <= 10:
+            raise InputError(f"rate is {self.rate}; it must be above 0 and at most 10")
+        if self.redirect < 0:
+            raise InputError(f"redirect is {self.redirect}; it must be 0 or more steps")
+        if not 0 <= self.settled < 1:
+            raise InputError(f"settled is {self.settled}; it must be at least 0 and below 1")
+        if self.precision not in get_args(Precision):
+            raise InputError(
+                f"precision is {self.precision!r}; use {', '.join(get_args(Precision))}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields and the version, for keys."""

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from transferscope.errors import InputError
+
+_GREY = 0.5
+"""What lies beyond the border of a picture."""
+
 
 def seed_of(*parts: object) -> int:
     """A 63-bit seed that depends on every part, the same on every machine."""
@@ -25,14 +30,27 @@ class Movement:
     """How far a picture may be moved.
 
     Attributes:
-        jitter: largest shift along each axis, as a share of the picture's side.
-        scale: enlargement, drawn uniformly from (low, high).
-        rotation: largest turn to either side, in degrees.
+        jitter: largest shift along each axis, as a share of the picture's side; at most 1.
+        scale: enlargement, drawn uniformly from (low, high), within 0.1 to 10. Below 1 the network sees
+            the picture in a grey frame, so that it cannot be drawn for the network's own border.
+        rotation: largest turn to either side, in degrees; at most 180.
     """
 
     jitter: float = 0.04
-    scale: tuple[float, float] = (0.97, 1.05)
-    rotation: float = 3.0
+    scale: tuple[float, float] = (0.92, 1.04)
+    rotation: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.jitter <= 1:
+            raise InputError(f"jitter is {self.jitter}; it must be at least 0 and at most 1")
+        try:
+            low, high = self.scale
+        except TypeError:
+            raise InputError(f"scale is {self.scale!r}; give (low, high)") from None
+        if not 0.1 <= low <= high <= 10:
+            raise InputError(f"scale is {self.scale}; it must be (low, high) within 0.1 to 10")
+        if not 0 <= self.rotation <= 180:
+            raise InputError(f"rotation is {self.rotation}; it must be 0 to 180 degrees")
 
 
 def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -46,7 +64,7 @@ def move(
     movement: Movement,
     size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Turns, scales and shifts each picture; what comes in from outside is its mirror image.
+    """Turns, scales and shifts each picture; what comes in from outside is middle grey.
 
     Args:
         pictures: (N, C, H, W).
@@ -72,13 +90,13 @@ def move(
     ).permute(2, 0, 1)
     places = F.affine_grid(matrix, [count, channels, *(size or (height, width))], False)
     moved = F.grid_sample(
-        pictures, places, mode="bilinear", padding_mode="reflection", align_corners=False
+        pictures - _GREY, places, mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return moved.contiguous(memory_format=torch.channels_last)
+    return (moved + _GREY).contiguous(memory_format=torch.channels_last)
 
 
 def enlarged(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(N, C, H, W) at another size, bilinearly, as `move` without any movement would."""
+    """(N, C, H, W) at another size, bilinearly; `move` does it in one go."""
     if tuple(pictures.shape[2:]) == tuple(size):
         return pictures
     return F.interpolate(pictures, size, mode="bilinear", align_corners=False)

@@ -4,7 +4,13 @@ from transferscope.workflows.advising import advise, write_advice
 from transferscope.workflows.carding import card_of
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
-from transferscope.workflows.drawing import draw_ideal, plan_visualize, sweep_folder, visualize
+from transferscope.workflows.drawing import (
+    Drawings,
+    draw_ideal,
+    plan_visualize,
+    sweep_folder,
+    visualize,
+)
 from transferscope.workflows.dreaming import dream_file
 from transferscope.workflows.exporting import Export, export_run
 from transferscope.workflows.inspecting import inspect_data, inspect_run, write_report
@@ -17,6 +23,7 @@ from transferscope.workflows.tuning import tune
 
 __all__ = [
     "Config",
+    "Drawings",
     "Export",
     "Reporter",
     "Run",

@@ -41,18 +41,39 @@ def sweep_folder(model: str | Path) -> Path:
     return cache_dir() / "sweep"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawings:
+    """What `visualize` draws.
+
+    Attributes:
+        layer: dotted name; None with the objective "logit".
+        channels: indexes; of classes with the objective "logit".
+        signs: directions.
+        seed: of starts and movements.
+        steps: most optimization steps; None: the recipe's.
+        size: side in pixels; None: the network's input size.
+        objective: what is driven: a channel's mean, its middle neuron, or a class's logit.
+        data: a folder of class folders; the best of at most 1,000 of its pictures gives `exemplar_max`,
+            what the drawing is held against, and where it begins again if need be.
+        called: what the network is called on the sheets; None: its backbone's name.
+    """
+
+    layer: str | None = None
+    channels: Sequence[int]
+    signs: Sequence[Sign] = ("plus",)
+    seed: int = 0
+    steps: int | None = None
+    size: int | None = None
+    objective: ObjectiveKind = "channel"
+    data: str | Path | None = None
+    called: str | None = None
+
+
 def visualize(
     classifier: Classifier,
-    layer: str | None,
-    channels: Sequence[int],
+    wanted: Drawings,
     *,
     out: str | Path,
-    signs: Sequence[Sign] = ("plus",),
-    seed: int = 0,
-    steps: int | None = None,
-    size: int | None = None,
-    objective: ObjectiveKind = "channel",
-    data: str | Path | None = None,
     sweep: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> list[dict[str, Any]]:
@@ -63,71 +84,47 @@ def visualize(
 
     Args:
         classifier: whose network is drawn; unchanged.
-        layer: dotted name; None with the objective "logit".
-        channels: indexes; of classes with the objective "logit".
+        wanted: what of it.
         out: a new folder, or one that this function wrote.
-        signs: directions.
-        seed: of starts and movements.
-        steps: most optimization steps; None: the recipe's.
-        size: side in pixels; None: the network's input size.
-        objective: what is driven: a channel's mean, its middle neuron, or a class's logit.
-        data: a folder of class folders; the best of at most 1,000 of its pictures gives `exemplar_max`,
-            what the drawing is held against, and where it begins again if need be.
         sweep: folder of finished units; None: the shared cache.
         reporter: hears of the progress.
 
     Returns:
         One mapping a channel and sign: layer, channel, sign, seed, activation, exemplar_max, status,
-        steps, from_exemplar, file.
+        steps, from_exemplar, file; with the objective "logit" class too.
 
     Raises:
         UnknownName: no such layer.
         InputError: a channel that the layer does not have, or options that contradict each other.
         OutputError: `out` is not ours to replace, or cannot be written; finished units are kept.
     """
-    work = _Work.of(
-        classifier, layer, channels, signs, seed, steps, size, objective, data, reporter
-    )
-    store = Sweep(sweep if sweep is not None else cache_dir() / "sweep")
+    work = _Work.of(classifier, wanted, reporter)
+    store = _store(sweep)
     rows: list[dict[str, Any]] = []
     with replaced_folder(out) as folder:
         with reporter.task(f"drawing {work.name}") as progress:
-            store.run(
-                classifier,
-                most_informative_first(work.units, work.interest),
-                exemplars=work.exemplars if work.real else None,
-                on_progress=progress,
-            )
+            store.run(classifier, work.in_order(), exemplars=work.exemplars, on_progress=progress)
         tiles = _tiles(store, work, folder, Path(out), rows)
-        write_sheets(folder, tiles, title=f"{work.name}, seed {seed}")
+        unit = "class" if wanted.objective == "logit" else "channel"
+        write_sheets(folder, tiles, title=f"{work.name}, seed {wanted.seed}", unit=unit)
     return rows
 
 
 def plan_visualize(
     classifier: Classifier,
-    layer: str | None,
-    channels: Sequence[int],
+    wanted: Drawings,
     *,
-    signs: Sequence[Sign] = ("plus",),
-    seed: int = 0,
-    steps: int | None = None,
-    size: int | None = None,
-    objective: ObjectiveKind = "channel",
-    data: str | Path | None = None,
     sweep: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Plan:
     """What `visualize` with the same arguments will take, measured on a few of its pictures."""
-    work = _Work.of(
-        classifier, layer, channels, signs, seed, steps, size, objective, data, reporter
-    )
-    store = Sweep(sweep if sweep is not None else cache_dir() / "sweep")
+    work = _Work.of(classifier, wanted, reporter)
     with reporter.task("drawing a few, to measure"):
-        return store.plan(
-            classifier,
-            most_informative_first(work.units, work.interest),
-            exemplars=work.exemplars if work.real else None,
-        )
+        return _store(sweep).plan(classifier, work.in_order(), exemplars=work.exemplars)
+
+
+def _store(sweep: str | Path | None) -> Sweep:
+    return Sweep(sweep if sweep is not None else cache_dir() / "sweep")
 
 
 def draw_ideal(
@@ -231,40 +228,36 @@ class _Work:
     interest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        classifier: Classifier,
-        layer: str | None,
-        channels: Sequence[int],
-        signs: Sequence[Sign],
-        seed: int,
-        steps: int | None,
-        size: int | None,
-        objective: ObjectiveKind,
-        data: str | Path | None,
-        reporter: Reporter,
-    ) -> _Work:
-        where = _target(classifier, layer, objective)
-        recipe = make_recipe(steps, size)
-        if data is not None and objective == "neuron":
+    def of(cls, classifier: Classifier, wanted: Drawings, reporter: Reporter) -> _Work:
+        objective, seed = wanted.objective, wanted.seed
+        where = _target(classifier, wanted.layer, objective)
+        recipe = make_recipe(wanted.steps, wanted.size)
+        if wanted.data is not None and objective == "neuron":
             raise InputError(
                 "--data holds drawings against what whole maps have for real pictures, which says nothing "
                 "of a single --objective neuron; leave --data out, or draw channels"
             )
-        real = None if data is None else _real_pictures(classifier, where, data, seed, reporter)
+        real = None
+        if wanted.data is not None:
+            real = _real_pictures(classifier, where, wanted.data, seed, reporter)
         unit = WorkUnit.of(
             classifier,
             where,
-            channels,
+            wanted.channels,
             seed=seed,
             recipe=recipe,
             objective=objective,
             exemplars=real.key if real else "",
         )
         interest = {} if real is None else {where: _selectivity(real.responses)}
-        units = [part for sign in signs for part in replace(unit, sign=sign).divided()]
+        units = [part for sign in wanted.signs for part in replace(unit, sign=sign).divided()]
         names = {"channel": where, "neuron": f"{where}, middle neuron", "logit": "classes"}
-        return cls(classifier, f"{classifier.backbone} {names[objective]}", units, real, interest)
+        called = wanted.called or classifier.backbone
+        return cls(classifier, f"{called} {names[objective]}", units, real, interest)
+
+    def in_order(self) -> list[WorkUnit]:
+        """The units, those first that show most."""
+        return most_informative_first(self.units, self.interest)
 
     def exemplars(self, channels: tuple[int, ...], sign: Sign) -> dict[int, Exemplar]:
         """The best real pictures of some channels, read now."""
@@ -327,6 +320,8 @@ def _tiles(
             name = f"{unit.layer}-{render.channel}-{render.sign}-{render.seed}.png"
             to_picture(render.picture).save(folder / name)
             rows.append(_row(render, out / name))
+            if unit.objective == "logit":
+                rows[-1]["class"] = work.classifier.classes[render.channel]
             shown = None
             if work.real:
                 shown = to_picture(work.real.picture(best[render.channel][0]))

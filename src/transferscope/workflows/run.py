@@ -229,13 +229,31 @@ class Run:
         return evaluate_run(self, split=split, **options)
 
 
-def open_model(model: str | Path, *, device: str | None = None) -> Classifier:
+def open_model(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    download: bool = False,
+    device: str | None = None,
+) -> Classifier:
     """The classifier of a run folder, of an export for the Hub, of a file, or a backbone's own classes.
 
+    Args:
+        model: which.
+        weights: for a backbone by name, see `load_backbone`.
+        download: permits fetching its weights.
+        device: None: the best here.
+
     Raises:
-        TransferscopeError: neither a folder of a run nor the name of a backbone.
+        TransferscopeError: neither a folder of a run nor the name of a backbone, or weights for what
+            has its own.
     """
     path = Path(model)
+    if weights is not None and (path.exists() or str(model).startswith("hf-hub:")):
+        raise InputError(
+            f"--weights is {str(weights)!r}, and {str(model)!r} has its own; leave --weights out, or give "
+            "the name of a backbone"
+        )
     if (path / HUB_CONFIG).is_file() or str(model).startswith("hf-hub:"):
         classifier = load_hub(model)
     elif path.is_dir():
@@ -249,7 +267,7 @@ def open_model(model: str | Path, *, device: str | None = None) -> Classifier:
             "Hub, or the name of a backbone"
         )
     else:
-        classifier = load_backbone(str(model))
+        classifier = load_backbone(str(model), weights=weights, download=download)
     return classifier.to(find_device(device)).eval()
 
 

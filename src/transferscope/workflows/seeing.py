@@ -176,10 +176,9 @@ def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tupl
             raise InputError(
                 f"--channels has the range {part.strip()!r}; write the smaller one first"
             )
+        if int(last or first) >= total:
+            raise InputError(
+                f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
+            )
         chosen += range(int(first), int(last or first) + 1)
-    beyond = [channel for channel in chosen if channel >= total]
-    if beyond or not chosen:
-        raise InputError(
-            f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
-        )
     return tuple(dict.fromkeys(chosen))
