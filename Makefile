@@ -30,14 +30,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/lookalikes.py --data "$(DATA)"
 	$(BIN)/python benchmarks/probe_against_full.py --data "$(DATA)"
 
-# Hours; what is finished in WORK is not repeated. PEER_PYTHON: of an environment that has fastai, see
-# benchmarks/peers/fastai_frozen.py.
-# make bench-long DATA=photos/ CALTECH=caltech101/ WORK=campaign/ PEER_PYTHON=peer-fastai/bin/python
+# Hours; what is finished in WORK is not repeated. PEER_PYTHON, LUCENT_PYTHON: of environments that have fastai
+# and lucent, see benchmarks/peers/.
+# make bench-long DATA=photos/ CALTECH=caltech101/ WORK=campaign/ PEER_PYTHON=peer-fastai/bin/python \
+#     LUCENT_PYTHON=peer-lucent/bin/python
 bench-long: $(READY)
 	$(BIN)/python benchmarks/time_to_accuracy.py --data "$(DATA)" \
 	    $(if $(PEER_PYTHON),--peer-python "$(PEER_PYTHON)")
 	$(BIN)/python benchmarks/strategies.py --clothing "$(DATA)" --caltech "$(CALTECH)" --work "$(WORK)"
 	$(BIN)/python benchmarks/caltech101.py --data "$(CALTECH)" --work "$(WORK)"
+	$(if $(LUCENT_PYTHON),$(BIN)/python benchmarks/render.py --peer-python "$(LUCENT_PYTHON)" --work "$(WORK)/render")
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
