@@ -250,6 +250,10 @@ def test_a_recipe_is_not_given_twice_over():
         render_together(tiny_classifier(), objective, 0)
 
 
+def test_redirected_steps_are_a_third_at_most():
+    assert [RenderRecipe(steps=n).patience for n in (2, 24, 112)] == [0, 8, 24]
+
+
 def test_beyond_its_border_a_picture_is_grey():
     white = torch.ones(1, 3, 40, 40)
     moved = move(white, torch.tensor([[0.0, 0.0, -1.0, 0.0]]), Movement(0, (0.5, 1), 0))
@@ -594,8 +598,9 @@ def test_a_second_round_without_any_gradient_is_not_taken():
         return torch.where(mean > 0.9, 3 + 0 * mean, 1 - (mean - 0.5).abs())
 
     job = Job(Objective((LAYER,), value, "cliff"), 1, 5.0, torch.full((3, 32, 32), 0.97))
-    drawn = Engine(tiny_classifier(), (LAYER,), replace(QUICK, steps=12)).draw([job])
-    assert int(drawn.steps) == 12 + QUICK.redirect, "given up, as there is no other start"
+    recipe = replace(QUICK, steps=12)
+    drawn = Engine(tiny_classifier(), (LAYER,), recipe).draw([job])
+    assert int(drawn.steps) == 12 + recipe.patience, "given up, as there is no other start"
     assert not drawn.blocked
     assert not drawn.from_exemplar
     assert float(drawn.activation) < 1.01

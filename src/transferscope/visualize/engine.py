@@ -26,7 +26,7 @@ from transferscope.visualize.ascent import Ascent
 from transferscope.visualize.network import DrawingNetwork
 from transferscope.visualize.objectives import LOGITS, Objective
 from transferscope.visualize.parametrization import Parametrization, fourier
-from transferscope.visualize.recipe import FALL, WINDOW, RenderRecipe
+from transferscope.visualize.recipe import FALL, LONGEST, WINDOW, RenderRecipe
 from transferscope.visualize.transforms import draw_moves, enlarged, move
 
 PLACES = 4
@@ -383,7 +383,7 @@ class _Worker:
         return sketch.age >= self._recipe.steps or given_up or not sketch.finite
 
     def _shut_for_long(self, sketch: _Sketch) -> bool:
-        return sketch.blocked and sketch.age >= max(1, self._recipe.redirect)
+        return sketch.blocked and sketch.age >= max(1, self._recipe.patience)
 
     # ------------------------------------------------------------------ a step
 
@@ -399,13 +399,19 @@ class _Worker:
         values = self._value(free, moves, sketches)
         (gradient,) = torch.autograd.grad(values.sum(), free)
         shut = (gradient == 0).flatten(1).all(1)
-        early = [sketch.age < self._recipe.redirect for sketch in sketches]
+        early = [sketch.age < self._recipe.patience for sketch in sketches]
         redirected = shut & torch.tensor(early, device=shut.device)
         if redirected.any():
             gradient[redirected] = self._redirected(free, moves, sketches)[redirected]
         broken = ~(torch.isfinite(gradient).flatten(1).all(1) & torch.isfinite(values))
         gradient[broken] = 0
-        shares = [self._recipe.falling(sketch.age) for sketch in sketches]
+        hurry = (
+            LONGEST / self._recipe.pace
+        )  # where nothing is seen yet, there is nothing to be careful of
+        shares = [
+            self._recipe.falling(sketch.age) * (hurry if one else 1)
+            for sketch, one in zip(sketches, redirected.tolist(), strict=True)
+        ]
         self._ascent.step(places, gradient, shares)
         for sketch, value, was_shut, was_broken in zip(
             sketches, values.tolist(), shut.tolist(), broken.tolist(), strict=True

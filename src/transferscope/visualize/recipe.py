@@ -9,7 +9,7 @@ from transferscope.backbones import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
 
@@ -30,7 +30,7 @@ class RenderRecipe:
             `REACH` shared out among the steps, so that fewer steps are longer ones.
         movement: how far the picture is moved at each step; None: not at all.
         redirect: for at most this many first steps, shut ReLUs let gradients through to pictures
-            that have none; those still without one then begin again from another start.
+            that have none, at the rate `LONGEST`; those still without one then begin again from another start.
         settled: a picture whose objective rose by less than this share over `WINDOW` steps goes on to
             the falling rate at once, and is finished earlier; 0: never.
         precision: of the loop; "auto" is bf16 where the hardware is fast at it.
@@ -41,7 +41,7 @@ class RenderRecipe:
     detail: float = 0.72
     rate: float | None = None
     movement: Movement | None = field(default_factory=Movement)
-    redirect: int = 8
+    redirect: int = 24
     settled: float = 0.01
     precision: Precision = "auto"
 
@@ -74,7 +74,12 @@ class RenderRecipe:
     @property
     def pace(self) -> float:
         """The rate as it is used."""
-        return min(_LONGEST, REACH / self.steps) if self.rate is None else self.rate
+        return min(LONGEST, REACH / self.steps) if self.rate is None else self.rate
+
+    @property
+    def patience(self) -> int:
+        """Steps for which a picture without a gradient is redirected: `redirect`, or a third of fewer."""
+        return min(self.redirect, self.steps // 3)
 
     def falling(self, age: int) -> float:
         """The share of the rate that a picture of so many steps gets: 1, then down to a tenth."""
@@ -85,7 +90,8 @@ class RenderRecipe:
 REACH = 8.0
 """Steps times rate. Half of it reaches less; twice as much reaches no more, and saturates colours."""
 
-_LONGEST = 0.2
+LONGEST = 0.2
+"""Rate that is never exceeded by itself, and that of pictures whose gradient is redirected."""
 
 FALL = 0.6
 """The share of the steps after which the rate falls."""
