@@ -135,6 +135,16 @@ class Heard:
         self.epochs.append(row)
 
 
+def gens(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def smooth_pictures(count: int, channels: int, height: int, width: int) -> torch.Tensor:
+    """Pictures with contrast at several frequencies, none nearer to black or white than 0.02."""
+    coarse = torch.rand(count, channels, 5, 6, generator=torch.Generator().manual_seed(2))
+    return nn.functional.interpolate(coarse, (height, width), mode="bilinear") * 0.96 + 0.02
+
+
 def state_of(network: nn.Module) -> dict[str, object]:
     """Everything that a call must leave as it was."""
     return {

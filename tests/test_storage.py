@@ -348,10 +348,24 @@ def test_what_was_added_to_a_folder_of_ours_is_not_lost(added: str, tmp_path: Pa
 
 
 def test_a_folder_of_an_earlier_version_is_known(tmp_path: Path) -> None:
-    (tmp_path / "1.txt").write_text("x")
-    mark = "written by transferscope; replaced as a whole\n"
-    (tmp_path / storage.FOLDER_MARK).write_text(mark)
-    storage.refuse_foreign(tmp_path)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "1.txt").write_text("x")
+    (folder / storage.FOLDER_MARK).write_text("written by transferscope; replaced as a whole\n")
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "2.txt").write_text("x")
+    assert names(folder) == [storage.FOLDER_MARK, "2.txt"]
+
+
+def test_a_folder_whose_list_is_damaged_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "1.txt").write_text("x")
+    mark = folder / storage.FOLDER_MARK
+    mark.write_text(mark.read_text()[:-4])
+    with pytest.raises(OutputError, match="would be lost"), storage.replaced_folder(folder):
+        pass
+    assert names(folder) == [storage.FOLDER_MARK, "1.txt"]
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:

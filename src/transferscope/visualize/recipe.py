@@ -17,9 +17,9 @@ RECIPE_VERSION = 6
 class RenderRecipe:
     """How a picture is drawn.
 
-    The defaults were chosen on six channels of EfficientNet-Lite0's blocks.4.2, for the activation
-    reached after a given time, with no more energy at high frequencies than the usual recipe (Adam at
-    0.05, 512 steps) leaves: docs/rendering.md has the figures.
+    The defaults were chosen on eight channels of EfficientNet-Lite0's blocks.4.2 and blocks.5.3, for the
+    activation reached after a given time, with no more energy at high frequencies than the usual recipe
+    (Adam at 0.05, 512 steps) leaves.
 
     Attributes:
         steps: most optimization steps.
