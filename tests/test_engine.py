@@ -532,6 +532,13 @@ def test_a_shut_module_is_redirected_and_begins_once():
     assert statuses(without, {0: None}) == ["zero_gradient"]
 
 
+def test_a_shut_module_is_opened_at_the_longest_rate_however_calm_the_recipe():
+    calm = replace(QUICK, steps=24, rate=0.01)
+    drawn = Engine(gates(0.7, module=True), ("out",), calm).draw(jobs_of("out", [0]))
+    assert statuses(drawn, {0: None}) == ["optimized"]
+    assert int(drawn.steps) == 24, "no restart"
+
+
 @pytest.mark.parametrize("redirect", [0, 8])
 def test_what_is_still_shut_begins_again_from_the_real_picture_and_else_is_given_up(redirect):
     classifier = gates(0.8, 0.8, 2.0, 2.0, 0.1, module=False)
