@@ -1,10 +1,11 @@
 """How drawings end: channels of the last three stages, base and tuned, both signs of signed layers.
 
-    python benchmarks/statuses.py --run runs/photos --data photos/ [--channels 512] [--steps 96]
+    python benchmarks/statuses.py --run runs/photos --data photos/ [--channels 512] [--work DIR]
 
 Draws channels at random from every block's output (linear, so both directions) and from the ReLU6 layers
-inside the blocks of EfficientNet-Lite0's last three stages, and counts the statuses. The best of at most
-1,000 of the run's training pictures is what a drawing is held against. Prints one JSON line.
+inside the blocks of EfficientNet-Lite0's last three stages, and counts the statuses. The best of 500
+of the run's training pictures is what a drawing is held against. A layer that is finished is kept in
+--work and not drawn again. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from transferscope.activations import layers as layers_of
+from transferscope.backbones import Classifier
 from transferscope.features import channel_responses
 from transferscope.images import as_float
-from transferscope.storage import cpu_flags
-from transferscope.visualize import Engine, RenderRecipe
+from transferscope.storage import cpu_flags, read_json, sha256_json, write_json
+from transferscope.visualize import Engine, RenderRecipe, Sign
 from transferscope.visualize.loop import job_of, judge
+from transferscope.visualize.recipe import RECIPE_VERSION
 from transferscope.workflows import Run
 from transferscope.workflows.run import files_of
 
@@ -37,6 +43,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--steps", type=int, default=RenderRecipe().steps)
+    parser.add_argument("--work", type=Path, default=Path("statuses-benchmark"))
     args = parser.parse_args()
 
     run = Run(args.run)
@@ -62,35 +69,22 @@ def main() -> None:
     take = sorted(rng.choice(len(files), min(len(files), args.pictures), replace=False))
     files = [files[n] for n in take]
 
-    counts: dict[str, Counter[str]] = {name: Counter() for name in networks}
-    others, began, from_exemplar = [], time.perf_counter(), 0
+    args.work.mkdir(parents=True, exist_ok=True)
+    began, rows = time.perf_counter(), []
     for network, classifier in networks.items():
         responses = channel_responses(classifier, files, list(by_layer))
         for layer, indexes in by_layer.items():
-            engine = Engine(classifier, (layer,), RenderRecipe(steps=args.steps))
-            for sign in ("plus", "minus") if described[layer].signed else ("plus",):
-                values = responses[layer] * (1 if sign == "plus" else -1)
-                best = {index: float(values[:, index].max()) for index in indexes}
-                jobs = [
-                    job_of(
-                        "channel", layer, index, sign, 0, best[index],
-                        as_float(classifier.input.load(files[int(values[:, index].argmax())])),
-                    )
-                    for index in indexes
-                ]  # fmt: skip
-                for render in judge(engine.draw(jobs), layer, indexes, sign, 0, best):
-                    counts[network][render.status] += 1
-                    from_exemplar += render.from_exemplar
-                    if render.status not in ("optimized", "dead_on_data"):
-                        others.append(
-                            {
-                                "network": network, "layer": layer, "channel": render.channel,
-                                "sign": sign, "status": render.status,
-                                "activation": render.activation, "best": render.exemplar_max,
-                            }
-                        )  # fmt: skip
-            print(network, layer, dict(counts[network]), file=sys.stderr, flush=True)
-    total = sum(sum(one.values()) for one in counts.values())
+            signs: tuple[Sign, ...] = ("plus", "minus") if described[layer].signed else ("plus",)
+            named = sha256_json(
+                [classifier.body_hash(), layer, indexes, args.steps, RECIPE_VERSION]
+            )
+            kept = args.work / f"statuses-{network}-{layer}-{named[:12]}.json"
+            if not kept.exists():
+                drawn = draw(classifier, layer, indexes, signs, responses[layer], files, args.steps)
+                write_json(kept, drawn)
+            rows += [{"network": network, **row} for row in read_json(kept)]
+            print(network, layer, len(rows), file=sys.stderr, flush=True)
+    counts = {name: Counter(r["status"] for r in rows if r["network"] == name) for name in networks}
     good = sum(one["optimized"] + one["dead_on_data"] for one in counts.values())
     print(
         json.dumps(
@@ -98,16 +92,50 @@ def main() -> None:
                 "cpu": sorted(cpu_flags() & {"avx512_bf16", "amx_bf16", "avx512f"}),
                 "channels": args.channels,
                 "layers": len(by_layer),
-                "drawings": total,
+                "drawings": len(rows),
                 "steps": args.steps,
-                "statuses": {name: dict(one) for name, one in counts.items()},
-                "optimized_or_dead_on_data": round(good / total, 4),
-                "begun_from_a_real_picture": from_exemplar,
-                "others": others,
+                "statuses": counts,
+                "optimized_or_dead_on_data": round(good / len(rows), 4),
+                "begun_from_a_real_picture": sum(row["from_exemplar"] for row in rows),
+                "others": [r for r in rows if r["status"] not in ("optimized", "dead_on_data")],
                 "seconds": round(time.perf_counter() - began),
             }
         )
     )
+
+
+def draw(
+    classifier: Classifier,
+    layer: str,
+    indexes: list[int],
+    signs: Sequence[Sign],
+    responses: torch.Tensor,
+    files: list[Path],
+    steps: int,
+) -> list[dict[str, Any]]:
+    """One row a channel and sign."""
+    engine = Engine(classifier, (layer,), RenderRecipe(steps=steps))
+    rows = []
+    for sign in signs:
+        values = responses * (1 if sign == "plus" else -1)
+        best = {index: float(values[:, index].max()) for index in indexes}
+        jobs = [
+            job_of(
+                "channel", layer, index, sign, 0, best[index],
+                as_float(classifier.input.load(files[int(values[:, index].argmax())])),
+            )
+            for index in indexes
+        ]  # fmt: skip
+        rows += [
+            {
+                "layer": layer, "channel": render.channel, "sign": sign, "status": render.status,
+                "best": render.exemplar_max,
+                "activation": None if render.status == "non_finite" else render.activation,
+                "from_exemplar": render.from_exemplar,
+            }
+            for render in judge(engine.draw(jobs), layer, indexes, sign, 0, best)
+        ]  # fmt: skip
+    return rows
 
 
 if __name__ == "__main__":

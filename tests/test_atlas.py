@@ -235,12 +235,21 @@ def test_the_same_content_gives_the_same_bytes(
 
 
 def test_an_earlier_atlas_is_replaced_whole(content: AtlasContent, tmp_path: Path) -> None:
-    out = tmp_path / "atlas"
-    write_atlas(content, out)
-    (out / "stale.html").write_text("old")
-    assert write_atlas(content, out) == out / "index.html"
-    assert not (out / "stale.html").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+    alone = dataclasses.replace(content, comparison=None, renders={})
+    write_atlas(content, tmp_path / "atlas")
+    write_atlas(alone, tmp_path / "new")
+    assert write_atlas(alone, tmp_path / "atlas") == tmp_path / "atlas" / "index.html"
+    assert digest(tmp_path / "atlas") == digest(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["atlas", "new"]
+
+
+def test_a_users_page_in_an_atlas_is_never_lost(content: AtlasContent, tmp_path: Path) -> None:
+    atlas = write_atlas(content, tmp_path / "atlas").parent
+    (atlas / "notes.html").write_text("mine")
+    before = digest(atlas)
+    with pytest.raises(OutputError, match=r"holds 'notes\.html'"):
+        write_atlas(content, atlas)
+    assert digest(atlas) == before
 
 
 def test_a_folder_with_other_files_is_refused(content: AtlasContent, tmp_path: Path) -> None:

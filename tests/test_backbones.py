@@ -295,6 +295,9 @@ def test_classifiers_refuse_what_cannot_be_meant():
         Classifier(nn.Conv2d(3, 2, 1), SPEC, ["a", "b"])
     with pytest.raises(InputError, match="temperature"):
         Classifier(TinyNet(), SPEC, list("abcd"), temperature=0)
+    for network in (TinyNet().double(), TinyNet().half()):
+        with pytest.raises(InputError, match=r"must be torch\.float32"):
+            Classifier(network, SPEC, list("abcd"))
 
 
 def test_a_new_head_leaves_the_old_classifier_alone():

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from conftest import Heard, same_state, state_of, tiny_classifier
-from transferscope.errors import InputError, OutputError, UnknownName
+from transferscope.errors import DataError, InputError, OutputError, UnknownName
 from transferscope.images import as_float
 from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_sheets
 from transferscope.storage import read_tensors
@@ -228,6 +228,23 @@ def test_visualize_with_real_pictures_shows_and_uses_them(tmp_path, photos):
         # From the real picture a drawing can only rise, so none ends far below it.
         assert row["status"] == "optimized" or row["activation"] > row["exemplar_max"] - 0.5
     assert (tmp_path / "v" / "sheet.png").is_file()
+
+
+def test_real_pictures_need_no_classes(tmp_path, photos):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in photos.rglob("*.png"):
+        (flat / f"{file.parent.name}-{file.name}").write_bytes(file.read_bytes())
+    found = []
+    for data in (photos, flat):
+        wanted = Drawings(layer=LAYER, channels=[0, 3], data=data, steps=2)
+        rows = visualize(tiny_classifier(), wanted, out=tmp_path / "v", sweep=tmp_path / "units")
+        found.append([row["exemplar_max"] for row in rows])
+    assert found[0] == found[1]
+    for file in flat.iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be read"):
+        visualize(tiny_classifier(), wanted, out=tmp_path / "v", sweep=tmp_path / "units")
 
 
 def test_classes_and_neurons_are_drawn_too(tmp_path):

@@ -250,6 +250,14 @@ def test_a_recipe_is_not_given_twice_over():
         render_together(tiny_classifier(), objective, 0)
 
 
+@pytest.mark.parametrize("given", [5, "blocks.0", None])
+def test_what_is_no_objective_is_refused(given):
+    with pytest.raises(InputError, match="give one such as"):
+        render(tiny_classifier(), given)
+    with pytest.raises(InputError, match="give one such as"):
+        render_together(tiny_classifier(), given, 2)
+
+
 def test_redirected_steps_are_a_third_at_most():
     assert [RenderRecipe(steps=n).patience for n in (2, 24, 112)] == [0, 8, 24]
 

@@ -541,9 +541,11 @@ def test_what_timm_cannot_build_is_written_for_our_own_loader(kind, tmp_path):
 
 def test_a_hub_folder_is_replaced_whole_and_foreign_ones_are_not(tmp_path):
     export_hub(of_timm("test_resnet"), tmp_path / "hub")
-    (tmp_path / "hub" / "left over").write_text("of the export before")
     export_hub(of_timm(), tmp_path / "hub")
-    assert not (tmp_path / "hub" / "left over").exists()
+    assert load_hub(tmp_path / "hub").backbone == BACKBONE
+    (tmp_path / "hub" / "added").write_text("by the user")
+    with pytest.raises(OutputError, match="holds 'added'"):
+        export_hub(of_timm("test_resnet"), tmp_path / "hub")
     assert load_hub(tmp_path / "hub").backbone == BACKBONE
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.doc").write_text("years of work")

@@ -347,6 +347,19 @@ def test_what_was_added_to_a_folder_of_ours_is_not_lost(added: str, tmp_path: Pa
     assert names(folder) == [storage.FOLDER_MARK, "2.txt"]
 
 
+@pytest.mark.parametrize("made", [True, False], ids=["ours", "empty"])
+def test_what_a_file_manager_leaves_is_no_users_file(made: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if made:
+        with storage.replaced_folder(folder) as fresh:
+            (fresh / "1.txt").write_text("x")
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "2.txt").write_text("x")
+    assert names(folder) == [storage.FOLDER_MARK, "2.txt"]
+
+
 def test_a_folder_of_an_earlier_version_is_known(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import transferscope as ts
-from conftest import BACKBONE
-from transferscope.backbones import load_backbone
+from conftest import BACKBONE, SPEC, TinyNet
+from transferscope.backbones import Classifier, load_backbone
 from transferscope.data import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.evaluation import predict
@@ -354,6 +354,18 @@ def test_unknown_layers_and_channels_are_refused(run):
     for text in ("9999", "0-99999999999999", "3,9999"):
         with pytest.raises(InputError, match=r"has \d+ channels"):
             parse_channels(text, classifier, "blocks.0")
+
+
+def test_channels_of_the_head_have_the_names_of_classes():
+    names = ("a, b", "7", "cat", "zebra")
+    torch.manual_seed(0)
+    classifier = Classifier(TinyNet(), SPEC, names)
+    assert parse_channels("zebra, cat,0-1", classifier, classifier.head) == (3, 2, 0, 1)
+    assert parse_channels("a, b", classifier, classifier.head) == (0,)
+    with pytest.raises(UnknownName, match="did you mean 'zebra'"):
+        parse_channels("zebr", classifier, classifier.head)
+    with pytest.raises(InputError, match="has 4 channels"):
+        parse_channels("7", classifier, classifier.head)  # digits are places
 
 
 def test_visualize_writes_one_picture_a_channel_and_sign(run, tmp_path):

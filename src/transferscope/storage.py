@@ -244,7 +244,7 @@ def refuse_foreign(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
-    if not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir() or all(one.name in _OF_VIEWERS for one in path.iterdir()):
         return
     foreign = _unlisted(path)
     if foreign is None:
@@ -259,6 +259,8 @@ def refuse_foreign(path: Path) -> None:
             "be lost; move that elsewhere, or give a new folder"
         )
 
+
+_OF_VIEWERS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what looking into a folder leaves in it
 
 _MARKED = (
     "written by transferscope; replaced as a whole, unless it holds files that are not listed here"
@@ -280,7 +282,8 @@ def _unlisted(folder: Path) -> list[str] | None:
         )  # earlier versions had no list
     except (OSError, ValueError):
         return None
-    return sorted({*_files(folder)} - {FOLDER_MARK, *listed})
+    added = {*_files(folder)} - {FOLDER_MARK, *listed}
+    return sorted(file for file in added if Path(file).name not in _OF_VIEWERS)
 
 
 def _files(folder: Path) -> list[str]:

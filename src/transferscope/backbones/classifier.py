@@ -40,7 +40,8 @@ class Classifier(nn.Module):
             forward pass if not given.
 
     Raises:
-        InputError: classes that are doubled, or not as many as there are logits.
+        InputError: classes that are doubled, or not as many as there are logits; weights that are
+            not float32.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Classifier(nn.Module):
             raise InputError(f"classes must be unique; given twice: {', '.join(doubled[:5])}")
         if temperature <= 0:
             raise InputError(f"temperature is {temperature}; it must be positive")
+        _refuse_other_precisions(network)
         self.network = network
         self.input = input
         self.classes = tuple(classes)
@@ -241,6 +243,16 @@ class Classifier(nn.Module):
             backbone=found,
             head=metadata["head"],
         )
+
+
+def _refuse_other_precisions(network: nn.Module) -> None:
+    """Pictures are float32; lower precision is a matter of autocast."""
+    for name, weights in network.named_parameters():
+        if weights.is_floating_point() and weights.dtype != torch.float32:
+            raise InputError(
+                f"the network's {name!r} is {weights.dtype}, and it must be torch.float32; give "
+                "network.float()"
+            )
 
 
 def find_head(network: nn.Module, example: torch.Tensor) -> str:

@@ -135,7 +135,9 @@ def activations(
 @verb
 def visualize(
     model: Model,
-    channels: Annotated[str, typer.Option(help="0,5,8-15 or all; of classes with logit.")],
+    channels: Annotated[
+        str, typer.Option(help="0,5,8-15 or all; classes with logit, also by name.")
+    ],
     layer: Annotated[
         str | None, typer.Option(help="Dotted name; see 'transferscope layers'. Not with logit.")
     ] = None,

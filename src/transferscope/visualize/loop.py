@@ -128,7 +128,7 @@ def render(
         recipe: in place of `steps`, `size` and `precision`, which are then not given.
 
     Raises:
-        InputError: a recipe beside what it already says, or an option out of range.
+        InputError: no objective, a recipe beside what it already says, or an option out of range.
 
     Returns:
         A `Render` whose layer is the objective's name, whose channel is -1 and whose activation is
@@ -136,6 +136,7 @@ def render(
     """
     if recipe is not None and (steps, size, precision) != (None, None, "auto"):
         raise InputError("both a recipe and steps, size or precision are given; give one of them")
+    _refuse_others(objective)
     chosen = recipe or make_recipe(steps, size, precision)
     engine = Engine(classifier, objective.layers, chosen, parametrization=parametrization)
     drawn = engine.draw([Job(objective, seed_of(objective.name, seed))])
@@ -159,11 +160,20 @@ def render_together(
     """
     if count < 1:
         raise InputError(f"count is {count}; at least 1 picture must be drawn")
+    _refuse_others(objective)
     recipe = make_recipe(steps, size, precision)
     engine = Engine(classifier, objective.layers, recipe, parametrization=parametrization)
     seeds = [seed_of(objective.name, seed, number) for number in range(count)]
     drawn = engine.draw_together(objective, seeds)
     return judge(drawn, objective.name, (-1,) * count, "plus", seed, {})
+
+
+def _refuse_others(objective: object) -> None:
+    """A number is an objective in sums only."""
+    if not isinstance(objective, Objective):
+        raise InputError(
+            f"the objective is {objective!r}; give one such as channel('blocks.4.2', 3) - 2 * total_variation()"
+        )
 
 
 def judge(

@@ -12,7 +12,7 @@ import torch
 
 from transferscope.activations import find_layer
 from transferscope.backbones import Classifier
-from transferscope.data import scan
+from transferscope.data import refuse_unreadable, scan
 from transferscope.errors import InputError, UnknownName
 from transferscope.features import channel_responses
 from transferscope.images import as_float, to_picture
@@ -53,8 +53,8 @@ class Drawings:
         steps: most optimization steps; None: the recipe's.
         size: side in pixels; None: the network's input size.
         objective: what is driven: a channel's mean, its middle neuron, or a class's logit.
-        data: a folder of class folders; the best of at most 1,000 of its pictures gives `exemplar_max`,
-            what the drawing is held against, and where it begins again if need be.
+        data: real pictures, sorted into classes or not; the best of at most 1,000 of them gives
+            `exemplar_max`, what the drawing is held against, and where it begins again if need be.
         called: what the network is called on the sheets; None: its backbone's name.
     """
 
@@ -298,7 +298,9 @@ def _real_pictures(
 ) -> _RealPictures:
     """Files of a folder, at most `EXEMPLAR_POOL`, and how they excite a layer."""
     with reporter.task("reading pictures") as progress:
-        found = scan(data, channels=classifier.input.channels, on_progress=progress)
+        channels = classifier.input.channels
+        found = scan(data, channels=channels, lenient=True, on_progress=progress)
+    refuse_unreadable(found)
     files = [found.file(picture) for picture in found.pictures]
     files = [files[index] for index in drawn_sample(len(files), seed)]
     with reporter.task("real pictures through the network") as progress:

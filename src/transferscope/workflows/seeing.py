@@ -12,7 +12,7 @@ from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier, default_layers, find_device
 from transferscope.comparison import Comparison, compare_networks, frozen_up_to
 from transferscope.data import Picture
-from transferscope.errors import InputError
+from transferscope.errors import InputError, UnknownName
 from transferscope.features import channel_responses
 from transferscope.visualize import Render, Sweep, WorkUnit, make_recipe
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of
@@ -156,8 +156,10 @@ def drawn_sample(count: int, seed: int) -> list[int]:
 def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
     """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
 
+    For the head, whose channels are the classes, names of classes will do too: `tabby,zebra,0-9`.
+
     Raises:
-        UnknownName: no such layer.
+        UnknownName: no such layer, or for the head no such class.
         InputError: not of that form, or a channel that the layer does not have.
     """
     if layer is None:
@@ -167,10 +169,20 @@ def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tupl
     total = described[layer].channels if layer in described else 0
     if text == "all":
         return tuple(range(total))
+    classes = classifier.classes if layer == classifier.head else ()
     chosen: list[int] = []
-    for part in text.split(","):
+    for part in [text] if text in classes else text.split(","):
+        if part.strip() in classes and not part.strip().isdigit():
+            chosen.append(classes.index(part.strip()))
+            continue
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
+            if classes:
+                raise UnknownName(
+                    *("class", part.strip(), classes),
+                    where="this network",
+                    remedy="write names, or places like 0,5,8-15, or all",
+                )
             raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
         if dash and int(last) < int(first):
             raise InputError(
