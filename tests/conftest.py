@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner, Result
 
 from transferscope.backbones import Classifier, load_backbone
+from transferscope.cli import app
 from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
 from transferscope.training import EpochRow
@@ -31,6 +33,11 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSCOPE_CACHE", str(folder))
         yield folder
+
+
+def command(*arguments: object) -> Result:
+    """What the command line answers, in this process: one of its own would load torch again."""
+    return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
 
 
 class Block(nn.Module):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 
-from conftest import SPEC, Heard, same_state, state_of, tiny_classifier
+from conftest import SPEC, Heard, command, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError, OutputError, PictureError, UnknownName
 from transferscope.images import InputSpec, as_float
@@ -416,20 +414,11 @@ def test_layers_without_a_single_tensor_have_no_shape():
 # ---------------------------------------------------------------------------- the command line
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "transferscope", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_verbs_print_what_the_functions_return(photo, tmp_path):
     out = tmp_path / "out"
     asked = ("activations", "efficientnet_lite0", photo, "--out", out, "--layer", "classifier")
     done = command(*asked, "--layer", "conv_stem", "--scale", "channel", "--save-arrays", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     stem, logits = json.loads(done.stdout)
     assert (stem["layer"], stem["type"], stem["shape"]) == (
         "conv_stem",
@@ -441,9 +430,9 @@ def test_the_verbs_print_what_the_functions_return(photo, tmp_path):
     saved = load_file(out / "maps.safetensors")
     assert float(saved["classifier"].max()) == pytest.approx(logits["max"])
     done = command(*asked[:-1], "clasifier")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert "did you mean 'classifier'" in done.stderr
     done = command("layers", "efficientnet_lite0")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert "4,652,008 parameters" in done.stdout
     assert "385 million multiply-accumulates" in done.stdout

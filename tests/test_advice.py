@@ -12,11 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner
 
-from conftest import BACKBONE, SPEC, same_state, state_of, tiny_classifier
+from conftest import BACKBONE, SPEC, command, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier, load_backbone
-from transferscope.cli import app
 from transferscope.data import Picture, make_split, scan
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
 from transferscope.evaluation import paired_interval
@@ -488,24 +486,19 @@ def test_features_that_are_not_finite(folder: Path, weights: Path, tmp_path: Pat
 
 def test_the_verb(folder: Path, weights: Path, advice: Advice):
     arguments = [
-        "advise",
-        str(folder),
-        "--backbone",
-        BACKBONE,
-        "--weights",
-        str(weights),
-        "--quiet",
+        *("advise", folder, "--backbone", BACKBONE),
+        *("--weights", weights, "--quiet"),
     ]
-    plain = CliRunner().invoke(app, arguments)
+    plain = command(*arguments)
     assert plain.exit_code == 0, plain.output
     assert "Recommended:" in plain.stdout
     assert "transferscope tune" in plain.stdout
     assert "random weights" in plain.stdout
-    found = CliRunner().invoke(app, [*arguments, "--json"])
+    found = command(*arguments, "--json")
     printed = json.loads(found.stdout)
     assert printed["strategy"] == advice.best.strategy
     assert printed["boundary"] == advice.best.boundary
-    wrong = CliRunner().invoke(app, ["advise", str(folder), "--backbone", "nothing_like_it"])
+    wrong = command("advise", folder, "--backbone", "nothing_like_it")
     assert wrong.exit_code == 2
 
 

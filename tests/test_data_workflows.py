@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import transferscope as ts
-from conftest import BACKBONE
+from conftest import BACKBONE, command
 from transferscope.backbones import load_backbone
-from transferscope.cli import app
 from transferscope.data import Split
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.storage import read_csv, read_json, sha256_file
@@ -310,15 +308,7 @@ def test_a_report_inside_the_set_or_over_other_files_is_refused_at_once(photos, 
 # ---------------------------------------------------------------------------- the command line
 
 
-@pytest.fixture
-def command():
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    return call
-
-
-def test_inspect_prints_json_with_the_keys_promised(photos, command, tmp_path):
+def test_inspect_prints_json_with_the_keys_promised(photos, tmp_path):
     result = command("inspect", photos, "--json", "--quiet", "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
@@ -326,7 +316,7 @@ def test_inspect_prints_json_with_the_keys_promised(photos, command, tmp_path):
     assert Path(record["report"]).is_file()
 
 
-def test_inspect_prints_every_class_and_what_to_mend(photos, command):
+def test_inspect_prints_every_class_and_what_to_mend(photos):
     (photos / "dog" / "broken.jpg").write_text("text")
     result = command("inspect", photos)
     assert result.exit_code == 0, result.output
@@ -348,14 +338,14 @@ def test_inspect_prints_every_class_and_what_to_mend(photos, command):
         (("DATA", "--group", "nothing matches"), "nothing matches"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_2(photos, command, arguments, words):
+def test_wrong_usage_is_one_sentence_and_exit_code_2(photos, arguments, words):
     result = command("inspect", *(photos if a == "DATA" else a for a in arguments))
     assert result.exit_code == 2, result.output
     assert words in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_missing_folder_is_one_sentence_and_exit_code_1(command, tmp_path):
+def test_a_missing_folder_is_one_sentence_and_exit_code_1(tmp_path):
     result = command("inspect", tmp_path / "none")
     assert result.exit_code == 1
     assert "there is no" in result.output
