@@ -119,10 +119,10 @@ def test_torchrun_ends_with_the_run_that_one_process_makes(many, weights, tmp_pa
         "--quiet",
     ]
     alone, together = tmp_path / "alone", tmp_path / "together"
-    assert started([*command, "--out", str(alone)], tmp_path / "1").wait() == 0
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     both = [*torchrun, *command, "--out", str(together)]
-    assert started(both, tmp_path / "2").wait() == 0
+    runs = [started([*command, "--out", str(alone)], tmp_path / "1"), started(both, tmp_path / "2")]
+    assert [run.wait() for run in runs] == [0, 0]
     one, two = (read_json(run / "run.json")["results"] for run in (alone, together))
     assert one["pictures"]["train"] % 12 == 1, (
         "the last batch should leave a process without a part"
