@@ -304,9 +304,9 @@ def test_a_shared_module_is_drawn_at_its_last_run_whatever_it_is_called():
     torch.manual_seed(1)
     classifier = wrapped(OneChannel(), (64, 96), 1)
     engine = Engine(classifier, ("relu",), replace(QUICK, steps=20, movement=None))
-    picture = torch.rand(1, 1, 64, 96)
-    drawing = engine._network(picture)["relu"]
-    exact = engine._exact(classifier.input.normalise(picture))["relu"]
+    normalised = classifier.input.normalise(torch.rand(1, 1, 64, 96))
+    drawing = engine._network(normalised)["relu"]
+    exact = engine._exact(normalised)["relu"]
     assert drawing.shape == (1, 8, 16, 24)
     torch.testing.assert_close(drawing, exact, rtol=1e-4, atol=1e-5)
     drawn = engine.draw(jobs_of("relu", list(range(8))))

@@ -33,7 +33,14 @@ from transferscope.visualize import (
     total_variation,
 )
 from transferscope.visualize.network import RedirectableReLU, with_redirectable_relus
-from transferscope.visualize.transforms import Movement, draw_moves, move, seed_of
+from transferscope.visualize.transforms import (
+    GREY,
+    Movement,
+    draw_moves,
+    move,
+    movements_of,
+    seed_of,
+)
 
 LAYER = "stages.1.bn2"
 
@@ -134,12 +141,61 @@ def test_no_movement_leaves_the_picture_where_it_is():
 def test_movements_are_each_pictures_own():
     assert seed_of("layer", 7, "plus", 0) == seed_of("layer", 7, "plus", 0)
     assert seed_of("layer", 7, "plus", 0) != seed_of("layer", 7, "plus", 1)
-    gens = [torch.Generator().manual_seed(s) for s in (1, 2)]
-    moves = draw_moves(gens)
-    torch.testing.assert_close(moves[1:], draw_moves([torch.Generator().manual_seed(2)]))
+    moves = draw_moves([movements_of(1), movements_of(2)])
+    torch.testing.assert_close(moves[1:], draw_moves([movements_of(2)]), rtol=0, atol=0)
+    assert not torch.equal(moves[0], moves[1])
     x = torch.rand(2, 3, 32, 32)
     together = move(x, moves, Movement())
     torch.testing.assert_close(together[1:], move(x[1:], moves[1:], Movement()))
+
+
+def test_movements_fill_their_range_more_evenly_than_independent_draws():
+    own = movements_of(3)
+    moves = torch.cat([draw_moves([own]) for _ in range(64)])
+    assert moves.shape == (64, 4)
+    assert -1 <= moves.min() < moves.max() < 1
+    independent = torch.rand(64, 4, generator=torch.Generator().manual_seed(4)) * 2 - 1
+
+    def largest_gap(column):
+        return column.sort().values.diff().max()
+
+    for number in range(4):
+        # 64 even steps are 0.03 apart, and independent draws leave gaps of 0.1 to 0.2
+        assert largest_gap(moves[:, number]) < 0.07
+        assert largest_gap(independent[:, number]) > 0.09
+    # and the four are not tied to each other
+    assert torch.corrcoef(moves.T).fill_diagonal_(0).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((2, 3, 32, 32), (48, 48)), ((2, 1, 20, 40), (40, 80))]
+)
+def test_places_are_those_of_an_affine_map(shape, size):
+    movement, moves = Movement(0.1, (0.8, 1.3), 20), torch.rand(2, 4) * 2 - 1
+    zoom = 1 / (1.05 + moves[:, 2] * 0.25)
+    angle = moves[:, 3] * torch.pi / 9
+    cosine, sine, ratio = torch.cos(angle) * zoom, torch.sin(angle) * zoom, shape[2] / shape[3]
+    matrix = torch.stack(
+        [
+            torch.stack([cosine, -sine * ratio, moves[:, 0] * 0.2], -1),
+            torch.stack([sine / ratio, cosine, moves[:, 1] * 0.2], -1),
+        ],
+        1,
+    )
+    places = nn.functional.affine_grid(matrix, [2, shape[1], *size], False)
+    x = torch.rand(shape)
+    wanted = nn.functional.grid_sample(x - GREY, places, align_corners=False) + GREY
+    moved = move(x, moves, movement, size)
+    torch.testing.assert_close(moved, wanted, rtol=1e-4, atol=1e-4)
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_beyond_the_border_lies_what_is_asked_for():
+    movement, moves = Movement(0, (0.5, 1), 0), torch.tensor([[0.0, 0.0, -1.0, 0.0]])
+    beyond = torch.tensor([2.0, -1.0, 0.25]).view(1, 3, 1, 1)
+    moved = move(torch.zeros(1, 3, 32, 32), moves, movement, beyond=beyond)
+    torch.testing.assert_close(moved[0, :, 0, 0], beyond.flatten())
+    assert moved[0, :, 16, 16].abs().max() < 1e-6
 
 
 # ---------------------------------------------------------------------------- the private copy

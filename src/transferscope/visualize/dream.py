@@ -389,7 +389,8 @@ class _Dreamer:
         for span_y, fade_y in rows:
             for span_x, fade_x in columns:
                 tile = self._tile(picture, span_y, span_x).requires_grad_()
-                value = self.objective(self._fast(tile), tile).sum()
+                activations = self._fast(self.classifier.input.normalise(tile))
+                value = self.objective(activations, tile).sum()
                 (found,) = torch.autograd.grad(value * tile[0, 0].numel(), tile)
                 _add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
                 advance()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.quasirandom import SobolEngine
 
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
@@ -27,7 +28,7 @@ from transferscope.visualize.network import DrawingNetwork
 from transferscope.visualize.objectives import LOGITS, Objective
 from transferscope.visualize.parametrization import Parametrization, fourier
 from transferscope.visualize.recipe import FALL, LONGEST, WINDOW, RenderRecipe
-from transferscope.visualize.transforms import draw_moves, enlarged, move
+from transferscope.visualize.transforms import GREY, draw_moves, enlarged, move, movements_of
 
 PLACES = 4
 """Pictures of a worker on a CPU: more are no faster and leave the caches."""
@@ -104,6 +105,7 @@ class _Sketch:
     job: Job
     number: int
     generator: torch.Generator
+    movements: SobolEngine
     from_exemplar: bool
     age: int = 0
     steps: int = 0
@@ -306,10 +308,13 @@ class _Worker:
         self._engine, self._network, self._together = engine, network, together
         self._recipe = engine.recipe
         self._device = engine.classifier.device
+        channels = engine.classifier.input.channels
+        grey = torch.full((1, channels, 1, 1), GREY, device=self._device)
+        self._grey = engine.classifier.input.normalise(grey)
         height, width = engine.size
         detail = engine.recipe.detail
         self._shape = (
-            engine.classifier.input.channels,
+            channels,
             max(16, 8 * round(height * detail / 8)),  # the transform is slow at other sides
             max(16, 8 * round(width * detail / 8)),
         )
@@ -394,7 +399,7 @@ class _Worker:
                 sketch.restarted = True
                 sketch.from_exemplar = sketch.job.exemplar is not None
                 self._begin(place, sketch)
-        moves = draw_moves([sketch.generator for sketch in sketches])
+        moves = draw_moves([sketch.movements for sketch in sketches])
         free = self._free[places].requires_grad_()
         values = self._value(free, moves, sketches)
         (gradient,) = torch.autograd.grad(values.sum(), free)
@@ -442,8 +447,11 @@ class _Worker:
     ) -> torch.Tensor:
         pictures = self._decode(free)
         size, movement = self._engine.size, self._recipe.movement
-        seen = move(pictures, moves, movement, size) if movement else enlarged(pictures, size)
-        seen = seen.contiguous(memory_format=torch.channels_last)
+        seen = self._engine.classifier.input.normalise(pictures)  # fewer pixels than when enlarged
+        if movement:
+            seen = move(seen, moves, movement, size, beyond=self._grey)
+        else:
+            seen = enlarged(seen, size).contiguous(memory_format=torch.channels_last)
         jobs = [sketch.job for sketch in sketches]
         return _values(self._network(seen), pictures, jobs, self._together)
 
@@ -459,7 +467,8 @@ class _Worker:
 
 def _sketch(job: Job, number: int, *, from_exemplar: bool = False) -> _Sketch:
     generator = torch.Generator().manual_seed(job.seed)
-    return _Sketch(job, number, generator, from_exemplar, restarted=from_exemplar)
+    movements = movements_of(job.seed)
+    return _Sketch(job, number, generator, movements, from_exemplar, restarted=from_exemplar)
 
 
 def _held(picture: torch.Tensor | None) -> torch.Tensor:

@@ -62,12 +62,12 @@ class DrawingNetwork:
         twin._use(network, self._classifier, self._layers, self._precision)
         return twin
 
-    def __call__(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Activations by layer for pictures (N, C, H, W) in [0, 1]; gradients flow to the pictures."""
+    def __call__(self, normalised: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Activations by layer for normalised pictures (N, C, H, W), to which gradients flow."""
         if not self._names:
             return {}
         with autocast(self._classifier.device, self._precision):
-            found = self._forward(self._classifier.input.normalise(pictures))
+            found = self._forward(normalised)
         return {name: found[actual] for name, actual in self._names.items()}
 
     def takes(self, size: tuple[int, int]) -> bool:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+from torch.quasirandom import SobolEngine
 
 from transferscope.errors import InputError
 
-_GREY = 0.5
-"""What lies beyond the border of a picture."""
+GREY = 0.5
+"""What lies beyond the border of a picture in [0, 1]."""
 
 
 def seed_of(*parts: object) -> int:
@@ -53,9 +54,20 @@ class Movement:
             raise InputError(f"rotation is {self.rotation}; it must be 0 to 180 degrees")
 
 
-def draw_moves(generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """(N, 4) in [-1, 1): four numbers of each picture's own generator, for one step."""
-    return torch.stack([torch.rand(4, generator=g) for g in generators]) * 2 - 1
+def movements_of(seed: int) -> SobolEngine:
+    """A picture's own movements, for `draw_moves`.
+
+    They are quasi-random: any few that follow each other are spread evenly. Independent draws crowd here
+    and leave gaps there, and a gradient's average over the last few steps is the noisier for it.
+
+    Reference: Sobol 1967; Owen 1998 for the scrambling.
+    """
+    return SobolEngine(4, scramble=True, seed=seed)
+
+
+def draw_moves(movements: Sequence[SobolEngine]) -> torch.Tensor:
+    """(N, 4) in [-1, 1): the next four numbers of each picture, for one step."""
+    return torch.cat([own.draw(1) for own in movements]) * 2 - 1
 
 
 def move(
@@ -63,36 +75,50 @@ def move(
     moves: torch.Tensor,
     movement: Movement,
     size: tuple[int, int] | None = None,
+    *,
+    beyond: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Turns, scales and shifts each picture; what comes in from outside is middle grey.
+    """Turns, scales and shifts each picture.
 
     Args:
         pictures: (N, C, H, W).
         moves: (N, 4) in [-1, 1): horizontal and vertical shift, scale, rotation.
         movement: what -1 and 1 mean.
         size: (height, width) of the result, of the same proportions; None: (H, W).
+        beyond: (1, C, 1, 1), what lies beyond the border; None: middle grey of pictures in [0, 1].
 
     Returns:
         (N, C, height, width) in channels-last memory, resampled once, bilinearly.
     """
-    count, channels, height, width = pictures.shape
-    moves = moves.to(pictures)
-    low, high = movement.scale
+    if beyond is None:
+        beyond = torch.full((1, pictures.shape[1], 1, 1), GREY).to(pictures)
+    places = _places(moves.to(pictures), movement, pictures.shape, size or pictures.shape[2:])
+    moved = F.grid_sample(
+        pictures - beyond, places, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return moved.contiguous(memory_format=torch.channels_last) + beyond
+
+
+def _places(
+    moves: torch.Tensor, movement: Movement, shape: Sequence[int], size: Sequence[int]
+) -> torch.Tensor:
+    """(N, height, width, 2): where each pixel is looked up, -1 and 1 being the borders.
+
+    An affine map's two terms are added up here, since `affine_grid` multiplies matrices for every pixel
+    and takes five times as long.
+    """
+    (height, width), (low, high) = shape[2:], movement.scale
     zoom = 1 / ((low + high) / 2 + moves[:, 2] * (high - low) / 2)
     angle = moves[:, 3] * math.radians(movement.rotation)
-    reach = 2 * movement.jitter
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    matrix = torch.stack(
-        [
-            torch.stack([cosine, -sine * height / width, moves[:, 0] * reach]),
-            torch.stack([sine * width / height, cosine, moves[:, 1] * reach]),
-        ]
-    ).permute(2, 0, 1)
-    places = F.affine_grid(matrix, [count, channels, *(size or (height, width))], False)
-    moved = F.grid_sample(
-        pictures - _GREY, places, mode="bilinear", padding_mode="zeros", align_corners=False
+    across = torch.stack([cosine, sine * width / height], -1)[:, None, None]
+    down = torch.stack([-sine * height / width, cosine], -1)[:, None, None]
+    shift = (moves[:, :2] * (2 * movement.jitter))[:, None, None]
+    rows, columns = (
+        (torch.arange(side, device=moves.device, dtype=moves.dtype) * 2 + 1) / side - 1
+        for side in size
     )
-    return (moved + _GREY).contiguous(memory_format=torch.channels_last)
+    return (rows[:, None, None] * down + shift) + columns[:, None] * across
 
 
 def enlarged(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
