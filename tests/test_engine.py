@@ -259,7 +259,7 @@ def test_what_is_no_objective_is_refused(given):
 
 
 def test_redirected_steps_are_a_third_at_most():
-    assert [RenderRecipe(steps=n).patience for n in (2, 24, 112)] == [0, 8, 24]
+    assert [RenderRecipe(steps=n).patience for n in (2, 24, 120)] == [0, 8, 24]
 
 
 def test_beyond_its_border_a_picture_is_grey():

@@ -36,7 +36,7 @@ class RenderRecipe:
         precision: of the loop; "auto" is bf16 where the hardware is fast at it.
     """
 
-    steps: int = 112
+    steps: int = 120
     size: tuple[int, int] | None = None
     detail: float = 0.72
     rate: float | None = None
