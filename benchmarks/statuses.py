@@ -26,7 +26,7 @@ from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier
 from transferscope.features import channel_responses
 from transferscope.images import as_float
-from transferscope.storage import cpu_flags, read_json, sha256_json, write_json
+from transferscope.storage import cpu_flags, read_json, reuse_memory, sha256_json, write_json
 from transferscope.visualize import Engine, RenderRecipe, Sign
 from transferscope.visualize.loop import job_of, judge
 from transferscope.visualize.recipe import RECIPE_VERSION
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=RenderRecipe().steps)
     parser.add_argument("--work", type=Path, default=Path("statuses-benchmark"))
     args = parser.parse_args()
+    reuse_memory()  # as the command line does
 
     run = Run(args.run)
     networks = {"base": run.base, "tuned": run.classifier}
