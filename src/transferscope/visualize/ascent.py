@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -63,11 +62,12 @@ class Ascent:
             self._ages[row] += 1
             age = self._ages[row]
             own = gradient[place]
-            own = own / torch.linalg.vector_norm(own, math.inf)  # whose squares are in range
-            own = own / own.square().mean().sqrt()
+            own = own / own.abs().amax()  # whose squares are in range
+            own /= own.square().mean().sqrt()
             first = self._first[row].mul_(MOMENTUM).add_(own, alpha=1 - MOMENTUM)
             second = self._second[row].mul_(MEMORY).addcmul_(own, own, value=1 - MEMORY)
             ahead = first * (MOMENTUM / (1 - MOMENTUM ** (age + 1)))
             ahead += own * ((1 - MOMENTUM) / (1 - MOMENTUM**age))
-            spread = (second / (1 - MEMORY**age)).add_(_EPSILON).pow_(ADAPTIVITY)
+            spread = (second / (1 - MEMORY**age)).add_(_EPSILON)
+            spread = spread.log_().mul_(ADAPTIVITY).exp_()  # a power, in a third of its time
             self.free[row] += ahead.div_(spread).mul_(self.rate * shares[place])

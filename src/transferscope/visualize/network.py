@@ -1,7 +1,7 @@
 """Private, faster copies of a network that pictures are drawn with.
 
-BatchNorm is folded away, depthwise convolutions have fast gradients on a CPU, weights have none, and
-ReLUs can be told to let gradients through where they are shut. The user's network is never touched.
+BatchNorm is folded away, convolutions are frozen on a CPU, weights have no gradients, and ReLUs can be
+told to let gradients through where they are shut. The user's network is never touched.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward, capture, evaluating, hooked
 from transferscope.backbones import Classifier, Precision, autocast, folded
-from transferscope.backbones.depthwise import phased
 from transferscope.backbones.folding import TOLERANCE
+from transferscope.visualize.convolutions import FrozenConv, ceiling_of, freeze, masked
 from transferscope.visualize.objectives import LOGITS
 
 
@@ -31,10 +31,11 @@ class DrawingNetwork:
     """
 
     def __init__(self, classifier: Classifier, layers: Sequence[str], precision: Precision):
-        fast = _folded_but_for(classifier, layers)
+        fast, ceilings = _fast_copy(classifier, layers)
+        fast = fast.to(memory_format=torch.channels_last)
         if classifier.device.type == "cpu":
-            fast = phased(fast)
-        fast = with_redirectable_relus(fast).to(memory_format=torch.channels_last)
+            with autocast(classifier.device, precision) as dtype:
+                freeze(fast, dtype, ceilings)
         self._use(fast, classifier, layers, precision)
 
     def _use(
@@ -47,12 +48,12 @@ class DrawingNetwork:
         self._network, self._classifier, self._layers = network, classifier, tuple(layers)
         self._precision = precision
         self._names = _actual(classifier, layers)
-        self._relus = [m for m in network.modules() if isinstance(m, RedirectableReLU)]
+        self._relus = [m for m in network.modules() if isinstance(m, RedirectableReLU | FrozenConv)]
         if self._names:
-            wanted = list(self._names.values())
-            self._forward = TruncatedForward(
-                network, wanted, classifier.example(), channels_first=True
-            )
+            with autocast(classifier.device, precision):
+                self._forward = TruncatedForward(
+                    network, list(self._names.values()), classifier.example(), channels_first=True
+                )
 
     def twin(self) -> DrawingNetwork:
         """Another one for another thread: modules of its own, the same weights in memory."""
@@ -101,34 +102,93 @@ def _actual(classifier: Classifier, layers: Sequence[str]) -> dict[str, str]:
     return {name: classifier.head if name == LOGITS else name for name in layers}
 
 
-def _folded_but_for(classifier: Classifier, layers: Sequence[str]) -> nn.Module:
-    """A folded copy, if the layers give in it what they give in the network; else an unfolded one.
+def _fast_copy(
+    classifier: Classifier, layers: Sequence[str]
+) -> tuple[nn.Module, dict[nn.Module, float]]:
+    """A private copy, and those of its convolutions that may cut off themselves, with where.
 
-    They do not where a layer is, or ends with, a convolution whose BatchNorm comes behind it.
+    It is folded, unless the layers then give something else than in the network. They do where one of them
+    is, or ends with, a convolution whose BatchNorm comes behind it.
     """
     network, example = classifier.network, classifier.example()
-    fast = folded(network, example)
-    wanted = list(_actual(classifier, layers).values())
-    if not wanted:
-        return fast
-    with evaluating(network), torch.no_grad():
-        own = TruncatedForward(network, wanted, example)(example)
-        other = TruncatedForward(fast, wanted, example)(example)
-    for name in wanted:
-        allowed = TOLERANCE * own[name].abs().max()
-        if (own[name] - other[name]).abs().max() > allowed:
-            return copy.deepcopy(network).eval().requires_grad_(False)
-    return fast
+    names = list(_actual(classifier, layers).values())
+    with evaluating(network):
+        own = _outputs(network, names, example)
+        fast = with_redirectable_relus(folded(network, example))
+    ceilings = _followed_by_relu(fast, names, example)
+    cut: list[tuple[nn.Module, Any, bool]] = [
+        (conv, lambda _m, _i, output, most=ceiling: output.clamp(0, most), False)
+        for conv, ceiling in ceilings.items()
+    ]
+    with hooked(cut):
+        if _alike(own, _outputs(fast, names, example)):
+            return fast, ceilings
+    if _alike(own, _outputs(fast, names, example)):
+        return fast, {}
+    return with_redirectable_relus(network).eval().requires_grad_(False), {}
+
+
+def _outputs(
+    network: nn.Module, names: Sequence[str], example: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What layers give."""
+    with torch.no_grad(), capture(network, names) as caught:
+        network(example)
+    return caught
+
+
+def _alike(own: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    """Whether layers give the same, up to rounding."""
+    return all(
+        (own[name] - others[name]).abs().max() <= TOLERANCE * own[name].abs().max() for name in own
+    )
+
+
+def _followed_by_relu(
+    network: nn.Module, names: Sequence[str], example: torch.Tensor
+) -> dict[nn.Module, float]:
+    """Convolutions whose output a ReLU's module takes, and where that cuts off.
+
+    No other module takes it, and none of the layers named has it as its output. What is done with it
+    outside of modules is not seen.
+    """
+    wanted = {network.get_submodule(name) for name in names}
+    outputs: dict[int, tuple[nn.Module, torch.Tensor]] = {}  # held, so that ids stay unique
+    takers: dict[nn.Module, list[nn.Module]] = {}
+
+    def took(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        for one in inputs:
+            source, _ = outputs.get(id(one), (None, None))
+            if source is not None and not isinstance(module, nn.Identity):
+                takers[source].append(module)
+
+    def gave(module: nn.Module, _inputs: Any, output: Any) -> None:
+        source, _ = outputs.get(id(output), (None, None))
+        if isinstance(module, nn.Conv2d) and module not in takers:
+            outputs[id(output)], takers[module] = (module, output), []
+        elif isinstance(module, nn.Conv2d):
+            takers[module] += [module, module]  # it runs twice
+        if source is not None and module in wanted:  # such as a folded BatchNorm
+            takers[source].append(module)
+
+    leaves = [m for m in network.modules() if not next(m.children(), None)]
+    hooks: list[tuple[nn.Module, Any, bool]] = []
+    for module in network.modules():
+        hooks += [(module, gave, False)] + ([(module, took, True)] if module in leaves else [])
+    with hooked(hooks), torch.no_grad():
+        network(example)
+    return {
+        conv: found[0].ceiling
+        for conv, found in takers.items()
+        if conv not in wanted and len(found) == 1 and isinstance(found[0], RedirectableReLU)
+    }
 
 
 # ---------------------------------------------------------------------------- redirected ReLUs
 
 
 class _Redirect(torch.autograd.Function):
-    """ReLU or ReLU6 whose gradient passes through where it is shut, if it would open it.
-
-    Reference: lucid's `redirected_relu_grad`.
-    """
+    """ReLU or ReLU6 whose gradient passes through where it is shut, if it would open it."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, ceiling: float) -> torch.Tensor:
@@ -139,11 +199,7 @@ class _Redirect(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
-        grad = grads[0]
-        opens = (x <= 0) & (grad > 0)
-        closes = (x >= ctx.ceiling) & (grad < 0)
-        inside = (x > 0) & (x < ctx.ceiling)
-        return grad * (inside | opens | closes), None
+        return masked(grads[0], x, ctx.ceiling, redirected=True), None
 
 
 class RedirectableReLU(nn.Module):
@@ -155,7 +211,9 @@ class RedirectableReLU(nn.Module):
         self.redirected = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` cut off at 0 and at the ceiling."""
+        """`x` cut off at 0 and at the ceiling, if a convolution has not done so already."""
+        if ceiling_of(x) == self.ceiling:
+            return x
         if self.redirected:
             result: torch.Tensor = _Redirect.apply(x, self.ceiling)
             return result
