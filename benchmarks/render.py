@@ -38,7 +38,7 @@ CHOSEN_ON = {3, 5, 7, 17, 29, 41, 77, 100}
 
 STEPS = 512  # lucent's default
 KEEP = 32  # steps between its snapshots
-BUDGETS = (96, 112, 120)  # the last is the default
+BUDGETS = (88, 120)  # the last is the default
 TURNS = 4
 
 
