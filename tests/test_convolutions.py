@@ -155,6 +155,9 @@ class Used(nn.Module):
         seen = self.first(x)
         if self.twice == "module":
             seen = self.second(seen) + self.relu(seen)
+        elif self.twice == "in place":
+            seen += 0 * x.mean()
+            seen = self.second(self.relu(seen))
         elif self.twice == "function":
             seen = self.second(self.relu(seen)) + seen
         else:
@@ -176,6 +179,7 @@ def drawing(twice: str, layer: str = "second") -> tuple[Classifier, DrawingNetwo
         ("no", "first", False),  # what is drawn is the convolution before its ReLU
         ("module", "head", False),
         ("function", "head", False),
+        ("in place", "head", False),
     ],
 )
 def test_a_relu_goes_inside_only_where_nothing_else_is_changed(twice, layer, inside):

@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from transferscope.errors import InputError
@@ -344,7 +345,8 @@ def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     if note := font_note(texts):
         figure.text(0.01, 0.0, note, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
         line = 20 / (figure.get_figheight() * _PIXELS)
-        figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
     raw = io.StringIO()
     figure.savefig(raw, format="svg", transparent=True)
     svg = raw.getvalue()

@@ -153,23 +153,23 @@ def _followed_by_relu(
     outside of modules is not seen.
     """
     wanted = {network.get_submodule(name) for name in names}
-    outputs: dict[int, tuple[nn.Module, torch.Tensor]] = {}  # held, so that ids stay unique
+    outputs: dict[int, tuple[nn.Module, torch.Tensor, int]] = {}  # held, so that ids stay unique
     takers: dict[nn.Module, list[nn.Module]] = {}
 
     def took(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         for one in inputs:
-            source, _ = outputs.get(id(one), (None, None))
-            if source is not None and not isinstance(module, nn.Identity):
-                takers[source].append(module)
+            if id(one) in outputs and not isinstance(module, nn.Identity):
+                source, _, version = outputs[id(one)]
+                added_to = one._version != version  # in place, such as a shortcut
+                takers[source] += [module, module] if added_to else [module]
 
     def gave(module: nn.Module, _inputs: Any, output: Any) -> None:
-        source, _ = outputs.get(id(output), (None, None))
-        if isinstance(module, nn.Conv2d) and module not in takers:
-            outputs[id(output)], takers[module] = (module, output), []
-        elif isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module in takers:
             takers[module] += [module, module]  # it runs twice
-        if source is not None and module in wanted:  # such as a folded BatchNorm
-            takers[source].append(module)
+        elif isinstance(module, nn.Conv2d):
+            outputs[id(output)], takers[module] = (module, output, output._version), []
+        elif module in wanted and id(output) in outputs:  # such as a folded BatchNorm
+            takers[outputs[id(output)][0]].append(module)
 
     leaves = [m for m in network.modules() if not next(m.children(), None)]
     hooks: list[tuple[nn.Module, Any, bool]] = []
