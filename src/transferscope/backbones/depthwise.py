@@ -30,12 +30,14 @@ class PhasedDepthwise(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.kernel = conv.stride, conv.kernel_size
-        self.padding = None if type(conv).__name__ == "Conv2dSame" else _pair(conv.padding)
+        self.padding = None if type(conv).__name__ == "Conv2dSame" else pair_of(conv.padding)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H', W'), in the dtype that autocast gives a convolution."""
         padding = [
-            _same(size, kernel, stride) if self.padding is None else (self.padding[axis],) * 2
+            same_padding(size, kernel, stride)
+            if self.padding is None
+            else (self.padding[axis],) * 2
             for axis, (size, kernel, stride) in enumerate(
                 zip(pictures.shape[2:], self.kernel, self.stride, strict=True)
             )
@@ -157,13 +159,14 @@ def _sized(pictures: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return pictures[:, :, :rows, :columns]
 
 
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's "same" padding of one axis: (before, after)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair_of(value: Any) -> tuple[int, int]:
+    """(down, across) of what PyTorch lets be one number or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from transferscope.backbones.depthwise import pair_of, same_padding
+
 BATCH = 8
 """Pictures for which weights are laid out; any other number works too."""
 
@@ -156,8 +158,8 @@ class _Plans:
 
     def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None):
         self.weight, self.bias, self.groups = weight, bias, conv.groups
-        self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
-        self._padding = None if _is_same(conv) else _pair(conv.padding)
+        self.stride, self.dilation = pair_of(conv.stride), pair_of(conv.dilation)
+        self._padding = None if _is_same(conv) else pair_of(conv.padding)
         self._by_size: dict[tuple[int, ...], _Plan] = {}
 
     def __deepcopy__(self, _memo: Any) -> _Plans:
@@ -175,7 +177,7 @@ class _Plans:
         if self._padding is not None:
             return [(padding, padding) for padding in self._padding]
         kernel = self.weight.shape[2:]
-        return [_same(*of_axis) for of_axis in zip(size, kernel, self.stride, strict=True)]
+        return [same_padding(*of_axis) for of_axis in zip(size, kernel, self.stride, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -469,13 +471,3 @@ def _empty(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 def _is_same(conv: nn.Module) -> bool:
     """Whether it is timm's convolution that pads as TensorFlow does."""
     return type(conv).__name__ == "Conv2dSame"
-
-
-def _same(size: int, kernel: int, stride: int) -> _Pair:
-    """TensorFlow's "same" padding of one axis: (before, after)."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _pair(value: Any) -> _Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
