@@ -46,6 +46,10 @@ class FrozenConv(nn.Module):
         self.bias: torch.Tensor | None
         self._plans = _Plans(conv, self.weight, self.bias)
 
+    def plan(self, pictures: torch.Tensor) -> Plan:
+        """How it is computed for pictures of this size."""
+        return self._plans.of(pictures.shape[2:])
+
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W'); `ceiling_of` tells a ReLU behind it what is done already."""
         pictures = pictures.to(self.weight.dtype)
@@ -61,7 +65,12 @@ def ceiling_of(output: torch.Tensor) -> float | None:
 
 
 def masked(
-    gradient: torch.Tensor, output: torch.Tensor, ceiling: float, *, redirected: bool
+    gradient: torch.Tensor,
+    output: torch.Tensor,
+    ceiling: float,
+    *,
+    redirected: bool,
+    owned: bool = False,
 ) -> torch.Tensor:
     """The gradient in front of a ReLU.
 
@@ -70,6 +79,7 @@ def masked(
         output: of the ReLU (its input does as well).
         ceiling: where it cuts off, infinity for a plain one.
         redirected: lets through, too, what would open it where it is shut.
+        owned: `gradient` may be overwritten, which is a write less to memory.
 
     Reference: lucid's `redirected_relu_grad`.
     """
@@ -80,7 +90,11 @@ def masked(
         return gradient * (inside | opens | closes)
     behind: torch.Tensor
     if ceiling == math.inf:
-        behind = torch.ops.aten.threshold_backward(gradient, output, 0)
+        threshold = torch.ops.aten.threshold_backward
+        if owned:
+            threshold.grad_input(gradient, output, 0, grad_input=gradient)
+            return gradient
+        behind = threshold(gradient, output, 0)
     else:
         behind = torch.ops.aten.hardtanh_backward(gradient, output, 0, ceiling)
     return behind
@@ -160,16 +174,16 @@ class _Plans:
         self.weight, self.bias, self.groups = weight, bias, conv.groups
         self.stride, self.dilation = pair_of(conv.stride), pair_of(conv.dilation)
         self._padding = None if _is_same(conv) else pair_of(conv.padding)
-        self._by_size: dict[tuple[int, ...], _Plan] = {}
+        self._by_size: dict[tuple[int, ...], Plan] = {}
 
     def __deepcopy__(self, _memo: Any) -> _Plans:
         return self
 
-    def of(self, size: torch.Size) -> _Plan:
+    def of(self, size: torch.Size) -> Plan:
         """For pictures of (height, width)."""
         plan = self._by_size.get(size)
         if plan is None:
-            plan = self._by_size[size] = _Plan(self, size)  # twice at worst, by two threads
+            plan = self._by_size[size] = Plan(self, size)  # twice at worst, by two threads
         return plan
 
     def around(self, size: Sequence[int]) -> list[_Pair]:
@@ -188,14 +202,16 @@ class _Part:
         kernel: the convolution of the gradient; None where nothing reaches these pixels.
         found: where they are in its result.
         pixels: where they are in the picture.
+        whole: the result is the picture's gradient, no more and no less.
     """
 
     kernel: _Kernel | None
     found: tuple[slice, ...]
     pixels: tuple[slice, ...]
+    whole: bool = False
 
 
-class _Plan:
+class Plan:
     """A convolution and its gradient for pictures of one size."""
 
     def __init__(self, plans: _Plans, size: torch.Size):
@@ -224,28 +240,39 @@ class _Plan:
         self._by_library = dense and alike and not self._at_once
         self._parts: list[_Part] = []
 
-    def forwards(self, pictures: torch.Tensor, ceiling: float | None) -> torch.Tensor:
-        """The convolution, cut off at 0 and the ceiling if there is one."""
-        return self._forward(pictures, ceiling)
+    def forwards(
+        self, pictures: torch.Tensor, ceiling: float | None, plus: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The convolution and what is added to it, cut off at 0 and the ceiling if there is one."""
+        return self._forward(pictures, ceiling, plus)
 
-    def backwards(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient of the pictures from that of the output."""
+    def backwards(self, gradient: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """The gradient of the pictures from that of the output.
+
+        Args:
+            gradient: of the output, channels last.
+            plus: is added to it and may be overwritten.
+        """
         if self._by_library:
-            return self._of_library(gradient)
+            found = self._of_library(gradient)
+            return found if plus is None else found.add_(plus)
         if not self._parts:
             self._parts = list(self._thin_parts() if self._at_once else self._phase_parts())
-        if len(self._parts) == 1 and self._parts[0].kernel is not None:
-            return self._parts[0].kernel(gradient)[self._parts[0].found]
+        only = self._parts[0] if len(self._parts) == 1 else None
+        if only is not None and only.kernel is not None and (only.whole or plus is None):
+            return only.kernel(gradient, None, plus)[only.found]
         shape = (len(gradient), self._plans.weight.shape[1] * self._plans.groups, *self._size)
-        whole = _empty(gradient, shape)
+        whole = _empty(gradient, shape) if plus is None else plus
         results: dict[_Kernel, torch.Tensor] = {}
         for part in self._parts:
-            if part.kernel is None:
-                whole[part.pixels] = 0
-                continue
-            if part.kernel not in results:
+            if part.kernel is not None and part.kernel not in results:
                 results[part.kernel] = part.kernel(gradient)
-            whole[part.pixels] = results[part.kernel][part.found]
+            if part.kernel is not None and plus is not None:
+                whole[part.pixels] += results[part.kernel][part.found]
+            elif part.kernel is not None:
+                whole[part.pixels] = results[part.kernel][part.found]
+            elif plus is None:
+                whole[part.pixels] = 0
         return whole
 
     def _phase_parts(self) -> Iterator[_Part]:
@@ -270,7 +297,12 @@ class _Plan:
                 turned = _turned(part, self._plans.groups)
                 kernel = _Kernel(turned, None, (1, 1), padding, dilation, self._plans.groups)
                 found = y.places(reach[0], padding[0]), x.places(reach[1], padding[1])
-                yield _Part(kernel, (_ALL, _ALL, *found), pixels)
+                sides = [
+                    length + 2 * zeros - along
+                    for length, zeros, along in zip(self._output, padding, reach, strict=True)
+                ]
+                whole = (down, across) == (1, 1) and tuple(sides) == self._size
+                yield _Part(kernel, (_ALL, _ALL, *found), pixels, whole)
 
     def _thin_parts(self) -> Iterator[_Part]:
         """All phases as channels of one convolution: faster where a picture has few."""
@@ -380,29 +412,41 @@ class _Kernel:
         self._pointwise = weight.shape[2:] == (1, 1) and self._geometry[:2] == ([0, 0], [1, 1])
         self._pointwise &= groups == 1
         self._laid_out: torch.Tensor | None = None
+        self._matrix: torch.Tensor | None = None
 
-    def __call__(self, pictures: torch.Tensor, ceiling: float | None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        pictures: torch.Tensor,
+        ceiling: float | None = None,
+        plus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         if not _lays_out(pictures.device.type, pictures.dtype):
             padding, stride, dilation, groups = self._geometry
             found = F.conv2d(pictures, self._weight, self._bias, stride, padding, dilation, groups)
+            found = found if plus is None else found.add_(plus)
             return found if ceiling is None else found.clamp_(0, ceiling)
-        if self._pointwise:
-            return self._product(pictures, ceiling)
+        if self._pointwise and (plus is None or ceiling is None):
+            return self._product(pictures, ceiling, plus)
         if self._laid_out is None:
             shape = [BATCH, *pictures.shape[1:]]
             self._laid_out = _laid_out(self._weight, self._geometry, shape)
-        return _convolved(pictures, self._laid_out, self._bias, self._geometry, ceiling)
+        return _convolved(pictures, self._laid_out, self._bias, self._geometry, ceiling, plus)
 
-    def _product(self, pictures: torch.Tensor, ceiling: float | None) -> torch.Tensor:
+    def _product(
+        self, pictures: torch.Tensor, ceiling: float | None, plus: torch.Tensor | None
+    ) -> torch.Tensor:
         """1 x 1: a product of matrices, which the library begins in half the time."""
         rows = pictures.permute(0, 2, 3, 1)
-        if self._laid_out is None:
+        if self._matrix is None:
             count = BATCH * pictures.shape[2] * pictures.shape[3]
             matrix = self._weight.flatten(1).contiguous()
-            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(matrix, count)
-        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows, self._laid_out, self._bias, *_behind(ceiling), ""
-        )
+            self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix, count)
+        linear = torch.ops.mkldnn._linear_pointwise
+        found: torch.Tensor
+        if plus is None:
+            found = linear(rows, self._matrix, self._bias, *_behind(ceiling), "")
+        else:
+            found = linear.binary(rows, plus.permute(0, 2, 3, 1), self._matrix, self._bias, "add")
         return found.permute(0, 3, 1, 2).data  # no view, which a network could not add to in place
 
 
@@ -419,11 +463,19 @@ def _convolved(
     bias: torch.Tensor | None,
     geometry: _Geometry,
     ceiling: float | None,
+    plus: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The library's convolution as PyTorch's own compiler calls it."""
-    found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-        pictures, laid_out, bias, *geometry, *_behind(ceiling), ""
-    )
+    convolution = torch.ops.mkldnn._convolution_pointwise
+    found: torch.Tensor
+    if plus is None:
+        found = convolution(pictures, laid_out, bias, *geometry, *_behind(ceiling), "")
+    else:
+        name, scalars = _behind(ceiling)
+        unary = None if ceiling is None else name
+        found = convolution.binary(
+            pictures, plus, laid_out, bias, *geometry, "add", None, unary, scalars, None
+        )
     return found
 
 

@@ -19,6 +19,7 @@ from transferscope.backbones import Classifier, Precision, autocast, folded
 from transferscope.backbones.folding import TOLERANCE
 from transferscope.visualize.convolutions import FrozenConv, ceiling_of, freeze, masked
 from transferscope.visualize.objectives import LOGITS
+from transferscope.visualize.residual import freeze_blocks
 
 
 class DrawingNetwork:
@@ -36,6 +37,7 @@ class DrawingNetwork:
         if classifier.device.type == "cpu":
             with autocast(classifier.device, precision) as dtype:
                 freeze(fast, dtype, ceilings)
+            freeze_blocks(fast, list(_actual(classifier, layers).values()))
         self._use(fast, classifier, layers, precision)
 
     def _use(
