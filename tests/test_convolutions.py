@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import platform
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_so_they_are_where_the_library_lays_nothing_out(stride, groups, monkeypa
     for kernel in (1, 3, 5):
         for padding in (0, 1, "same"):
             assert_same(kernel, stride, padding, groups)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), GEOMETRIES)
+def test_what_is_added_to_a_gradient_is_added_for_every_geometry(kernel, stride, padding, groups):
+    torch.manual_seed(0)
+    kind = Conv2dSame if padding == "same" else nn.Conv2d
+    zeros = 0 if padding == "same" else padding
+    frozen = FrozenConv(
+        kind(8, 8, kernel, stride=stride, padding=zeros, groups=groups), torch.float32
+    )
+    pictures = torch.randn(2, 8, 13, 17).to(memory_format=torch.channels_last)
+    plan = frozen.plan(pictures)
+    gradient = torch.randn_like(frozen(pictures))
+    wanted = plan.backwards(gradient) + pictures
+    torch.testing.assert_close(plan.backwards(gradient, pictures.clone()), wanted)
 
 
 def assert_same(kernel: int, stride: int, padding: int | str, groups: int) -> None:
@@ -129,6 +145,14 @@ def test_a_redirected_gradient_passes_where_it_would_open(ceiling):
     plain = masked(gradient, output, ceiling, redirected=False).tolist()
     at_ceiling = [0, 0] if ceiling == 6.0 else [1, -1]
     assert plain == [0, 0, 1, -1, *at_ceiling]
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
+    reason="oneDNN's laid out weights are promised on x86 alone; elsewhere they are tried for",
+)
+def test_weights_are_laid_out_here():
+    assert convolutions._lays_out("cpu", torch.float32)
 
 
 def test_copies_share_what_is_laid_out():

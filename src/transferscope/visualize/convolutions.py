@@ -265,14 +265,17 @@ class Plan:
         whole = _empty(gradient, shape) if plus is None else plus
         results: dict[_Kernel, torch.Tensor] = {}
         for part in self._parts:
-            if part.kernel is not None and part.kernel not in results:
+            if part.kernel is None:
+                if plus is None:
+                    whole[part.pixels] = 0
+                continue
+            if part.kernel not in results:
                 results[part.kernel] = part.kernel(gradient)
-            if part.kernel is not None and plus is not None:
-                whole[part.pixels] += results[part.kernel][part.found]
-            elif part.kernel is not None:
-                whole[part.pixels] = results[part.kernel][part.found]
-            elif plus is None:
-                whole[part.pixels] = 0
+            found = results[part.kernel][part.found]
+            if plus is None:
+                whole[part.pixels] = found
+            else:
+                whole[part.pixels] += found
         return whole
 
     def _phase_parts(self) -> Iterator[_Part]:
@@ -426,28 +429,37 @@ class _Kernel:
             found = found if plus is None else found.add_(plus)
             return found if ceiling is None else found.clamp_(0, ceiling)
         if self._pointwise and (plus is None or ceiling is None):
-            return self._product(pictures, ceiling, plus)
+            if self._matrix is None:
+                self._matrix = _matrix(self._weight, pictures.shape[2] * pictures.shape[3])
+            return _product(pictures, self._matrix, self._bias, ceiling, plus)
         if self._laid_out is None:
             shape = [BATCH, *pictures.shape[1:]]
             self._laid_out = _laid_out(self._weight, self._geometry, shape)
         return _convolved(pictures, self._laid_out, self._bias, self._geometry, ceiling, plus)
 
-    def _product(
-        self, pictures: torch.Tensor, ceiling: float | None, plus: torch.Tensor | None
-    ) -> torch.Tensor:
-        """1 x 1: a product of matrices, which the library begins in half the time."""
-        rows = pictures.permute(0, 2, 3, 1)
-        if self._matrix is None:
-            count = BATCH * pictures.shape[2] * pictures.shape[3]
-            matrix = self._weight.flatten(1).contiguous()
-            self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix, count)
-        linear = torch.ops.mkldnn._linear_pointwise
-        found: torch.Tensor
-        if plus is None:
-            found = linear(rows, self._matrix, self._bias, *_behind(ceiling), "")
-        else:
-            found = linear.binary(rows, plus.permute(0, 2, 3, 1), self._matrix, self._bias, "add")
-        return found.permute(0, 3, 1, 2).data  # no view, which a network could not add to in place
+
+def _matrix(weight: torch.Tensor, pixels: int) -> torch.Tensor:
+    """A 1 x 1 kernel, laid out for pictures of so many pixels."""
+    rows = weight.flatten(1).contiguous()
+    laid_out: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(rows, BATCH * pixels)
+    return laid_out
+
+
+def _product(
+    pictures: torch.Tensor,
+    matrix: torch.Tensor,
+    bias: torch.Tensor | None,
+    ceiling: float | None,
+    plus: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """1 x 1: a product of matrices, which the library begins in half the time; cut off or added to."""
+    rows, linear = pictures.permute(0, 2, 3, 1), torch.ops.mkldnn._linear_pointwise
+    found: torch.Tensor
+    if plus is None:
+        found = linear(rows, matrix, bias, *_behind(ceiling), "")
+    else:
+        found = linear.binary(rows, plus.permute(0, 2, 3, 1), matrix, bias, "add")
+    return found.permute(0, 3, 1, 2).data  # no view, which a network could not add to in place
 
 
 def _laid_out(weight: torch.Tensor, geometry: _Geometry, shape: list[int]) -> torch.Tensor:
@@ -492,17 +504,23 @@ def _lays_out(device: str, dtype: torch.dtype) -> bool:
     if device != "cpu":
         return False
     pictures = torch.ones(1, 16, 4, 4, dtype=dtype).to(memory_format=torch.channels_last)
-    geometry: _Geometry = ([1, 1], [1, 1], [1, 1], 1)
-    weight, matrix = torch.ones(16, 16, 3, 3, dtype=dtype), torch.ones(16, 16, dtype=dtype)
+    geometry: _Geometry = ([0, 0], [1, 1], [1, 1], 1)
+    weight, plus = torch.ones(16, 16, 3, 3, dtype=dtype), _empty(pictures, (1, 16, 2, 2)).fill_(1)
     try:
         laid_out = _laid_out(weight, geometry, list(pictures.shape))
-        found = _convolved(pictures, laid_out, None, geometry, 6.0)
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(matrix, 16)
-        rows = pictures.permute(0, 2, 3, 1)
-        other = torch.ops.mkldnn._linear_pointwise(rows, laid_out, None, *_behind(math.inf), "")
+        found = [
+            _convolved(pictures, laid_out, None, geometry, 6.0),
+            _convolved(pictures, laid_out, None, geometry, math.inf, plus),
+        ]
+        matrix = _matrix(weight[:, :, :1, :1], 16)
+        found += [
+            _product(pictures, matrix, None, math.inf),
+            _product(pictures, matrix, None, None, pictures),
+        ]
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return torch.equal(found, torch.full_like(found, 6)) and bool(other.eq(16).all().item())
+    wanted = (6, 9 * 16 + 1, 16, 17)
+    return all(bool(one.eq(value).all()) for one, value in zip(found, wanted, strict=True))
 
 
 # ---------------------------------------------------------------------------- shapes

@@ -9,7 +9,7 @@ from transferscope.backbones import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
-RECIPE_VERSION = 8
+RECIPE_VERSION = 9
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -48,9 +48,7 @@ class FrozenBlock(nn.Module):
         return output
 
     def _conv(self, name: str) -> FrozenConv:
-        conv = self.get_submodule(name)
-        assert isinstance(conv, FrozenConv)
-        return conv
+        return cast("FrozenConv", self.get_submodule(name))
 
 
 def freeze_blocks(network: nn.Module, names: Sequence[str]) -> None:
@@ -62,7 +60,8 @@ def freeze_blocks(network: nn.Module, names: Sequence[str]) -> None:
     """
     for name, block in list(network.named_modules()):
         chain = _CHAINS.get(type(block))
-        if chain is None or any(wanted.startswith(f"{name}.") for wanted in names):
+        inside = any(wanted.startswith(f"{name}.") for wanted in names)
+        if chain is None or inside or not name:
             continue
         shortcut = "downsample.0" if getattr(block, "downsample", None) is not None else None
         if _is_frozen(block, chain, shortcut):
