@@ -282,6 +282,13 @@ def test_bars_rise_and_fall_from_zero(tmp_path):
     assert drawn._NOT_FINITE in strange
 
 
+def test_the_page_says_which_network_it_is_of(tiny, photo, tmp_path):
+    activation_sheets(tiny, photo, out=tmp_path / "out")
+    assert tiny.backbone in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    activation_sheets(tiny, photo, out=tmp_path / "run", called="my run")
+    assert "my run" in (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
+
+
 def test_names_in_any_script(photo, tmp_path):
     inner = nn.ModuleDict({"层<b>": nn.Conv2d(3, 2, 8, stride=8)})
     body = nn.Sequential()

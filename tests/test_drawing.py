@@ -20,7 +20,7 @@ from PIL import Image
 
 from conftest import Heard, same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
-from transferscope.images import as_float
+from transferscope.images import as_float, to_picture
 from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_sheets
 from transferscope.storage import read_tensors
 from transferscope.visualize import (
@@ -379,6 +379,25 @@ def test_ideal_leaves_a_network_in_training_as_it_was_and_tells_what_it_is_in_us
     with torch.no_grad():
         seen = classifier(as_float(torch.from_numpy(told.picture).permute(2, 0, 1)[None]))
     assert told.logit == pytest.approx(float(seen[0, 1]), abs=1e-4)
+
+
+def test_an_ideal_says_which_network_it_is_of(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "transferscope.workflows.drawing.ideal_figure",
+        lambda versions, name, model: told.append(model) or to_picture(versions[0].picture),
+    )
+    classifier = tiny_classifier()
+    name = classifier.classes[0]
+    draw_ideal(classifier, name, out=tmp_path / "base", steps=1)
+    draw_ideal(classifier, name, out=tmp_path / "run", steps=1, called="my run")
+    assert told == [classifier.backbone, "my run"]
+
+
+@pytest.mark.parametrize("size", [31, 4097, 1_000_000])
+def test_a_size_out_of_range_is_refused_at_once(size):
+    with pytest.raises(InputError, match=rf"--size is {size}; .*(32|4096) pixels"):
+        ideal(tiny_classifier(), 1, steps=1, size=size)
 
 
 def test_the_ideal_is_the_same_for_the_same_seed():

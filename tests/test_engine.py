@@ -571,6 +571,30 @@ def test_what_is_still_shut_begins_again_from_the_real_picture_and_else_is_given
     assert drawn.steps.tolist() == [24 + tries, 2 * tries, 2 * tries, 2 * tries, 24]
 
 
+def ended(start: float, activation: float) -> Drawn:
+    """One drawing that had gradients."""
+    value = torch.zeros(1, dtype=torch.bool)
+    figures = {"activation": torch.tensor([activation]), "start": torch.tensor([start])}
+    others = {"blocked": value, "finite": ~value, "from_exemplar": value}
+    canvases = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    return Drawn(canvases, (32, 32), steps=torch.tensor([24]), **figures, **others)
+
+
+@pytest.mark.parametrize(
+    ("start", "activation", "best", "status"),
+    [
+        (4.0168724, 4.0168724, 4.0168729, "dead_on_data"),  # it gives the same for anything
+        (2.0, 2.4314175, 2.4314179, "optimized"),  # the same value, added up in another order
+        (2.0, 2.43, 2.4314179, "below_exemplar"),
+        (2.0, 3.0, 2.0, "optimized"),
+        (-3.0, -2.0, -1.0, "below_exemplar"),
+        (0.0, 0.0, 0.03, "below_exemplar"),
+    ],
+)
+def test_rounding_decides_no_status(start, activation, best, status):
+    assert statuses(ended(start, activation), {0: best}) == [status]
+
+
 def hill(peak: float, centre: float, *, slope: float) -> Objective:
     """Highest where the picture's mean is `centre`, and rising without end above 0.9."""
 

@@ -110,6 +110,7 @@ def activations(
         layers=layer or None,
         scale=scale,
         save_arrays=save_arrays,
+        called=_called(model),
         reporter=Terminal(quiet),
     )
     if json_:
@@ -178,7 +179,7 @@ def visualize(
     if out is None and not plan:
         raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
     classifier = open_model(model, weights=weights, download=download, device=device)
-    where = classifier.head if objective == "logit" and layer is None else layer
+    where = classifier.head if objective == "logit" else layer
     wanted = Drawings(
         layer=layer,
         channels=parse_channels(channels, classifier, where),
@@ -188,7 +189,7 @@ def visualize(
         size=size,
         objective=objective,
         data=data,
-        called=Path(model).name if Path(model).exists() else model,
+        called=_called(model),
     )
     folder, reporter = sweep_folder(model), Terminal(quiet)
     if plan:
@@ -253,7 +254,14 @@ def ideal(
 
     classifier = open_model(model, weights=weights, download=download, device=device)
     rows = draw_ideal(
-        classifier, name, out=out, seed=seed, steps=steps, size=size, reporter=Terminal(quiet)
+        classifier,
+        name,
+        out=out,
+        seed=seed,
+        steps=steps,
+        size=size,
+        called=_called(model),
+        reporter=Terminal(quiet),
     )
     if json_:
         print_json(rows)
@@ -380,3 +388,8 @@ def compare(
         f"\nsimilarity: base against tuned; re-render: one network against itself (the ceiling); "
         f"chance: unrelated channels (the floor). Next: transferscope atlas {run}"
     )
+
+
+def _called(model: str) -> str:
+    """What a model is called on pictures and pages: a run by its folder."""
+    return Path(model).resolve().name if Path(model).exists() else model

@@ -21,7 +21,10 @@ from transferscope.visualize.records import Render, Sign, Status
 from transferscope.visualize.transforms import seed_of
 
 _SAME = 1e-3
-"""Share by which a real picture must exceed noise to count as exciting a channel without a gradient."""
+"""Share by which a picture must exceed noise to count as exciting a channel."""
+
+_ROUNDING = 1e-6
+"""Share by which fp32 figures of the same value may differ, since batches add up in another order."""
 
 ObjectiveKind = Literal["channel", "neuron", "logit"]
 
@@ -43,7 +46,9 @@ def render_channels(
 ) -> list[Render]:
     """Draws channels of a layer.
 
-    A channel's picture depends on layer, index, sign and seed, not on the channels beside it.
+    A channel's picture depends on layer, index, sign and seed, not on which channels are beside it; but
+    one that is drawn alone on a CPU has all threads, which add up in another order: up to rounding,
+    which the ascent may enlarge.
 
     Args:
         classifier: unchanged.
@@ -211,13 +216,13 @@ def _status(drawn: Drawn, row: int, best: float | None) -> Status:
     """See `records.Status`."""
     if not drawn.finite[row]:
         return "non_finite"
+    start, reached = float(drawn.start[row]), float(drawn.activation[row])
+    # A channel that never changes has the same value for noise as for any real picture.
+    nothing = max(0.0, start + _SAME * abs(start))
+    constant = best is not None and best <= nothing
     if drawn.blocked[row]:
-        # A channel that never changes has the same value for noise as for any real picture.
-        nothing = max(0.0, float(drawn.start[row]) + _SAME * abs(float(drawn.start[row])))
-        return "dead_on_data" if best is not None and best <= nothing else "zero_gradient"
-    reached = float(drawn.activation[row])
-    return (
-        "below_exemplar"
-        if reached < (float(drawn.start[row]) if best is None else best)
-        else "optimized"
-    )
+        return "dead_on_data" if constant else "zero_gradient"
+    if constant and reached <= nothing and start > 0:
+        return "dead_on_data"  # what rounding makes of the same value does not matter
+    wanted = start if best is None else best
+    return "below_exemplar" if reached < wanted - _ROUNDING * abs(wanted) else "optimized"

@@ -9,6 +9,9 @@ from transferscope.backbones import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
+LARGEST = 4096
+"""Pixels along a side of a picture: beyond, a step of one picture needs tens of gigabytes."""
+
 RECIPE_VERSION = 9
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
@@ -54,6 +57,10 @@ class RenderRecipe:
             raise InputError(f"size is {self.size!r}; give (height, width)")
         if self.size is not None and min(self.size) < 32:
             raise InputError(f"--size is {min(self.size)}; a rendering needs at least 32 pixels")
+        if self.size is not None and max(self.size) > LARGEST:
+            raise InputError(
+                f"--size is {max(self.size)}; give at most {LARGEST} pixels, or draw smaller and enlarge"
+            )
         if not 0.05 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; it must be at least 0.05 and at most 1")
         if self.rate is not None and not 0 < self.rate <= 10:

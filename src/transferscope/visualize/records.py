@@ -14,8 +14,8 @@ Status = Literal["optimized", "zero_gradient", "dead_on_data", "below_exemplar",
 - optimized: the channel is driven to or beyond the best real picture (or above its start, if no
   real pictures were given).
 - zero_gradient: the channel stayed blocked (a ReLU shut for every start tried).
-- dead_on_data: it stayed blocked, and no real picture excites it either, or more than noise does (a
-  channel that is constant).
+- dead_on_data: it stayed blocked, and no real picture excites it either; or it is constant: neither a
+  real picture nor the drawing gives more than noise.
 - below_exemplar: the rendering excites the channel less than the best real picture does (or than
   its own start did, if no real pictures were given).
 - non_finite: the optimization left the numbers.

@@ -135,6 +135,7 @@ def draw_ideal(
     seed: int = 0,
     steps: int | None = None,
     size: int | None = None,
+    called: str | None = None,
     reporter: Reporter = SILENT,
 ) -> list[dict[str, Any]]:
     """Draws what a class wants to see: pixels alone, with total variation, with the full recipe.
@@ -146,6 +147,7 @@ def draw_ideal(
         seed: of starts and movements.
         steps: of each version; None: 256.
         size: side in pixels; None: the network's input size.
+        called: what the network is called on the picture; None: its backbone's name.
         reporter: hears of the progress.
 
     Returns:
@@ -175,7 +177,7 @@ def draw_ideal(
             )
         for one in versions:
             to_picture(one.picture).save(folder / f"{one.version}.png")
-        page = ideal_figure(versions, name=name, model=classifier.backbone)
+        page = ideal_figure(versions, name=name, model=called or classifier.backbone)
         page.save(folder / "ideal.png")
     return [
         {

@@ -131,6 +131,7 @@ def activation_sheets(
     layers: Sequence[str] | None = None,
     scale: Scale = "layer",
     save_arrays: bool = False,
+    called: str | None = None,
     reporter: Reporter = SILENT,
 ) -> list[LayerSheet]:
     """Draws what layers make of a picture: a sheet of all channels a layer, first to last.
@@ -146,6 +147,7 @@ def activation_sheets(
             the ends of the stages too (a vision transformer's blocks).
         scale: `layer`: one colour scale for all channels of a layer; `channel`: each its own.
         save_arrays: also writes maps.safetensors, a float32 tensor a layer; holds all of them.
+        called: what the network is called on the page; None: its backbone's name.
         reporter: hears of the progress, and of convolutions that are left out.
 
     Returns:
@@ -158,6 +160,7 @@ def activation_sheets(
         OutputError: `out` is not ours to replace.
     """
     refuse_foreign(Path(out))
+    network = called or classifier.backbone
     looked = _Look(classifier, image, layers)
     sheets: list[LayerSheet] = []
     arrays: dict[str, torch.Tensor] = {}
@@ -171,11 +174,9 @@ def activation_sheets(
 
         looked.each(draw, reporter.say)
         title = "A picture" if isinstance(image, Image.Image) else Path(image).name
-        write_sheets_page(
-            folder, sheets, title=title, network=classifier.backbone, picture=looked.picture
-        )
+        write_sheets_page(folder, sheets, title=title, network=network, picture=looked.picture)
         if save_arrays:
-            write_tensors(folder / "maps.safetensors", arrays, {"network": classifier.backbone})
+            write_tensors(folder / "maps.safetensors", arrays, {"network": network})
     return [
         replace(sheet, pages=tuple(str(Path(out) / file) for file in sheet.pages))
         for sheet in sheets
