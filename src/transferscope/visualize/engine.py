@@ -164,10 +164,9 @@ class Engine:
     def draw(self, jobs: Sequence[Job], on_progress: Progress | None = None) -> Drawn:
         """Draws every job by itself; a picture does not depend on which are drawn beside it.
 
-        One job alone has all threads on a CPU, whose sums round otherwise than a thread's.
-
-        That holds to the bit wherever the library computes one picture as it does several: in bf16, and
-        at 128 pixels and more in fp32. Below, a lone picture was measured to be rounded in another way.
+        One job alone has all threads on a CPU. Most layers come out the same to the bit nevertheless (in
+        bf16, and in fp32 from 128 pixels); where sums are split among threads, as for the logits of a
+        whole network, the rounding is another, and the ascent enlarges it.
 
         A picture that ends below the best real one is drawn again from that one, and the better is kept.
 
