@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import Heard, same_state, state_of, tiny_classifier
+from conftest import Heard, command, same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
 from transferscope.images import as_float, to_picture
 from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_sheets
@@ -392,6 +392,14 @@ def test_an_ideal_says_which_network_it_is_of(tmp_path, monkeypatch):
     draw_ideal(classifier, name, out=tmp_path / "base", steps=1)
     draw_ideal(classifier, name, out=tmp_path / "run", steps=1, called="my run")
     assert told == [classifier.backbone, "my run"]
+
+
+def test_a_layer_beside_logit_is_what_is_wrong_however_the_class_is_written(tmp_path):
+    asked = ("visualize", "efficientnet_lite0", "--objective", "logit", "--layer", "blocks.2.1")
+    for channels in ("0", "zebra"):
+        done = command(*asked, "--channels", channels, "--steps", "1", "--out", tmp_path / "out")
+        assert done.exit_code == 2
+        assert "leave --layer out" in " ".join((done.output + done.stderr).split())
 
 
 @pytest.mark.parametrize("size", [31, 4097, 1_000_000])

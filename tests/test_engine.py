@@ -584,9 +584,11 @@ def ended(start: float, activation: float) -> Drawn:
     ("start", "activation", "best", "status"),
     [
         (4.0168724, 4.0168724, 4.0168729, "dead_on_data"),  # it gives the same for anything
+        (-2.0, -2.0, -2.0, "dead_on_data"),
         (2.0, 2.4314175, 2.4314179, "optimized"),  # the same value, added up in another order
         (2.0, 2.43, 2.4314179, "below_exemplar"),
         (2.0, 3.0, 2.0, "optimized"),
+        (2.0, 2.0005, 1.0, "optimized"),  # not constant: noise is more to it than any real picture
         (-3.0, -2.0, -1.0, "below_exemplar"),
         (0.0, 0.0, 0.03, "below_exemplar"),
     ],

@@ -21,7 +21,7 @@ from transferscope.visualize.records import Render, Sign, Status
 from transferscope.visualize.transforms import seed_of
 
 _SAME = 1e-3
-"""Share by which a picture must exceed noise to count as exciting a channel."""
+"""Share by which a picture must differ from noise to count as exciting a channel."""
 
 _ROUNDING = 1e-6
 """Share by which fp32 figures of the same value may differ, since batches add up in another order."""
@@ -217,12 +217,12 @@ def _status(drawn: Drawn, row: int, best: float | None) -> Status:
     if not drawn.finite[row]:
         return "non_finite"
     start, reached = float(drawn.start[row]), float(drawn.activation[row])
-    # A channel that never changes has the same value for noise as for any real picture.
-    nothing = max(0.0, start + _SAME * abs(start))
-    constant = best is not None and best <= nothing
+    same = _SAME * abs(start)
     if drawn.blocked[row]:
-        return "dead_on_data" if constant else "zero_gradient"
-    if constant and reached <= nothing and start > 0:
-        return "dead_on_data"  # what rounding makes of the same value does not matter
+        # A channel that never changes has the same value for noise as for any real picture.
+        unmoved = best is not None and best <= max(0.0, start + same)
+        return "dead_on_data" if unmoved else "zero_gradient"
+    if best is not None and max(abs(best - start), abs(reached - start)) <= same:
+        return "dead_on_data"  # constant: rounding alone tells the drawing from the real picture
     wanted = start if best is None else best
     return "below_exemplar" if reached < wanted - _ROUNDING * abs(wanted) else "optimized"

@@ -10,7 +10,7 @@ from transferscope.errors import InputError
 from transferscope.visualize.transforms import Movement
 
 LARGEST = 4096
-"""Pixels along a side of a picture: beyond, a step of one picture needs tens of gigabytes."""
+"""Pixels along a side of a picture, so that a slip is refused before memory is asked for."""
 
 RECIPE_VERSION = 9
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
