@@ -155,8 +155,8 @@ def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
     before = sweep.plan(classifier, units)
     assert (before.pictures, before.left) == (8, 8)
     assert before.seconds > 0
-    assert before.megabytes > 0
-    assert before.memory > 50
+    assert before.disk_mb > 0
+    assert before.memory_mb > 50
     assert not list(tmp_path.iterdir())  # nothing is kept
     sweep.run(classifier, units[:1])
     after = sweep.plan(classifier, units)
@@ -164,7 +164,7 @@ def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
     assert after.order == ((LAYER, "plus", 0, (4, 5, 6, 7)),)
     sweep.run(classifier, units)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert before.megabytes * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
+    assert before.disk_mb * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
     assert sweep.plan(classifier, units).left == 0
     json.dumps(before.to_dict())
 

@@ -785,6 +785,22 @@ def test_no_more_is_held_than_places(one_thread):
     assert not held
 
 
+def test_an_engine_that_is_let_go_is_gone_at_once():
+    """A sweep makes one a layer: what waits for Python's search for cycles adds up."""
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine(tiny_classifier(), (LAYER,), RenderRecipe(steps=2))
+        engine.draw([Job(channel(LAYER, index), index) for index in range(3)])
+        held = [weakref.ref(engine), *(weakref.ref(w._network) for w in engine._workers)]
+        held += [weakref.ref(module) for module in engine._network._network.modules()]
+        assert all(one() is not None for one in held)
+        del engine
+        assert [one() for one in held] == [None] * len(held)
+    finally:
+        gc.enable()
+
+
 def test_canvases_have_the_recipes_detail_and_pictures_the_networks_size():
     classifier = Classifier(tiny_classifier().network, replace(SPEC, size=(64, 96)), list("abcd"))
     drawn = Engine(classifier, (LAYER,), replace(QUICK, detail=0.5)).draw(jobs_of(LAYER, [0]))

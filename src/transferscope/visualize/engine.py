@@ -277,7 +277,7 @@ class Engine:
             float32 (N,).
         """
         parts = []
-        step = len(jobs) if together else 2 * PLACES
+        step = len(jobs) if together else PLACES
         with evaluating(self.classifier.network), torch.no_grad():
             for begin in range(0, len(jobs), step):
                 pictures = finished(canvases[begin : begin + step], self.size)
@@ -308,12 +308,14 @@ class _Worker:
     def __init__(
         self, engine: Engine, network: DrawingNetwork, places: int, together: Objective | None
     ):
-        self._engine, self._network, self._together = engine, network, together
-        self._recipe = engine.recipe
+        # Not the engine itself: in a cycle they would keep their networks until Python looks for cycles.
+        self._network, self._together = network, together
+        self._recipe, self._size, self._stop = engine.recipe, engine.size, engine._stop
+        self._parametrization, self._input = engine.parametrization, engine.classifier.input
         self._device = engine.classifier.device
-        channels = engine.classifier.input.channels
+        channels = self._input.channels
         grey = torch.full((1, channels, 1, 1), GREY, device=self._device)
-        self._grey = engine.classifier.input.normalise(grey)
+        self._grey = self._input.normalise(grey)
         height, width = engine.size
         detail = engine.recipe.detail
         self._shape = (
@@ -349,7 +351,7 @@ class _Worker:
                 if place not in held and queue:
                     held[place] = queue.pop()
                     self._begin(place, held[place])
-            if self._engine._stop.is_set():
+            if self._stop.is_set():
                 return
             self._step(held)
             for place, sketch in list(held.items()):
@@ -369,7 +371,7 @@ class _Worker:
                 mode="bilinear",
                 antialias=True,
             ).clamp(0, 1)
-        canvas = self._engine.parametrization(
+        canvas = self._parametrization(
             [sketch.generator], self._shape, device=self._device, start=start
         )
         self._free[place] = canvas.free.detach()[0]
@@ -449,8 +451,8 @@ class _Worker:
         self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
     ) -> torch.Tensor:
         pictures = self._decode(free)
-        size, movement = self._engine.size, self._recipe.movement
-        seen = self._engine.classifier.input.normalise(pictures)  # fewer pixels than when enlarged
+        size, movement = self._size, self._recipe.movement
+        seen = self._input.normalise(pictures)  # fewer pixels than when enlarged
         if movement:
             seen = move(seen, moves, movement, size, beyond=self._grey)
         else:

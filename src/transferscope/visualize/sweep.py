@@ -25,6 +25,7 @@ from transferscope.storage import (
     hash_tensors,
     peak_memory,
     read_tensors,
+    release_memory,
     sha256_json,
     write_tensors,
 )
@@ -124,8 +125,8 @@ class Plan:
         pictures: of all units.
         left: those that have no finished file yet.
         seconds: that the rest is expected to take.
-        megabytes: that its files are expected to take.
-        memory: the process's peak so far, in MB: the sweep needs no more.
+        disk_mb: that its files are expected to take, in MB.
+        memory_mb: the process's peak so far, in MB: the sweep needs no more.
         measured: what was measured, in words.
         order: (layer, sign, seed, channels) of the units, first to last.
     """
@@ -133,8 +134,8 @@ class Plan:
     pictures: int
     left: int
     seconds: float
-    megabytes: float
-    memory: float
+    disk_mb: float
+    memory_mb: float
     measured: str
     order: tuple[tuple[str, str, int, tuple[int, ...]], ...]
 
@@ -195,6 +196,7 @@ class Sweep:
                     engine = (wanted, _engine(classifier, unit))
                 drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
+                release_memory()  # else every unit adds what was left in between
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
@@ -274,8 +276,8 @@ class Sweep:
             pictures=sum(len(unit.channels) for unit in units),
             left=sum(len(unit.channels) for unit in left),
             seconds=round(seconds, 3),
-            megabytes=round(size / 1e6, 3),
-            memory=round(peak_memory() / 1e6),
+            disk_mb=round(size / 1e6, 3),
+            memory_mb=round(peak_memory() / 1e6),
             measured=f"{tried} of these pictures, drawn now",
             order=order,
         )
