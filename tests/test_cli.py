@@ -91,6 +91,7 @@ def test_a_mistake_ends_the_process_with_its_sentence():
         (("predict", "efficientnet_lite0", "x.png", "--min-confidence", "2"), "in [0, 1]", 2),
         (("export", "nowhere", "--format", "onnx", "--out", "x.onnx"), "not a folder", 1),
         (("predict", "runs/nope", "x.png"), "'runs/nope' is not there", 1),
+        (("layers", ""), "MODEL is empty", 2),
         (("predict", "hf-hub:no/such", "x.png"), "no folder 'hf-hub:no/such'", 1),
     ],
 )
@@ -124,7 +125,7 @@ def test_ctrl_c_is_exit_code_130(tmp_path, make_folder):
     rest = holder.stderr.read()
     assert holder.wait(timeout=60) == 130
     holder.stderr.close()
-    assert "interrupted" in rest
+    assert "interrupted; what was finished is kept: tune and demo go on with --resume" in rest
     assert "Traceback" not in rest
 
 

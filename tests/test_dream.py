@@ -441,6 +441,13 @@ def test_verb_speaks_json(model: Path, tmp_path: Path):
         assert written.size == (120, 80)
 
 
+def test_verb_says_one_octave(model: Path, tmp_path: Path):
+    photo_of(90, 60).save(tmp_path / "photo.png")
+    options = ("--layer", "blocks.1", "--out", tmp_path / "dream.png", "--steps", 1, "--quiet")
+    done = command("dream", model, tmp_path / "photo.png", *options, "--octaves", 1)
+    assert "90 x 60, 1 octave; mean square of the layer" in done.stdout
+
+
 def test_verb_refuses_in_one_sentence(model: Path, tmp_path: Path):
     photo_of(90, 60).save(tmp_path / "photo.png")
     out = tmp_path / "dream.gif"

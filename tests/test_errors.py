@@ -47,6 +47,7 @@ def test_errors_are_also_what_a_caller_would_catch(
         ("layer9", "layer4"),
         ("layr4", "layer4"),
         ("blocks", "blocks.4.2"),
+        ("CONV1", "conv1"),
         ("zzzz", None),
         ("", None),
     ],

@@ -80,7 +80,7 @@ def test_a_path_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose a folder that can be written"):
         storage.write_text(tmp_path / "file" / "a.txt", "new")
     with (
-        pytest.raises(OutputError, match="choose a folder that can be written"),
+        pytest.raises(OutputError, match="is a file, not a folder; choose a folder that can be"),
         storage.replaced_folder(tmp_path / "file" / "a"),
     ):
         pass
@@ -305,6 +305,51 @@ def test_a_failure_between_the_two_renames_brings_the_old_folder_back(
     with pytest.raises((OutputError, Interrupted)), storage.replaced_folder(folder):
         pass
     assert names(folder) == [storage.FOLDER_MARK, "old.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+import os, sys
+from transferscope import storage
+rename, calls = os.replace, []
+def replace(source, target):
+    calls.append(source)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    rename(source, target)
+os.replace = replace
+with storage.replaced_folder(sys.argv[1]) as fresh:
+    (fresh / "new.txt").write_text("x")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks on folders")
+@pytest.mark.parametrize("rename", [1, 2], ids=["before", "between"])
+def test_what_a_killed_process_left_is_cleared_away(rename: int, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with storage.replaced_folder(folder) as fresh:
+        (fresh / "old.txt").write_text("x")
+    subprocess.run([sys.executable, "-c", KILLED, str(folder), str(rename)], check=False)
+    left = [path for path in tmp_path.iterdir() if path != folder]
+    assert len(left) == rename  # killed in earnest
+    assert folder.exists() == (rename == 1)
+    for path in left:
+        os.utime(path, (0, 0))
+    with pytest.raises(Interrupted), storage.replaced_folder(folder):
+        raise Interrupted
+    assert names(folder) == [storage.FOLDER_MARK, "old.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks on folders")
+def test_a_folder_that_is_being_filled_is_left_to_its_process(tmp_path: Path) -> None:
+    with storage.replaced_folder(tmp_path / "out") as fresh:
+        os.utime(fresh, (0, 0))
+        with storage.replaced_folder(tmp_path / "out") as other:
+            assert fresh.is_dir()
+            (other / "other.txt").write_text("x")
+        (fresh / "mine.txt").write_text("x")
+    assert names(tmp_path / "out") == [storage.FOLDER_MARK, "mine.txt"]
     assert names(tmp_path) == ["out"]
 
 

@@ -32,7 +32,8 @@ class UnknownName(InputError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str, remedy: str):
         names = list(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = [known for known in names if known.casefold() == name.casefold()][:1]
+        near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         near = near or [known for known in names if name and known.startswith(name)][:1]
         hint = f"; did you mean {near[0]!r}?" if near else ";"
         super().__init__(f"no {kind} {name!r} in {where}{hint} {remedy}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import glob
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -50,7 +52,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"
+            dir=path.parent, prefix=f".{path.name[:_NAME]}.", suffix=".tmp"
         )
         os.close(handle)
         temporary = Path(name)
@@ -63,16 +65,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = "a part of its path is a file, not a folder"
         raise OutputError(
-            f"cannot write {str(path)!r}: {reason}; what was there before is untouched; "
+            f"cannot write {str(path)!r}: {_reason(error)}; what was there before is untouched; "
             "choose a folder that can be written, or make room on the disk"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a part of its path is a file, not a folder"
+    return error.strerror or str(error)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -202,7 +207,7 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `path`, whole, when the block ends well.
 
     An existing folder is replaced only if it is empty, or one that this function made and that nothing
-    was added to since.
+    was added to since. What a process that was killed left beside `path` is cleared away.
 
     Raises:
         OutputError: `path` holds something that is not ours, or cannot be written.
@@ -211,12 +216,14 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     refuse_foreign(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
+        _clear_unfinished(path)
+        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=_unfinished(path)))
     except OSError as error:
         raise OutputError(
-            f"cannot write beside {str(path)!r}: {error.strerror}; choose a folder that can be written"
+            f"cannot write beside {str(path)!r}: {_reason(error)}; choose a folder that can be written"
         ) from error
-    old = fresh.with_name(fresh.name + ".old")
+    old = fresh.with_name(fresh.name + _REPLACED)
+    lock = _locked(fresh)
     try:
         os.chmod(fresh, 0o777 & ~_umask())
         yield fresh
@@ -228,12 +235,65 @@ def replaced_folder(path: str | Path) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write {str(path)!r}: {_reason(error)}; what was there before is untouched; choose a "
+            "folder that can be written, or make room on the disk"
+        ) from error
     finally:
         if old.exists() and not path.exists():  # interrupted between the two renames
             os.replace(old, path)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        _clear_unfinished(path)
+
+
+_REPLACED = ".old"
+_NAME = 40  # letters of a name that the temporary one begins with: together they have to fit
+
+
+def _unfinished(path: Path) -> str:
+    """How the names of folders begin that are to take the place of `path`."""
+    return f".{path.name[:_NAME]}.transferscope-"
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle, which tells others while it is open that the folder is being filled; None: it cannot be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if handle is not None:
+            os.close(handle)
+        return None
+    return handle
+
+
+def _clear_unfinished(path: Path) -> None:
+    """Removes what killed processes left; a folder that was in the way of the last rename comes back."""
+    for left in path.parent.glob(f"{glob.escape(_unfinished(path))}*"):
+        if left.name.endswith(_REPLACED):
+            continue
+        # One that was made just now may be about to be locked.
+        if time.time() - left.stat().st_mtime < _JUST_MADE or (lock := _locked(left)) is None:
+            continue
+        old = left.with_name(left.name + _REPLACED)
+        if old.exists() and not path.exists() and path.name == path.name[:_NAME]:
+            os.replace(old, path)  # it was killed between the two renames
+        shutil.rmtree(left, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        os.close(lock)
+
+
+_JUST_MADE = 10.0
+"""Seconds."""
 
 
 def refuse_foreign(path: Path) -> None:

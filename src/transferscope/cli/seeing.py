@@ -226,7 +226,7 @@ def _tell_plan(plan: Plan, json_: bool) -> None:
         return
     typer.echo(
         f"{plan.left} of {plan.pictures} pictures are to be drawn; about {plan.seconds / 60:.1f} min, "
-        f"{plan.megabytes:.1f} MB on disk, {plan.memory:.0f} MB of memory (from {plan.measured})"
+        f"{plan.disk_mb:.1f} MB on disk, {plan.memory_mb:.0f} MB of memory (from {plan.measured})"
     )
     for layer, sign, seed, channels in plan.order[:_UNITS_SHOWN]:
         typer.echo(f"  {layer} {sign}, seed {seed}: channels {', '.join(map(str, channels))}")
@@ -293,12 +293,18 @@ def dream(
         int | None, typer.Option(help="One channel of the layer; default: all of them.")
     ] = None,
     octaves: Annotated[
-        int | None, typer.Option(help="Sizes climbed through; default: by the photo's size.")
+        int | None,
+        typer.Option(help="Sizes climbed through, 1 or more; default: by the photo's size."),
     ] = None,
-    octave_scale: Annotated[float, typer.Option(help="From one size to the next.")] = 1.4,
-    steps: Annotated[int, typer.Option(help="Ascents an octave.")] = 10,
+    octave_scale: Annotated[
+        float, typer.Option(help="From one size to the next; above 1, at most 4.")
+    ] = 1.4,
+    steps: Annotated[int, typer.Option(help="Ascents an octave, 1 or more.")] = 10,
     rate: Annotated[
-        float, typer.Option(help="How far a step moves a pixel on average; white is 1.")
+        float,
+        typer.Option(
+            help="How far a step moves a pixel on average; above 0, at most 1, which is white."
+        ),
     ] = 0.006,
     tile: Annotated[
         int | None, typer.Option(help="Most pixels a side that are in work at once; default: 640.")
@@ -335,8 +341,9 @@ def dream(
         return
     what = "mean square of the layer" if channel is None else f"mean of channel {channel}"
     width, height = row["size"]
+    octaves_ = "1 octave" if row["octaves"] == 1 else f"{row['octaves']} octaves"
     typer.echo(
-        f"{row['file']}: {width} x {height}, {row['octaves']} octaves; {what} "
+        f"{row['file']}: {width} x {height}, {octaves_}; {what} "
         f"{row['activation_before']:.3g} before, {row['activation_after']:.3g} after"
     )
 

@@ -45,7 +45,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
         except KeyboardInterrupt:
             console().print(
-                "interrupted; what was finished is kept: the same command goes on (tune with --resume)"
+                "interrupted; what was finished is kept: tune and demo go on with --resume, visualize and "
+                "compare by themselves",
+                soft_wrap=True,
             )
             raise typer.Exit(130) from None
 

@@ -248,6 +248,8 @@ def open_model(
         TransferscopeError: neither a folder of a run nor the name of a backbone, or weights for what
             has its own.
     """
+    if not str(model):
+        raise InputError("MODEL is empty; give a run folder or the name of a backbone")
     path = Path(model)
     if weights is not None and (path.exists() or str(model).startswith("hf-hub:")):
         raise InputError(
