@@ -47,18 +47,15 @@ def test_all_gradients_are_the_librarys(kernel, stride, padding, size, dtype):
         assert torch.equal(one.double(), other)
 
 
-def test_kernels_that_are_to_be_trained_are_replaced_where_that_pays():
+def test_convolutions_are_replaced_where_that_pays():
     network = nn.Sequential(
         nn.Conv2d(4, 4, 3, groups=4),  # small, stride 1: the library is fast
         nn.Conv2d(4, 4, 5, groups=4),
         nn.Conv2d(4, 4, 3, stride=2, groups=4),
         nn.Conv2d(4, 8, 5),
     )
-    kinds = [isinstance(layer, PhasedDepthwise) for layer in phased(network, kernels=True)]
+    kinds = [isinstance(layer, PhasedDepthwise) for layer in phased(network)]
     assert kinds == [False, True, True, False]
-    assert [isinstance(layer, PhasedDepthwise) for layer in phased(network)] == [
-        *(False, False, True, False)
-    ]
-    assert [name for name, _ in phased(network, kernels=True).named_parameters()] == [
+    assert [name for name, _ in phased(network).named_parameters()] == [
         name for name, _ in network.named_parameters()
     ]

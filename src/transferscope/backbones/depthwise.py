@@ -170,20 +170,16 @@ def pair_of(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def phased(network: nn.Module, *, kernels: bool = False) -> nn.Module:
+def phased(network: nn.Module) -> nn.Module:
     """A copy of a network in which depthwise convolutions are `PhasedDepthwise` where that pays.
 
-    Names of layers and parameters, and outputs, stay. Convolutions of other kinds are untouched.
-
-    Args:
-        kernels: whether gradients of the kernels will be wanted; those larger than 3 x 3 are then
-            replaced too, not the strided ones alone.
+    That is where the stride or the kernel is large. Names of layers and parameters, and outputs, stay.
+    Convolutions of other kinds are untouched.
     """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d) and _is_depthwise(module):
-            large = kernels and max(module.kernel_size) > _TILE
-            if large or max(module.stride) > 1:
+            if max(module.kernel_size) > _TILE or max(module.stride) > 1:
                 network.set_submodule(name, PhasedDepthwise(module))
     return network
 

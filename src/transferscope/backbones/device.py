@@ -48,7 +48,7 @@ def fast_bf16(device: torch.device) -> bool:
 def training_precision(device: torch.device, precision: Precision) -> Precision:
     """What `auto` means where gradients are needed: bf16 where it is fast, else fp32.
 
-    On CPUs this holds with `phased(kernels=True)`: with the library's own gradients of depthwise
+    On CPUs this holds with `phased`: with the library's own gradients of depthwise
     convolutions bf16 is slower than fp32 (measured on EfficientNet-Lite0 behind blocks.4 with AVX-512
     BF16, a picture and step: fp32 13.6 ms, bf16 18.8 ms, bf16 phased 8.3 ms).
 

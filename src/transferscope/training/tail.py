@@ -45,7 +45,7 @@ class Tail:
         self.boundary = boundary
         self.classifier = copy.deepcopy(start)
         if precision == "bf16" and start.device.type == "cpu":
-            self.classifier.network = phased(start.network, kernels=True)
+            self.classifier.network = phased(start.network)
         self.classifier.to(memory_format=torch.channels_last).eval()
         network, example = self.classifier.network, self.classifier.example()
         below = set(modules_below(network, boundary, example)) if boundary else set()
