@@ -178,9 +178,10 @@ def phased(network: nn.Module) -> nn.Module:
     """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and _is_depthwise(module):
-            if max(module.kernel_size) > _TILE or max(module.stride) > 1:
-                network.set_submodule(name, PhasedDepthwise(module))
+        if not isinstance(module, nn.Conv2d) or not _is_depthwise(module):
+            continue
+        if max(module.kernel_size) > _TILE or max(module.stride) > 1:
+            network.set_submodule(name, PhasedDepthwise(module))
     return network
 
 
