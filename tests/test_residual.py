@@ -98,6 +98,53 @@ def test_bf16_is_as_near_as_the_networks_own_bf16(kind):
     assert 0 < our_slope < 1.2 * plain_slope
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_overwritten_only_where_nobody_else_has_them(kind):
+    classifier = classifier_of(kind)
+    network = DrawingNetwork(classifier, ("layer1.0", "layer3"), "fp32")
+    blocks = {name: network._network.get_submodule(name) for name in blocks_of(network)}
+    assert [name for name, block in blocks.items() if block.followed] == ["layer2.0"]
+    x = torch.randn(2, 3, 64, 48).requires_grad_()
+    with torch.enable_grad():
+        found = network(x)
+        scale = torch.ones_like(found["layer3"])  # whose gradient the objective keeps
+        given = (found["layer3"] * scale).sum() + (found["layer1.0"] ** 2).sum()
+        (slope,) = torch.autograd.grad(given, x)
+        caught = {name: plainly(classifier, name)(x)[name] for name in found}
+        wanted = caught["layer3"].sum() + (caught["layer1.0"] ** 2).sum()
+        (own,) = torch.autograd.grad(wanted, x)
+    assert (slope - own).norm() < 1e-4 * own.norm()
+    assert scale.eq(1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_users_network_does_with_a_blocks_gradient_beside_it_is_not_changed(kind):
+    """Where a sum hands one gradient to a block and to something else."""
+
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(5)
+            plain = ResNet(kind, [2, 1, 1, 1]).layer1
+            self.stem = nn.Conv2d(3, 64, 3, stride=2)
+            self.blocks = nn.ModuleList(plain)
+            channels = plain(torch.zeros(1, 64, 8, 8)).shape[1]
+            self.other, self.fc = nn.Conv2d(64, channels, 1), nn.Linear(channels, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            other = self.other(x)  # first, so that its gradient is taken last
+            return self.fc(self.blocks[1](self.blocks[0](x) + other).mean((2, 3)))
+
+    spec = InputSpec(size=(64, 48), mean=(0.5,) * 3, std=(0.5,) * 3)
+    classifier = Classifier(Beside().eval(), spec, list("abcd"))
+    network = DrawingNetwork(classifier, ("blocks.1",), "fp32")
+    assert blocks_of(network) == ["blocks.0", "blocks.1"]
+    _, gradient = told(network, "blocks.1")
+    _, slope = told(plainly(classifier, "blocks.1"), "blocks.1")
+    assert (gradient - slope).norm() < 1e-4 * slope.norm()
+
+
 def test_grouped_and_dilated_blocks_too():
     for options in (
         {"groups": 4, "width_per_group": 4},

@@ -490,16 +490,20 @@ def reuse_memory() -> None:
     """Makes the C library keep freed memory for the next batch instead of returning it (glibc only).
 
     Tensors of more than 32 MB are otherwise mapped and zeroed by the kernel again in every layer:
-    half of the time of an fp32 forward pass on a CPU. Threads share one arena, since those of their
-    own give memory back whatever is asked for. Affects the whole process, so only the command line
-    calls it.
+    half of the time of an fp32 forward pass on a CPU. Each thread has an arena of its own, so what
+    it holds does not depend on what the others do meanwhile; with room to spare at its end, an arena
+    keeps its last part even when all of it is free. Affects the whole process, so only the command
+    line calls it.
     """
     if library := _glibc():
-        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h
-        mmap_threshold, trim_threshold, most_arenas = -3, -1, -8
+        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h
+        mmap_threshold, trim_threshold, top_pad = -3, -1, -2
         library.mallopt(mmap_threshold, 1 << 30)
         library.mallopt(trim_threshold, (1 << 31) - 1)
-        library.mallopt(most_arenas, 1)
+        library.mallopt(top_pad, _PART_OF_ARENA)
+
+
+_PART_OF_ARENA = 1 << 26  # bytes of glibc's HEAP_MAX_SIZE on 64-bit systems
 
 
 def peak_memory() -> int:

@@ -23,6 +23,7 @@ from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float
+from transferscope.storage import release_memory
 from transferscope.visualize.ascent import Ascent
 from transferscope.visualize.network import DrawingNetwork
 from transferscope.visualize.objectives import LOGITS, Objective
@@ -212,6 +213,7 @@ class Engine:
         self, sketches: list[_Sketch], jobs: Sequence[Job], on_progress: Progress | None
     ) -> Drawn:
         self._run(sketches, on_progress)
+        release_memory()  # the workers' is not there when the measuring takes its own
         return self._judged(sketches, jobs, None)
 
     def _run(self, sketches: list[_Sketch], on_progress: Progress | None) -> None:

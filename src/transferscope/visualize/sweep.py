@@ -25,7 +25,6 @@ from transferscope.storage import (
     hash_tensors,
     peak_memory,
     read_tensors,
-    release_memory,
     sha256_json,
     write_tensors,
 )
@@ -196,7 +195,6 @@ class Sweep:
                     engine = (wanted, _engine(classifier, unit))
                 drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
-                release_memory()  # else every unit adds what was left in between
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
