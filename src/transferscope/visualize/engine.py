@@ -212,9 +212,12 @@ class Engine:
     def _measured(
         self, sketches: list[_Sketch], jobs: Sequence[Job], on_progress: Progress | None
     ) -> Drawn:
+        # What one of the two no longer needs is not there when the other takes its own.
         self._run(sketches, on_progress)
-        release_memory()  # the workers' is not there when the measuring takes its own
-        return self._judged(sketches, jobs, None)
+        release_memory()
+        drawn = self._judged(sketches, jobs, None)
+        release_memory()
+        return drawn
 
     def _run(self, sketches: list[_Sketch], on_progress: Progress | None) -> None:
         """Shares the sketches out among the workers, in a fixed way, and waits for them."""
