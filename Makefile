@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each makes .venv if there is none.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -10,8 +11,9 @@ READY  := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/transferscope demo --out demo --resume
 
+# Two at a time; a test that has a machine's time to itself is told by its mark.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
