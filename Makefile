@@ -11,7 +11,7 @@ READY  := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/transferscope demo --out demo --resume
 
-# Two at a time; a test that has a machine's time to itself is told by its mark.
+# WORKERS at a time: make test WORKERS=1 for one.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
