@@ -341,6 +341,17 @@ def test_what_a_killed_process_left_is_cleared_away(rename: int, tmp_path: Path)
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_what_cannot_be_cleared_away_fails_no_work(tmp_path: Path) -> None:
+    """Such as what another process has cleared away meanwhile."""
+    gone = tmp_path / ".out.transferscope-gone"
+    gone.symlink_to(tmp_path / "nowhere")
+    with storage.replaced_folder(tmp_path / "out") as fresh:
+        (fresh / "1.txt").write_text("x")
+    assert names(tmp_path / "out") == [storage.FOLDER_MARK, "1.txt"]
+    assert gone.is_symlink()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks on folders")
 def test_a_folder_that_is_being_filled_is_left_to_its_process(tmp_path: Path) -> None:
     with storage.replaced_folder(tmp_path / "out") as fresh:

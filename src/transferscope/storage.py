@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,20 +276,26 @@ def _locked(folder: Path) -> int | None:
 
 
 def _clear_unfinished(path: Path) -> None:
-    """Removes what killed processes left; a folder that was in the way of the last rename comes back."""
+    """Removes what killed processes left; a folder that was in the way of the last rename comes back.
+
+    What cannot be removed stays: no work fails for it.
+    """
     for left in path.parent.glob(f"{glob.escape(_unfinished(path))}*"):
         if left.name.endswith(_REPLACED):
             continue
-        # One that was made just now may be about to be locked.
-        if time.time() - left.stat().st_mtime < _JUST_MADE or (lock := _locked(left)) is None:
-            continue
-        old = left.with_name(left.name + _REPLACED)
-        if old.exists() and not path.exists() and path.name == path.name[:_NAME]:
-            os.replace(old, path)  # it was killed between the two renames
-        shutil.rmtree(left, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        os.close(lock)
+        with suppress(OSError):  # such as another process that clears away the same
+            # One that was made just now may be about to be locked.
+            if time.time() - left.stat().st_mtime < _JUST_MADE or (lock := _locked(left)) is None:
+                continue
+            try:
+                old = left.with_name(left.name + _REPLACED)
+                if old.exists() and not path.exists() and path.name == path.name[:_NAME]:
+                    os.replace(old, path)  # it was killed between the two renames
+                shutil.rmtree(left, ignore_errors=True)
+                if path.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 _JUST_MADE = 10.0
