@@ -24,6 +24,7 @@ from transferscope.images import InputSpec
 from transferscope.visualize import RenderRecipe, channel, logit, neuron
 from transferscope.visualize.algebra import Objective
 from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
+from transferscope.visualize.convolutions import FrozenConv
 from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
 from transferscope.visualize.loop import judge, render, render_together
 from transferscope.visualize.parametrization import fourier
@@ -785,6 +786,13 @@ def test_no_more_is_held_than_places(one_thread):
     assert not held
 
 
+def _plans_of(modules):
+    """Where the weights are laid out once more."""
+    frozen = [module for module in modules if isinstance(module, FrozenConv)]
+    assert frozen
+    return [plan for conv in frozen for plan in conv._plans._by_size.values()]
+
+
 def test_an_engine_that_is_let_go_is_gone_at_once():
     """A sweep makes one a layer: what waits for Python's search for cycles adds up."""
     gc.collect()
@@ -793,7 +801,10 @@ def test_an_engine_that_is_let_go_is_gone_at_once():
         engine = Engine(tiny_classifier(), (LAYER,), RenderRecipe(steps=2))
         engine.draw([Job(channel(LAYER, index), index) for index in range(3)])
         held = [weakref.ref(engine), *(weakref.ref(w._network) for w in engine._workers)]
-        held += [weakref.ref(module) for module in engine._network._network.modules()]
+        modules = list(engine._network._network.modules())
+        held += [weakref.ref(module) for module in modules]
+        held += [weakref.ref(plan) for plan in _plans_of(modules)]
+        del modules
         assert all(one() is not None for one in held)
         del engine
         assert [one() for one in held] == [None] * len(held)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import functools
 import glob
 import hashlib
 import io
@@ -528,5 +529,6 @@ def release_memory() -> None:
         library.malloc_trim(0)
 
 
+@functools.cache
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -48,7 +48,7 @@ class FrozenConv(nn.Module):
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().to(dtype))
         self.weight: torch.Tensor
         self.bias: torch.Tensor | None
-        self._plans = _Plans(conv, self.weight, self.bias)
+        self._plans = _Plans(_Layout(conv, self.weight, self.bias))
 
     def plan(self, pictures: torch.Tensor) -> Plan:
         """How it is computed for pictures of this size."""
@@ -163,10 +163,8 @@ class _Frozen(torch.autograd.Function):
         return ctx.plan.backwards(gradient), None, None, None
 
 
-class _Plans:
-    """How a convolution and its gradient are computed, by the size of the pictures.
-
-    Copies are itself, so that the copies of a network share what is laid out.
+class _Layout:
+    """Weights of a convolution and where they are laid.
 
     Args:
         conv: whose geometry it is.
@@ -178,6 +176,23 @@ class _Plans:
         self.weight, self.bias, self.groups = weight, bias, conv.groups
         self.stride, self.dilation = pair_of(conv.stride), pair_of(conv.dilation)
         self._padding = None if _is_same(conv) else pair_of(conv.padding)
+
+    def around(self, size: Sequence[int]) -> list[_Pair]:
+        """Zeros before and behind along each axis of pictures of (height, width)."""
+        if self._padding is not None:
+            return [(padding, padding) for padding in self._padding]
+        kernel = self.weight.shape[2:]
+        return [same_padding(*of_axis) for of_axis in zip(size, kernel, self.stride, strict=True)]
+
+
+class _Plans:
+    """How a convolution and its gradient are computed, by the size of the pictures.
+
+    Copies are itself, so that the copies of a network share what is laid out.
+    """
+
+    def __init__(self, layout: _Layout):
+        self._layout = layout
         self._by_size: dict[tuple[int, ...], Plan] = {}
 
     def __deepcopy__(self, _memo: Any) -> _Plans:
@@ -187,15 +202,8 @@ class _Plans:
         """For pictures of (height, width)."""
         plan = self._by_size.get(size)
         if plan is None:
-            plan = self._by_size[size] = Plan(self, size)  # twice at worst, by two threads
+            plan = self._by_size[size] = Plan(self._layout, size)  # twice at worst, by two threads
         return plan
-
-    def around(self, size: Sequence[int]) -> list[_Pair]:
-        """Zeros before and behind along each axis."""
-        if self._padding is not None:
-            return [(padding, padding) for padding in self._padding]
-        kernel = self.weight.shape[2:]
-        return [same_padding(*of_axis) for of_axis in zip(size, kernel, self.stride, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -218,17 +226,22 @@ class _Part:
 class Plan:
     """A convolution and its gradient for pictures of one size."""
 
-    def __init__(self, plans: _Plans, size: torch.Size):
-        self._plans, self._size = plans, tuple(size)
-        weight, stride, groups = plans.weight, plans.stride, plans.groups
-        self._around = around = plans.around(size)
+    def __init__(self, layout: _Layout, size: torch.Size):
+        self._layout, self._size = layout, tuple(size)
+        weight, stride, groups = layout.weight, layout.stride, layout.groups
+        self._around = around = layout.around(size)
         # More zeros behind than before: as many before, for which the kernel gets rows of zeros.
         rows, columns = (behind - before for before, behind in around)
         behind = (around[0][1], around[1][1])
         self._forward = _Kernel(
-            F.pad(weight, (columns, 0, rows, 0)), plans.bias, stride, behind, plans.dilation, groups
+            F.pad(weight, (columns, 0, rows, 0)),
+            layout.bias,
+            stride,
+            behind,
+            layout.dilation,
+            groups,
         )
-        reach = [d * (k - 1) for d, k in zip(plans.dilation, weight.shape[2:], strict=True)]
+        reach = [d * (k - 1) for d, k in zip(layout.dilation, weight.shape[2:], strict=True)]
         self._output = [
             (side + sum(zeros) - along - 1) // step + 1
             for side, zeros, along, step in zip(size, around, reach, stride, strict=True)
@@ -267,7 +280,7 @@ class Plan:
             return only.kernel.onto(plus, gradient)
         if only is not None and only.kernel is not None and plus is None:
             return only.kernel(gradient)[only.found]
-        shape = (len(gradient), self._plans.weight.shape[1] * self._plans.groups, *self._size)
+        shape = (len(gradient), self._layout.weight.shape[1] * self._layout.groups, *self._size)
         whole = _empty(gradient, shape) if plus is None else plus
         results: dict[_Kernel, torch.Tensor] = {}
         for part in self._parts:
@@ -287,9 +300,9 @@ class Plan:
     def _phase_parts(self) -> Iterator[_Part]:
         """A convolution a phase."""
         weight, (down, across), dilation = (
-            self._plans.weight,
-            self._plans.stride,
-            self._plans.dilation,
+            self._layout.weight,
+            self._layout.stride,
+            self._layout.dilation,
         )
         for y in self._down:
             for x in self._across:
@@ -303,8 +316,8 @@ class Plan:
                     y.padding(reach[0], self._output[0]),
                     x.padding(reach[1], self._output[1]),
                 )
-                turned = _turned(part, self._plans.groups)
-                kernel = _Kernel(turned, None, (1, 1), padding, dilation, self._plans.groups)
+                turned = _turned(part, self._layout.groups)
+                kernel = _Kernel(turned, None, (1, 1), padding, dilation, self._layout.groups)
                 found = y.places(reach[0], padding[0]), x.places(reach[1], padding[1])
                 sides = [
                     length + 2 * zeros - along
@@ -315,7 +328,7 @@ class Plan:
 
     def _thin_parts(self) -> Iterator[_Part]:
         """All phases as channels of one convolution: faster where a picture has few."""
-        weight, (down, across) = self._plans.weight, self._plans.stride
+        weight, (down, across) = self._layout.weight, self._layout.stride
         channels = weight.shape[1]
         tall, wide = -(-weight.shape[2] // down), -(-weight.shape[3] // across)
         padding = (
@@ -328,7 +341,7 @@ class Plan:
                 part = weight[:, :, y.remainder :: down, x.remainder :: across]
                 lacking = (0, wide - part.shape[3], 0, tall - part.shape[2])
                 turned.append(_turned(F.pad(part, lacking), 1))
-        kernel = _Kernel(torch.cat(turned), None, (1, 1), padding, self._plans.dilation)
+        kernel = _Kernel(torch.cat(turned), None, (1, 1), padding, self._layout.dilation)
         number = 0
         for y in self._down:
             for x in self._across:
@@ -340,10 +353,10 @@ class Plan:
 
     def _of_library(self, gradient: torch.Tensor) -> torch.Tensor:
         """Where phases, which cost copies, are no faster: dense kernels of more than one pixel."""
-        plans, padding = self._plans, [before for before, _ in self._around]
-        pictures = _empty(gradient, (len(gradient), plans.weight.shape[1], *self._size))
+        own, padding = self._layout, [before for before, _ in self._around]
+        pictures = _empty(gradient, (len(gradient), own.weight.shape[1], *self._size))
         found: torch.Tensor = torch.ops.aten.convolution_backward(
-            *(gradient, pictures, plans.weight, None, plans.stride, padding, plans.dilation),
+            *(gradient, pictures, own.weight, None, own.stride, padding, own.dilation),
             *(False, (0, 0), 1, (True, False, False)),
         )[0]
         return found
