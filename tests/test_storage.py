@@ -499,3 +499,37 @@ def test_the_environment_record_is_json_and_names_no_place() -> None:
     assert record["packages"]["torch"].startswith(torch.__version__.split("+")[0])
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     assert str(Path.cwd()) not in text
+
+
+# ---------------------------------------------------------------------------- memory
+
+
+def huge_pages_asked_for(variable: str | None) -> int:
+    """Mappings of a new process for which it asked for huge pages: it has a tensor of 64 MB."""
+    script = """if True:
+        from transferscope.storage import reuse_memory
+        import torch
+        reuse_memory()
+        held = torch.ones(16 << 20)
+        with open("/proc/self/smaps") as told:
+            print(sum(" hg" in line for line in told if line.startswith("VmFlags:")))
+        """
+    others = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+    environment = others if variable is None else others | {"THP_MEM_ALLOC_ENABLE": variable}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(
+    "[madvise]" not in storage._huge_pages(),
+    reason="this system gives huge pages to all or to none",
+)
+def test_large_tensors_lie_on_huge_pages_unless_the_user_says_otherwise() -> None:
+    assert huge_pages_asked_for(None) > 0
+    assert huge_pages_asked_for("0") == 0

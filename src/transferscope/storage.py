@@ -499,15 +499,26 @@ def reuse_memory() -> None:
     Tensors of more than 32 MB are otherwise mapped and zeroed by the kernel again in every layer:
     half of the time of an fp32 forward pass on a CPU. Each thread has an arena of its own, so what
     it holds does not depend on what the others do meanwhile; with room to spare at its end, an arena
-    keeps its last part even when all of it is free. Affects the whole process, so only the command
-    line calls it.
+    keeps its last part even when all of it is free. Where Linux gives huge pages to those who ask,
+    torch asks for them, if it has allocated nothing large yet: drawing was measured to be a twentieth
+    faster. Affects the whole process, so only the command line calls it.
     """
+    if "[madvise]" in _huge_pages():
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if library := _glibc():
         # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h
         mmap_threshold, trim_threshold, top_pad = -3, -1, -2
         library.mallopt(mmap_threshold, 1 << 30)
         library.mallopt(trim_threshold, (1 << 31) - 1)
         library.mallopt(top_pad, _PART_OF_ARENA)
+
+
+def _huge_pages() -> str:
+    """How Linux gives huge pages: `always [madvise] never`, the choice in brackets; else empty."""
+    try:
+        return Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return ""
 
 
 _PART_OF_ARENA = 1 << 26  # bytes of glibc's HEAP_MAX_SIZE on 64-bit systems

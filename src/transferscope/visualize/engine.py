@@ -23,7 +23,6 @@ from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float
-from transferscope.storage import release_memory
 from transferscope.visualize.ascent import Ascent
 from transferscope.visualize.network import DrawingNetwork
 from transferscope.visualize.objectives import LOGITS, Objective
@@ -212,12 +211,8 @@ class Engine:
     def _measured(
         self, sketches: list[_Sketch], jobs: Sequence[Job], on_progress: Progress | None
     ) -> Drawn:
-        # What one of the two no longer needs is not there when the other takes its own.
         self._run(sketches, on_progress)
-        release_memory()
-        drawn = self._judged(sketches, jobs, None)
-        release_memory()
-        return drawn
+        return self._judged(sketches, jobs, None)
 
     def _run(self, sketches: list[_Sketch], on_progress: Progress | None) -> None:
         """Shares the sketches out among the workers, in a fixed way, and waits for them."""
