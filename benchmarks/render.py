@@ -27,7 +27,7 @@ import torch
 
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.images import InputSpec
-from transferscope.storage import cpu_flags, reuse_memory
+from transferscope.storage import cpu_flags, map_large_tensors, reuse_memory
 from transferscope.visualize import Engine, RenderRecipe
 from transferscope.visualize.loop import job_of
 
@@ -248,7 +248,8 @@ def main() -> None:
     parser.add_argument("--only", choices=(*LAYERS, "resnet50"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    reuse_memory()  # as our command line does
+    reuse_memory()  # as `visualize` does
+    map_large_tensors()
     flags = cpu_flags()
     told: dict[str, Any] = {
         "cpu": sorted(flags & {"avx512_bf16", "amx_bf16", "avx512f"}),

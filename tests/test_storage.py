@@ -504,32 +504,49 @@ def test_the_environment_record_is_json_and_names_no_place() -> None:
 # ---------------------------------------------------------------------------- memory
 
 
-def huge_pages_asked_for(variable: str | None) -> int:
-    """Mappings of a new process for which it asked for huge pages: it has a tensor of 64 MB."""
-    script = """if True:
-        from transferscope.storage import reuse_memory
-        import torch
-        reuse_memory()
-        held = torch.ones(16 << 20)
-        with open("/proc/self/smaps") as told:
-            print(sum(" hg" in line for line in told if line.startswith("VmFlags:")))
-        """
-    others = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
-    environment = others if variable is None else others | {"THP_MEM_ALLOC_ENABLE": variable}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
+MEMORY = """if True:
+    import ctypes, sys
+    from pathlib import Path
+    import torch
+    from transferscope.storage import map_large_tensors, reuse_memory
+    reuse_memory()
+    if "mapped" in sys.argv:
+        map_large_tensors()
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+    held = [torch.ones(1 << 24) for _ in range(4)]  # 64 MB each
+    after = torch.ones(4)  # behind them
+    told = Path("/proc/self/smaps").read_text().splitlines()
+    asked, full = sum(" hg" in line for line in told if line.startswith("VmFlags:")), resident()
+    del held
+    print(asked, full - resident())
+    """
 
 
-@pytest.mark.skipif(
+def memory_of(*arguments: str, variable: str | None = None) -> list[int]:
+    """Mappings for which a new process asked for huge pages, and MB that it gave back of 256."""
+    environment = {key: value for key, value in os.environ.items() if key != HUGE_PAGES}
+    if variable is not None:
+        environment[HUGE_PAGES] = variable
+    command = [sys.executable, "-c", MEMORY, *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+madvised = pytest.mark.skipif(
     "[madvise]" not in storage._huge_pages(),
     reason="this system gives huge pages to all or to none",
 )
+
+
+@madvised
 def test_large_tensors_lie_on_huge_pages_unless_the_user_says_otherwise() -> None:
-    assert huge_pages_asked_for(None) > 0
-    assert huge_pages_asked_for("0") == 0
+    assert memory_of()[0] > 0
+    assert memory_of(variable="0")[0] == 0
+
+
+@madvised
+def test_large_tensors_are_kept_for_the_next_unless_they_are_mapped() -> None:
+    assert memory_of()[1] < 64
+    assert memory_of("mapped")[1] > 200

@@ -506,11 +506,25 @@ def reuse_memory() -> None:
     if "[madvise]" in _huge_pages():
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if library := _glibc():
-        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h
-        mmap_threshold, trim_threshold, top_pad = -3, -1, -2
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
-        library.mallopt(top_pad, _PART_OF_ARENA)
+        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        library.mallopt(_TOP_PAD, _PART_OF_ARENA)
+
+
+def map_large_tensors() -> None:
+    """After `reuse_memory`: tensors of 4 MB and more go back to the system as soon as they are free.
+
+    What is kept of them falls to pieces between small ones that live longer: the peak of a sweep was
+    measured to grow by a tenth in 2,000 channels. On huge pages a bf16 network draws as fast
+    either way, so only verbs that draw many channels call it: fp32 forward passes and training would
+    take a third longer. Does nothing without glibc or huge pages.
+    """
+    library = _glibc()
+    if library and "[never]" not in (_huge_pages() or "[never]"):
+        library.mallopt(_MMAP_THRESHOLD, 1 << 22)
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
 def _huge_pages() -> str:
