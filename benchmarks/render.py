@@ -25,11 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.images import InputSpec
 from transferscope.storage import cpu_flags, map_large_tensors, reuse_memory
-from transferscope.visualize import Engine, RenderRecipe
-from transferscope.visualize.loop import job_of
+
+reuse_memory()  # as `visualize` does, before it loads what draws
+map_large_tensors()
+
+from transferscope.backbones import Classifier, load_backbone  # noqa: E402
+from transferscope.images import InputSpec  # noqa: E402
+from transferscope.visualize import Engine, RenderRecipe  # noqa: E402
+from transferscope.visualize.loop import job_of  # noqa: E402
 
 PEER = Path(__file__).parent / "peers" / "lucent_render.py"
 LAYERS = ("blocks.4.2", "blocks.5.3")
@@ -248,8 +252,6 @@ def main() -> None:
     parser.add_argument("--only", choices=(*LAYERS, "resnet50"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    reuse_memory()  # as `visualize` does
-    map_large_tensors()
     flags = cpu_flags()
     told: dict[str, Any] = {
         "cpu": sorted(flags & {"avx512_bf16", "amx_bf16", "avx512f"}),

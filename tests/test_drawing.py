@@ -483,11 +483,11 @@ def test_memory_does_not_grow_with_the_channels(tmp_path):
     script = textwrap.dedent(
         """
         import sys
-        from transferscope.backbones import load_backbone
         from transferscope.storage import map_large_tensors, peak_memory, reuse_memory
-        from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
-        reuse_memory()  # as `visualize` does
+        reuse_memory()  # as `visualize` does, before it loads what draws
         map_large_tensors()
+        from transferscope.backbones import load_backbone
+        from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
         classifier = load_backbone("efficientnet_lite0")
         left, units, recipe = int(sys.argv[2]), [], RenderRecipe(steps=8)
         for layer, channels in (("blocks.5.0.bn1", 672), ("blocks.5.1.bn1", 1152), ("blocks.5.3", 192)):

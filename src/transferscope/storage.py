@@ -500,8 +500,8 @@ def reuse_memory() -> None:
     half of the time of an fp32 forward pass on a CPU. Each thread has an arena of its own, so what
     it holds does not depend on what the others do meanwhile; with room to spare at its end, an arena
     keeps its last part even when all of it is free. Where Linux gives huge pages to those who ask,
-    torch asks for them, if it has allocated nothing large yet: drawing was measured to be a twentieth
-    faster. Affects the whole process, so only the command line calls it.
+    torch asks for them, if it has no tensor yet (some modules make theirs when they are imported):
+    drawing was measured to be a twentieth faster. Affects the whole process, so only the command line calls it.
     """
     if "[madvise]" in _huge_pages():
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
