@@ -25,6 +25,7 @@ from transferscope.storage import (
     hash_tensors,
     peak_memory,
     read_tensors,
+    release_memory,
     sha256_json,
     write_tensors,
 )
@@ -195,6 +196,7 @@ class Sweep:
                     engine = (wanted, _engine(classifier, unit))
                 drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
+                release_memory()  # what falls to pieces in a unit is whole again for the next
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
