@@ -17,7 +17,7 @@ import torchvision
 from torch import nn
 
 from conftest import SPEC, same_state, state_of, tiny_classifier
-from transferscope.activations import capture
+from transferscope.activations import TruncatedForward, capture
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.errors import InputError
 from transferscope.images import InputSpec
@@ -27,6 +27,7 @@ from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
 from transferscope.visualize.convolutions import FrozenConv
 from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
 from transferscope.visualize.loop import judge, render, render_together
+from transferscope.visualize.network import DrawingNetwork
 from transferscope.visualize.parametrization import fourier
 from transferscope.visualize.recipe import WINDOW
 from transferscope.visualize.transforms import Movement, move
@@ -756,6 +757,30 @@ def test_a_row_without_a_gradient_stays_and_does_not_age():
 
 
 # ---------------------------------------------------------------------------- memory
+
+
+def test_few_numbers_of_pictures_are_passed_at_once(one_thread, monkeypatch):
+    """The libraries of the arithmetic keep what they compile for each number."""
+    drawing, measuring = set(), set()
+
+    def drawn(network: DrawingNetwork, seen: torch.Tensor):
+        drawing.add(len(seen))
+        return through(network, seen)
+
+    def measured(forward: TruncatedForward, pictures: torch.Tensor):
+        measuring.add(len(pictures))
+        return exactly(forward, pictures)
+
+    through, exactly = DrawingNetwork.__call__, TruncatedForward.__call__
+    monkeypatch.setattr(DrawingNetwork, "__call__", drawn)
+    monkeypatch.setattr(TruncatedForward, "__call__", measured)
+    engine = Engine(tiny_classifier(), (LAYER,), replace(QUICK, steps=2))
+    for count in range(1, PLACES + 1):
+        jobs = jobs_of(LAYER, list(range(count)))
+        found = engine.draw(jobs)
+        assert len(found.canvases) == len(found.activation) == count
+        assert torch.equal(found.activation, engine.measure(found.canvases, jobs))
+    assert drawing == measuring == {1, 2, 4, 8}
 
 
 def test_no_more_is_held_than_places(one_thread):

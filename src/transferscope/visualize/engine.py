@@ -280,14 +280,15 @@ class Engine:
         step = len(jobs) if together else PLACES
         with evaluating(self.classifier.network), torch.no_grad():
             for begin in range(0, len(jobs), step):
-                pictures = finished(canvases[begin : begin + step], self.size)
+                part = jobs[begin : begin + step]
+                rows = canvases[begin : begin + step]
+                pictures = finished(rows if together else _evened(rows), self.size)
                 batch = as_float(pictures).to(self.classifier.device)
                 batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast
                 found = {}
                 if self._names:
                     exact = self._exact(self.classifier.input.normalise(batch))
                     found = {name: exact[actual] for name, actual in self._names.items()}
-                part = jobs[begin : begin + step]
                 parts.append(_values(found, batch, part, together).float().cpu())
         return torch.cat(parts)
 
@@ -450,6 +451,8 @@ class _Worker:
     def _value(
         self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
     ) -> torch.Tensor:
+        if self._together is None:
+            free, moves = _evened(free), _evened(moves)
         pictures = self._decode(free)
         size, movement = self._size, self._recipe.movement
         seen = self._input.normalise(pictures)  # fewer pixels than when enlarged
@@ -488,16 +491,36 @@ def _values(
     jobs: Sequence[Job],
     together: Objective | None,
 ) -> torch.Tensor:
-    """(N,): every picture's own objective, or one of the whole batch."""
+    """(N,): every picture's own objective, or one of the whole batch.
+
+    Args:
+        activations: (M, ...) by layer; M is at least N, and rows beyond the jobs count for nothing.
+        pictures: (M, C, h, w).
+        jobs: N of them.
+        together: in place of the jobs' own.
+    """
     if together is not None:
         return together(activations, pictures)
     alone = {name: output.split(1) for name, output in activations.items()}
+    own = pictures.split(1)
     return torch.cat(
         [
-            job.objective({name: rows[n] for name, rows in alone.items()}, picture)
-            for n, (job, picture) in enumerate(zip(jobs, pictures.split(1), strict=True))
+            job.objective({name: rows[n] for name, rows in alone.items()}, own[n])
+            for n, job in enumerate(jobs)
         ]
     )
+
+
+def _evened(rows: torch.Tensor) -> torch.Tensor:
+    """The rows, and copies of the last one without gradients up to the next power of two.
+
+    The libraries of the arithmetic keep what they have compiled by the number of pictures: with every
+    number from 1 to 8, as pictures are finished, that was 20 MB and a tenth of a second for each.
+    """
+    lacking = (1 << (len(rows) - 1).bit_length()) - len(rows)
+    if not lacking:
+        return rows
+    return torch.cat([rows, rows[-1:].detach().expand(lacking, *rows.shape[1:])])
 
 
 def _better(first: Drawn, again: Drawn, numbers: Sequence[int]) -> Drawn:
