@@ -512,20 +512,6 @@ def reuse_memory() -> None:
         library.mallopt(_TOP_PAD, _PART_OF_ARENA)
 
 
-def map_large_tensors() -> None:
-    """After `reuse_memory`: tensors of 4 MB and more go back to the system as soon as they are free.
-
-    What is kept of them falls to pieces between small ones that live longer, and a sweep's peak grows
-    from unit to unit. On huge pages a bf16 network draws about as fast either way, so only verbs that
-    draw many channels call it: fp32 forward passes and training would take a third longer. Does
-    nothing without glibc or huge pages.
-    """
-    pages = _huge_pages()
-    huge = "[always]" in pages or ("[madvise]" in pages and os.environ.get(_ASKING) == "1")
-    if huge and (library := _glibc()):
-        library.mallopt(_MMAP_THRESHOLD, 1 << 22)
-
-
 _ASKING = "THP_MEM_ALLOC_ENABLE"
 """Whether torch asks for huge pages, 1 or 0."""
 

@@ -193,10 +193,11 @@ class Sweep:
                 wanted = (unit.layer, unit.objective, unit.recipe)
                 if engine is None or engine[0] != wanted:
                     engine = None  # its networks are let go before the next are made
+                    release_memory()
                     engine = (wanted, _engine(classifier, unit))
+                    release_memory()  # what it took to make it
                 drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
-                release_memory()  # what falls to pieces in a unit is whole again for the next
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
