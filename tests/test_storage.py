@@ -505,10 +505,13 @@ def test_the_environment_record_is_json_and_names_no_place() -> None:
 
 
 MEMORY = """if True:
+    import sys
     from pathlib import Path
     import torch
-    from transferscope.storage import reuse_memory
+    from transferscope.storage import map_large_tensors, reuse_memory
     reuse_memory()
+    if "mapped" in sys.argv:
+        map_large_tensors()
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
     held = [torch.ones(1 << 24) for _ in range(4)]  # 64 MB each
@@ -520,12 +523,12 @@ MEMORY = """if True:
     """
 
 
-def memory_of(variable: str | None = None) -> list[int]:
+def memory_of(*arguments: str, variable: str | None = None) -> list[int]:
     """Mappings for which a new process asked for huge pages, and MB that it gave back of 256."""
     environment = {key: value for key, value in os.environ.items() if key != HUGE_PAGES}
     if variable is not None:
         environment[HUGE_PAGES] = variable
-    command = [sys.executable, "-c", MEMORY]
+    command = [sys.executable, "-c", MEMORY, *arguments]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
@@ -543,6 +546,8 @@ def test_large_tensors_lie_on_huge_pages_unless_the_user_says_otherwise() -> Non
     assert memory_of(variable="0")[0] == 0
 
 
-@pytest.mark.skipif(storage._glibc() is None, reason="other C libraries are left as they are")
-def test_large_tensors_are_kept_for_the_next() -> None:
+@madvised
+def test_large_tensors_are_kept_for_the_next_unless_they_are_mapped() -> None:
     assert memory_of()[1] < 64
+    assert memory_of("mapped")[1] > 200
+    assert memory_of("mapped", variable="0")[1] < 64  # small pages are slow to map
