@@ -508,10 +508,10 @@ MEMORY = """if True:
     import sys
     from pathlib import Path
     import torch
-    from transferscope.storage import map_large_tensors, reuse_memory
+    from transferscope.storage import pool_memory, reuse_memory
     reuse_memory()
     if "mapped" in sys.argv:
-        map_large_tensors()
+        pool_memory()
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
     held = [torch.ones(1 << 24) for _ in range(4)]  # 64 MB each

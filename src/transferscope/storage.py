@@ -512,24 +512,25 @@ def reuse_memory() -> None:
         library.mallopt(_TOP_PAD, _PART_OF_ARENA)
 
 
-def map_large_tensors() -> None:
-    """After `reuse_memory`: tensors of 16 MB and more go back to the system as soon as they are free.
+def pool_memory() -> None:
+    """After `reuse_memory`: threads share one arena, and tensors of 16 MB and more are not kept in it.
 
-    They do not fit well into the parts of arenas, and how they come to lie there, thus how much is held,
-    is chance, which takes a sweep's peak higher with every unit. On huge pages it costs a bf16 network,
-    which has few of that size, nothing that could be measured; so only verbs that draw many channels
-    call it: fp32 forward passes and training would be slower. Does nothing without glibc or huge pages.
+    With an arena for each thread, and with tensors that do not fit well into one, what is held of
+    drawing is chance and goes higher with every unit of a sweep. On huge pages this costs a bf16 network
+    nothing that could be measured; so only verbs that draw many channels call it, before they draw: fp32
+    forward passes and training would be slower. Does nothing without glibc or huge pages.
     """
     pages = _huge_pages()
     huge = "[always]" in pages or ("[madvise]" in pages and os.environ.get(_ASKING) == "1")
     if huge and (library := _glibc()):
+        library.mallopt(_ARENA_MAX, 1)
         library.mallopt(_MMAP_THRESHOLD, 1 << 24)
 
 
 _ASKING = "THP_MEM_ALLOC_ENABLE"
 """Whether torch asks for huge pages, 1 or 0."""
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # of malloc.h
 
 
 def _huge_pages() -> str:

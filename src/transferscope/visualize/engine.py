@@ -318,6 +318,7 @@ class _Worker:
         self._recipe, self._size, self._stop = engine.recipe, engine.size, engine._stop
         self._parametrization, self._input = engine.parametrization, engine.classifier.input
         self._device = engine.classifier.device
+        self._least = 1  # pictures a pass: fewer are filled up
         channels = self._input.channels
         grey = torch.full((1, channels, 1, 1), GREY, device=self._device)
         self._grey = self._input.normalise(grey)
@@ -343,6 +344,7 @@ class _Worker:
             sketches: in the order in which they get places.
             threads: that each operation is spread over; None: as it is.
         """
+        self._least = min(PLACES // 2, 1 << (len(sketches).bit_length() - 1))
         if threads is not None:
             torch.set_num_threads(threads)  # of this thread
         with torch.enable_grad():
@@ -456,7 +458,7 @@ class _Worker:
         self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
     ) -> torch.Tensor:
         if self._together is None:
-            free, moves = _evened(free), _evened(moves)
+            free, moves = _evened(free, self._least), _evened(moves, self._least)
         pictures = self._decode(free)
         size, movement = self._size, self._recipe.movement
         seen = self._input.normalise(pictures)  # fewer pixels than when enlarged
@@ -515,13 +517,13 @@ def _values(
     )
 
 
-def _evened(rows: torch.Tensor) -> torch.Tensor:
-    """The rows, and copies of the last one without gradients up to the next power of two.
+def _evened(rows: torch.Tensor, least: int) -> torch.Tensor:
+    """The rows, and copies of the last one without gradients up to `least` or the next power of two.
 
     The libraries of the arithmetic keep what they have compiled by the number of pictures: with every
     number from 1 to 8, as pictures are finished, that was 20 MB and a tenth of a second for each.
     """
-    lacking = (1 << (len(rows) - 1).bit_length()) - len(rows)
+    lacking = max(least, 1 << (len(rows) - 1).bit_length()) - len(rows)
     if not lacking:
         return rows
     return torch.cat([rows, rows[-1:].detach().expand(lacking, *rows.shape[1:])])

@@ -198,6 +198,7 @@ class Sweep:
                     release_memory()  # what it took to make it
                 drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
+                release_memory()  # what falls to pieces in a unit is whole again for the next
             done += len(unit.channels)
             if on_progress:
                 on_progress(done, total)
