@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--only", choices=(*LAYERS, "resnet50"))
     args = parser.parse_args()
+    if args.channels < TURNS:
+        parser.error(f"--channels is {args.channels}; give at least {TURNS}, one for each turn")
     args.work.mkdir(parents=True, exist_ok=True)
     flags = cpu_flags()
     told: dict[str, Any] = {
