@@ -250,3 +250,45 @@ def test_convolutions_are_redirected_with_their_relus():
     assert not shut.any()
     assert opened.any()
     assert not again.any()
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("summed", [False, True], ids=["in a row", "two beside each other"])
+def test_a_gradient_is_overwritten_only_by_the_one_it_was_handed_to(relu, summed, monkeypatch):
+    """A sum hands one gradient to both of its parts."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.left, self.right = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 16, 3)
+            self.behind, self.fc = nn.Conv2d(16, 16, 3), nn.Linear(16, 4)
+            self.relus = nn.ModuleList(relu() for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.relus[0](self.left(x))
+            if summed:
+                found = found + self.relus[1](self.right(x))
+            return self.fc(self.behind(found).mean((2, 3)))
+
+    owned: list[bool] = []
+
+    def kept(gradient: torch.Tensor, node: object) -> bool:
+        owned.append(own(gradient, node))
+        return owned[-1]
+
+    own = convolutions.is_owned
+    monkeypatch.setattr(convolutions, "is_owned", kept)
+    spec = InputSpec(size=(24, 24), mean=(0.5,) * 3, std=(0.5,) * 3)
+    classifier = Classifier(Network().eval(), spec, list("abcd"))
+    network = DrawingNetwork(classifier, ("behind",), "fp32")
+    x = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad((network(x)["behind"] ** 2).sum(), x)
+        caught = []
+        hook = classifier.network.behind.register_forward_hook(lambda _m, _i, y: caught.append(y))
+        classifier.network(x)
+        hook.remove()
+        (plain,) = torch.autograd.grad((caught[0] ** 2).sum(), x)
+    torch.testing.assert_close(gradient, plain, rtol=1e-4, atol=1e-4)
+    assert owned == ([False, False] if summed else [True])

@@ -100,8 +100,29 @@ def masked(
             return gradient
         behind = threshold(gradient, output, 0)
     else:
-        behind = torch.ops.aten.hardtanh_backward(gradient, output, 0, ceiling)
+        hardtanh = torch.ops.aten.hardtanh_backward
+        if owned:
+            hardtanh.grad_input(gradient, output, 0, ceiling, grad_input=gradient)
+            return gradient
+        behind = hardtanh(gradient, output, 0, ceiling)
     return behind
+
+
+def handed_over(gradient: torch.Tensor, receiver: Any) -> torch.Tensor:
+    """A gradient that nobody else has, marked as its receiver's, so that it may overwrite it.
+
+    Args:
+        gradient: new, and given away.
+        receiver: the node of autograd that it goes to at once, `grad_fn` of what it is the gradient of.
+            Where several gradients meet there, or a node lies between, the mark is lost or names another.
+    """
+    gradient.receiver = receiver  # type: ignore[attr-defined]
+    return gradient
+
+
+def is_owned(gradient: torch.Tensor, node: Any) -> bool:
+    """Whether a gradient was `handed_over` to this very node."""
+    return node is not None and getattr(gradient, "receiver", None) is node
 
 
 def freezes(conv: nn.Module) -> bool:
@@ -147,7 +168,7 @@ class _Frozen(torch.autograd.Function):
         redirected: bool,
     ) -> torch.Tensor:
         ctx.plan = plan = plans.of(pictures.shape[2:])
-        ctx.ceiling, ctx.redirected = ceiling, redirected
+        ctx.ceiling, ctx.redirected, ctx.giver = ceiling, redirected, pictures.grad_fn
         output = plan.forwards(pictures, ceiling)
         if ceiling is not None:
             ctx.save_for_backward(output)
@@ -155,12 +176,15 @@ class _Frozen(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient = grads[0]
+        gradient = grads[0].contiguous(memory_format=torch.channels_last)
         if ctx.ceiling is not None:
             (output,) = ctx.saved_tensors
-            gradient = masked(gradient, output, ctx.ceiling, redirected=ctx.redirected)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return ctx.plan.backwards(gradient), None, None, None
+            gradient = masked(
+                *(gradient, output, ctx.ceiling),
+                redirected=ctx.redirected,
+                owned=is_owned(gradient, ctx),
+            )
+        return handed_over(ctx.plan.backwards(gradient), ctx.giver), None, None, None
 
 
 class _Layout:

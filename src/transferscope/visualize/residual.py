@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from transferscope.visualize.convolutions import FrozenConv, masked
+from transferscope.visualize.convolutions import FrozenConv, handed_over, is_owned, masked
 
 _CHAINS: dict[type[nn.Module], tuple[str, ...]] = {
     BasicBlock: ("conv1", "conv2"),
@@ -30,10 +29,6 @@ class FrozenBlock(nn.Module):
         block: whose children it takes over, under their names.
         chain: its convolutions in order; all but the last cut off themselves.
         shortcut: the convolution of the way around them, if there is one.
-
-    Attributes:
-        followed: whether another such block, and nothing else, takes its output: the gradient that comes
-            from there is then nobody else's, and may be overwritten.
     """
 
     def __init__(self, block: nn.Module, chain: Sequence[str], shortcut: str | None):
@@ -41,7 +36,6 @@ class FrozenBlock(nn.Module):
         for name, child in block.named_children():
             self.add_module(name, child)
         self._chain, self._shortcut = tuple(chain), shortcut
-        self.followed = False
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
@@ -50,7 +44,7 @@ class FrozenBlock(nn.Module):
         redirected = [conv.redirected for conv in chain[:-1]]
         redirected.append(bool(self.get_submodule("relu").redirected))
         pictures = pictures.to(chain[0].weight.dtype)
-        output: torch.Tensor = _Block.apply(pictures, chain, shortcut, redirected, self.followed)
+        output: torch.Tensor = _Block.apply(pictures, chain, shortcut, redirected)
         return output
 
     def _conv(self, name: str) -> FrozenConv:
@@ -72,12 +66,6 @@ def freeze_blocks(network: nn.Module, names: Sequence[str]) -> None:
         shortcut = "downsample.0" if getattr(block, "downsample", None) is not None else None
         if _is_frozen(block, chain, shortcut):
             network.set_submodule(name, FrozenBlock(block, chain, shortcut).eval())
-    for name, stage in network.named_modules():
-        if type(stage) is nn.Sequential:
-            for (number, block), (_, behind) in pairwise(stage._modules.items()):
-                if isinstance(block, FrozenBlock) and isinstance(behind, FrozenBlock):
-                    wanted = f"{name}.{number}".lstrip(".") in names
-                    block.followed = not wanted and list(stage).count(block) == 1
 
 
 def _is_frozen(block: nn.Module, chain: Sequence[str], shortcut: str | None) -> bool:
@@ -109,9 +97,8 @@ class _Block(torch.autograd.Function):
         chain: Sequence[FrozenConv],
         shortcut: FrozenConv | None,
         redirected: Sequence[bool],
-        followed: bool,
     ) -> torch.Tensor:
-        ctx.redirected, ctx.around, ctx.followed = redirected, None, followed
+        ctx.redirected, ctx.around, ctx.giver = redirected, None, pictures.grad_fn
         plus = pictures
         if shortcut is not None:
             ctx.around = shortcut.plan(pictures)
@@ -128,9 +115,8 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         outputs, (*inner, last) = ctx.saved_tensors, ctx.redirected
         gradient = grads[0].contiguous(memory_format=torch.channels_last)
-        around = gradient = masked(
-            gradient, outputs[-1], math.inf, redirected=last, owned=ctx.followed
-        )
+        owned = is_owned(gradient, ctx)
+        around = gradient = masked(gradient, outputs[-1], math.inf, redirected=last, owned=owned)
         first, *others = ctx.plans
         for plan, output, redirected in zip(
             reversed(others), outputs[-2::-1], reversed(inner), strict=True
@@ -141,4 +127,4 @@ class _Block(torch.autograd.Function):
             gradient = first.backwards(gradient, around)
         else:
             gradient = ctx.around.backwards(around, first.backwards(gradient))
-        return gradient, None, None, None, None
+        return handed_over(gradient, ctx.giver), None, None, None
