@@ -344,7 +344,7 @@ class _Worker:
             sketches: in the order in which they get places.
             threads: that each operation is spread over; None: as it is.
         """
-        self._least = min(PLACES // 2, 1 << (len(sketches).bit_length() - 1))
+        self._least = min(PLACES, 1 << (len(sketches).bit_length() - 1))
         if threads is not None:
             torch.set_num_threads(threads)  # of this thread
         with torch.enable_grad():
