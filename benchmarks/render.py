@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.storage import cpu_flags, map_large_tensors, reuse_memory
+from transferscope.storage import cpu_flags, pool_memory, reuse_memory
 
 reuse_memory()  # as `visualize` does, before it loads what draws
-map_large_tensors()
+pool_memory()
 
 from transferscope.backbones import Classifier, load_backbone  # noqa: E402
 from transferscope.images import InputSpec  # noqa: E402

@@ -483,9 +483,9 @@ def test_memory_does_not_grow_with_the_channels(tmp_path):
     script = textwrap.dedent(
         """
         import sys
-        from transferscope.storage import map_large_tensors, peak_memory, reuse_memory
+        from transferscope.storage import peak_memory, pool_memory, reuse_memory
         reuse_memory()  # as `visualize` does, before it loads what draws
-        map_large_tensors()
+        pool_memory()
         from transferscope.backbones import load_backbone
         from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
         classifier = load_backbone("efficientnet_lite0")

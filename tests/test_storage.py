@@ -508,10 +508,10 @@ MEMORY = """if True:
     import sys
     from pathlib import Path
     import torch
-    from transferscope.storage import map_large_tensors, reuse_memory
+    from transferscope.storage import pool_memory, reuse_memory
     reuse_memory()
     if "mapped" in sys.argv:
-        map_large_tensors()
+        pool_memory()
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
     held = [torch.ones(1 << 24) for _ in range(4)]  # 64 MB each
@@ -551,48 +551,3 @@ def test_large_tensors_are_kept_for_the_next_unless_they_are_mapped() -> None:
     assert memory_of()[1] < 64
     assert memory_of("mapped")[1] > 200
     assert memory_of("mapped", variable="0")[1] < 64  # small pages are slow to map
-
-
-ENDS = """if True:
-    import sys, threading
-    from pathlib import Path
-    import torch
-    from transferscope.storage import release_ends, release_memory, reuse_memory
-    if "reuse" in sys.argv:
-        reuse_memory()
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
-    def work():
-        torch.set_num_threads(1)
-        held = [torch.ones(1 << 20) for _ in range(10)]  # 4 MB each
-    def worked():
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-        release_memory()
-        return resident()
-    worked()
-    full = worked()
-    release_ends(4)
-    low = resident()
-    print(full - low, worked() - low)
-    """
-
-
-@pytest.mark.skipif(storage._glibc() is None, reason="only glibc keeps memory in arenas of threads")
-def test_what_ended_threads_keep_goes_back() -> None:
-    given_back, kept_again = ends_of("reuse")
-    assert given_back > 25  # of 40 MB a thread, less what they did not need at the same time
-    assert kept_again > 25  # so it is kept again afterwards
-
-
-@pytest.mark.skipif(storage._glibc() is None, reason="only glibc keeps memory in arenas of threads")
-def test_a_process_that_keeps_no_memory_is_left_alone() -> None:
-    assert abs(ends_of()[0]) < 10
-
-
-def ends_of(*arguments: str) -> list[int]:
-    """MB that a new process gave back of what its threads kept, and that it then kept again."""
-    command = [sys.executable, "-c", ENDS, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [int(number) for number in done.stdout.split()]

@@ -19,7 +19,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -509,36 +508,30 @@ def reuse_memory() -> None:
         os.environ.setdefault(_ASKING, "1")
     if library := _glibc():
         library.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        _keep(library)
+        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        library.mallopt(_TOP_PAD, _PART_OF_ARENA)
 
 
-def map_large_tensors() -> None:
-    """After `reuse_memory`: tensors of 16 MB and more are not kept, but mapped where no part is free.
+def pool_memory() -> None:
+    """After `reuse_memory`: threads share one arena, and tensors of 16 MB and more are not kept in it.
 
-    They do not fit well into the parts of an arena. On huge pages a bf16 network is drawn about as
-    fast either way; so only verbs that draw many channels call it, before they draw: fp32 forward
-    passes and training would be slower. Does nothing without glibc or huge pages.
+    With an arena for each thread, and with tensors that do not fit well into one, what is held of
+    drawing is chance and goes higher with every unit of a sweep. On huge pages a bf16 network is drawn
+    about as fast either way (a tenth slower at most, ResNet-50 no slower); so only verbs that draw many
+    channels call it, before they draw: fp32 forward passes and training would be slower. Does nothing
+    without glibc or huge pages.
     """
     pages = _huge_pages()
     huge = "[always]" in pages or ("[madvise]" in pages and os.environ.get(_ASKING) == "1")
     if huge and (library := _glibc()):
+        library.mallopt(_ARENA_MAX, 1)
         library.mallopt(_MMAP_THRESHOLD, 1 << 24)
 
-
-def _keep(library: ctypes.CDLL) -> None:
-    global _keeping
-    library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
-    library.mallopt(_TOP_PAD, _PART_OF_ARENA)
-    _keeping = True
-
-
-_keeping = False
-"""Whether `reuse_memory` was called: the C library does not tell its settings."""
 
 _ASKING = "THP_MEM_ALLOC_ENABLE"
 """Whether torch asks for huge pages, 1 or 0."""
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # of malloc.h
 
 
 def _huge_pages() -> str:
@@ -563,58 +556,11 @@ def peak_memory() -> int:
 
 
 def release_memory() -> None:
-    """Gives the memory that `reuse_memory` kept back to the system, between two pieces of work.
-
-    The free end of a thread's arena is not part of it: up to 64 MB each, see `release_ends`.
-    """
+    """Gives the memory that `reuse_memory` kept back to the system, between two pieces of work."""
     if library := _glibc():
         library.malloc_trim(0)
 
 
-def release_ends(threads: int) -> None:
-    """After `reuse_memory`: gives the free ends of the arenas back that threads left when they ended.
-
-    An arena gives its end back when something is freed in it and little is to be kept. Threads that
-    begin take over the arenas of those that ended last, so as many are begun, all at once.
-
-    Args:
-        threads: at least as many as have ended since; more cost nothing.
-    """
-    library = _glibc()
-    if not _keeping or library is None:
-        return
-    every_one_has_its_own = threading.Event()
-
-    def free_something() -> None:
-        held = library.malloc(1)  # from now on it has an arena
-        every_one_has_its_own.wait()
-        library.free(library.malloc(_LOOKED_AT))
-        library.free(held)
-
-    begun = []
-    library.mallopt(_TRIM_THRESHOLD, 0)
-    library.mallopt(_TOP_PAD, 0)
-    try:
-        for _ in range(threads):
-            thread = threading.Thread(target=free_something)
-            thread.start()
-            begun.append(thread)
-    finally:
-        every_one_has_its_own.set()
-        for thread in begun:
-            thread.join()
-        _keep(library)
-
-
-_LOOKED_AT = 1 << 17
-"""Bytes that, when freed, have glibc look at the arena's end: more than FASTBIN_CONSOLIDATION_THRESHOLD."""
-
-
 @functools.cache
 def _glibc() -> ctypes.CDLL | None:
-    if platform.libc_ver()[0] != "glibc":
-        return None
-    library = ctypes.CDLL(None)
-    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
-    return library
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

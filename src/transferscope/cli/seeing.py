@@ -167,7 +167,7 @@ def visualize(
     quiet: Quiet = False,
 ) -> None:
     """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
-    from transferscope.storage import map_large_tensors
+    from transferscope.storage import pool_memory
     from transferscope.workflows import (
         Drawings,
         open_model,
@@ -177,7 +177,7 @@ def visualize(
     )
     from transferscope.workflows import visualize as run_visualize
 
-    map_large_tensors()
+    pool_memory()
 
     if out is None and not plan:
         raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
@@ -365,10 +365,10 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Say, channel by channel, what the transfer changed, above the noise of rendering."""
-    from transferscope.storage import map_large_tensors
+    from transferscope.storage import pool_memory
     from transferscope.workflows import Run, compare_run
 
-    map_large_tensors()
+    pool_memory()
 
     if sample != "all" and not sample.isdigit():
         raise InputError(f"--sample is {sample!r}; give a number of channels, or all")

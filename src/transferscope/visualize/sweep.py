@@ -25,7 +25,6 @@ from transferscope.storage import (
     hash_tensors,
     peak_memory,
     read_tensors,
-    release_ends,
     release_memory,
     sha256_json,
     write_tensors,
@@ -194,7 +193,6 @@ class Sweep:
                 wanted = (unit.layer, unit.objective, unit.recipe)
                 if engine is None or engine[0] != wanted:
                     engine = None  # its networks are let go before the next are made
-                    release_ends(2 * torch.get_num_threads())  # of its workers
                     release_memory()
                     engine = (wanted, _engine(classifier, unit))
                     release_memory()  # what it took to make it
