@@ -103,6 +103,37 @@ def test_bf16_is_as_near_as_bf16_is(groups, stride):
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), slope.flatten(), 0) > 0.99
 
 
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("ceiling", [6.0, math.inf])
+@pytest.mark.parametrize("channels", [16, 15])
+def test_a_wide_output_is_computed_again_and_not_kept(channels, ceiling, redirected, monkeypatch):
+    """From four times the channels on, the input is kept for the gradient."""
+    kept: list[tuple[int, ...]] = []
+    found = []
+    torch.manual_seed(0)
+    conv = FrozenConv(nn.Conv2d(4, channels, 1), torch.float32, ceiling)
+    conv.redirected = redirected
+    pictures = 20 * torch.randn(2, 4, 9, 8).to(memory_format=torch.channels_last)
+    behind = torch.randn(2, channels, 9, 8).to(memory_format=torch.channels_last)
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    for least in (pictures.numel() * 4 + 1, pictures.numel() * 3):
+        monkeypatch.setattr(convolutions, "_LARGE", least)
+        x = pictures.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = conv(x)
+        found.append((output.detach(), *torch.autograd.grad(output, x, behind)))
+    wide, narrow = (2, channels, 9, 8), (2, 4, 9, 8)
+    assert kept == [wide, narrow if channels >= 16 else wide]
+    (output, gradient), (again, same) = found
+    assert torch.equal(output, again)
+    assert torch.equal(gradient, same)
+    assert gradient.any()
+
+
 @pytest.mark.parametrize("dilation", [2, 3])
 def test_dilated_kernels_too(dilation):
     conv = nn.Conv2d(5, 8, 3, padding=1, dilation=dilation)
