@@ -185,14 +185,24 @@ class _Frozen(torch.autograd.Function):
         gradient = grads[0].contiguous(memory_format=torch.channels_last)
         if ctx.ceiling is not None:
             (kept,) = ctx.saved_tensors
-            output = ctx.plan.forwards(kept, ctx.ceiling) if ctx.again else kept
-            gradient = masked(
-                *(gradient, output, ctx.ceiling),
-                redirected=ctx.redirected,
-                owned=is_owned(gradient, ctx),
-            )
-            del output
+            owned = is_owned(gradient, ctx)
+            if ctx.again:
+                gradient = _masked_again(ctx, gradient if owned else gradient.clone(), kept)
+            else:
+                gradient = masked(
+                    gradient, kept, ctx.ceiling, redirected=ctx.redirected, owned=owned
+                )
         return handed_over(ctx.plan.backwards(gradient), ctx.giver), None, None, None
+
+
+def _masked_again(ctx: Any, gradient: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """The gradient in front of the ReLU, in place: each picture is computed again, and stays in the cache."""
+    for one, picture in zip(gradient.split(1), pictures.split(1), strict=True):
+        output = ctx.plan.forwards(picture, ctx.ceiling)
+        behind = masked(one, output, ctx.ceiling, redirected=ctx.redirected, owned=True)
+        if ctx.redirected:
+            one.copy_(behind)
+    return gradient
 
 
 class _Layout:
