@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -421,39 +420,6 @@ def threads_of_new_threads() -> int:
 
 def drawing_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("render")]
-
-
-def test_the_second_worker_begins_when_the_first_is_half_way(one_thread, monkeypatch):
-    """Most memory is held between the forward pass and the gradient: not by both at once."""
-    torch.set_num_threads(2)
-    engine = Engine(tiny_classifier(), (LAYER,), replace(QUICK, steps=3))
-    told: list[tuple[str, DrawingNetwork]] = []
-    forward = DrawingNetwork.__call__
-
-    def slow(network: DrawingNetwork, normalised: torch.Tensor) -> dict[str, torch.Tensor]:
-        told.append(("begins", network))
-        time.sleep(0.05)
-        found = forward(network, normalised)
-        told.append(("has", network))
-        return found
-
-    monkeypatch.setattr(DrawingNetwork, "__call__", slow)
-    for _again in range(2):
-        told.clear()
-        engine.draw(jobs_of(LAYER, list(range(4))))
-        first, second = (worker._network for worker in engine._workers)
-        assert told[:2] == [("begins", first), ("has", first)]
-        assert sum(network is second for _, network in told) == 2 * 3
-
-    def broken(network: DrawingNetwork, normalised: torch.Tensor) -> dict[str, torch.Tensor]:
-        if network is first:
-            raise Broken("before it is half way")
-        return forward(network, normalised)
-
-    monkeypatch.setattr(DrawingNetwork, "__call__", broken)
-    with pytest.raises(Broken, match="before it is half way"):
-        engine.draw(jobs_of(LAYER, list(range(4))))
-    assert not drawing_threads()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -231,15 +231,8 @@ class Engine:
             _threads_kept(),
             ThreadPoolExecutor(count, "render") as pool,
         ):
-            first = self._workers[0]
-            first.half_way.clear()
             futures = [
-                pool.submit(
-                    worker.run,
-                    sketches[number::count],
-                    threads=1 if count > 1 else None,
-                    after=first.half_way if number % 2 else None,
-                )
+                pool.submit(worker.run, sketches[number::count], threads=1 if count > 1 else None)
                 for number, worker in enumerate(self._workers[:count])
             ]
             try:
@@ -315,12 +308,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 class _Worker:
-    """Some places with a network of their own; used by one thread at a time.
-
-    Attributes:
-        half_way: set when a forward pass is done, or everything is. Most memory is held there, and workers
-            that begin together would hold it at the same time in every step.
-    """
+    """Some places with a network of their own; used by one thread at a time."""
 
     def __init__(
         self, engine: Engine, network: DrawingNetwork, places: int, together: Objective | None
@@ -330,7 +318,6 @@ class _Worker:
         self._recipe, self._size, self._stop = engine.recipe, engine.size, engine._stop
         self._parametrization, self._input = engine.parametrization, engine.classifier.input
         self._device = engine.classifier.device
-        self.half_way = threading.Event()
         self._least = 1  # pictures a pass: fewer are filled up
         channels = self._input.channels
         grey = torch.full((1, channels, 1, 1), GREY, device=self._device)
@@ -350,30 +337,18 @@ class _Worker:
         self._free = torch.zeros((places, *free.shape[1:]), dtype=free.dtype, device=free.device)
         self._ascent = Ascent(self._free, engine.recipe.pace)
 
-    def run(
-        self,
-        sketches: Sequence[_Sketch],
-        *,
-        threads: int | None = None,
-        after: threading.Event | None = None,
-    ) -> None:
+    def run(self, sketches: Sequence[_Sketch], *, threads: int | None = None) -> None:
         """Draws the sketches; their pictures and figures are set.
 
         Args:
             sketches: in the order in which they get places.
             threads: that each operation is spread over; None: as it is.
-            after: is waited for first.
         """
         self._least = min(PLACES, 1 << (len(sketches).bit_length() - 1))
         if threads is not None:
             torch.set_num_threads(threads)  # of this thread
-        if after is not None:
-            after.wait()
-        try:
-            with torch.enable_grad():
-                self._run(sketches)
-        finally:
-            self.half_way.set()
+        with torch.enable_grad():
+            self._run(sketches)
 
     def _run(self, sketches: Sequence[_Sketch]) -> None:
         queue = list(reversed(sketches))
@@ -491,10 +466,8 @@ class _Worker:
             seen = move(seen, moves, movement, size, beyond=self._grey)
         else:
             seen = enlarged(seen, size).contiguous(memory_format=torch.channels_last)
-        activations = self._network(seen)
-        self.half_way.set()
         jobs = [sketch.job for sketch in sketches]
-        return _values(activations, pictures, jobs, self._together)
+        return _values(self._network(seen), pictures, jobs, self._together)
 
     def _redirected(
         self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
