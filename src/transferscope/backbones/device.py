@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from transferscope.errors import InputError
-from transferscope.storage import cpu_flags
+from transferscope.storage import FAST_BF16, cpu_flags
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -42,7 +42,7 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32 here: GPUs with it, and CPUs with AMX or AVX-512 BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    return device.type == "cpu" and bool(cpu_flags() & FAST_BF16)
 
 
 def training_precision(device: torch.device, precision: Precision) -> Precision:
