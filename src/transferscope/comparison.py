@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from transferscope.activations import modules_below
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float, to_picture
+from transferscope.records import Record
 from transferscope.storage import read_json, write_csv, write_json
 
 NETWORKS = ("base", "tuned")
@@ -153,7 +154,7 @@ class LayerComparison:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """Two networks compared, layer by layer, shallow to deep.
 
     Attributes:
@@ -171,6 +172,7 @@ class Comparison:
     pictures: int
     steps: int
     size: int
+    made_by: ClassVar[str] = "transferscope compare"
 
     def to_dict(self) -> dict[str, Any]:
         """The command line's JSON: see the keys of the contract; 1.0 stands for identical layers."""
@@ -251,14 +253,11 @@ class Comparison:
             RunError: missing or not readable.
         """
         fields = read_json(Path(folder) / "comparison.json")
-        return cls(
-            layers=tuple(_layer_from(layer) for layer in fields["layers"]),
-            fdr=fields["fdr"],
-            seeds=tuple(fields["seeds"]),
-            pictures=fields["pictures"],
-            steps=fields["steps"],
-            size=fields["size"],
-        )
+        for layer in fields["layers"]:
+            for channel in layer["channels"]:  # JSON has no NaN
+                reached = channel["activation"].items()
+                channel["activation"] = {k: math.nan if v is None else v for k, v in reached}
+        return cls.from_dict(fields)
 
 
 LISTED = 10
@@ -283,33 +282,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
     return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _layer_from(fields: dict[str, Any]) -> LayerComparison:
-    channels = tuple(
-        ChannelComparison(
-            **{
-                **channel,
-                "activation": {
-                    network: math.nan if value is None else value
-                    for network, value in channel["activation"].items()
-                },
-                "exemplars": {
-                    network: tuple(Exemplar(**one) for one in found)
-                    for network, found in channel["exemplars"].items()
-                },
-            }
-        )
-        for channel in fields["channels"]
-    )
-    return LayerComparison(
-        **{
-            **fields,
-            "channels": channels,
-            "chance_values": tuple(fields["chance_values"]),
-            "null": tuple(fields["null"]),
-        }
-    )
 
 
 # ---------------------------------------------------------------------------- measures

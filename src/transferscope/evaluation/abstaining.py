@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from transferscope.evaluation.predictions import Predictions
+from transferscope.records import Record
 
 _POINTS = 200
 """Points of a curve at most; of more pictures, evenly chosen ones."""
@@ -39,7 +38,7 @@ class Operating:
 
 
 @dataclass(frozen=True)
-class Abstention:
+class Abstention(Record):
     """Accuracy of the surest answers against their share.
 
     Attributes:
@@ -63,21 +62,6 @@ class Abstention:
         """Accuracy of the surest pictures, of which there are at least this share."""
         at = next(i for i, share in enumerate(self.coverage) if share >= coverage - 1e-9)
         return self.accuracy[at]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Abstention:
-        """The inverse of `to_dict`."""
-        return cls(
-            coverage=tuple(fields["coverage"]),
-            accuracy=tuple(fields["accuracy"]),
-            confidence=tuple(fields["confidence"]),
-            area=fields["area"],
-            operating=tuple(Operating(**one) for one in fields["operating"]),
-        )
 
 
 def abstention_of(predictions: Predictions, *, validation: Predictions | None = None) -> Abstention:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from transferscope.evaluation.intervals import middle, wilson_interval
 from transferscope.evaluation.predictions import Predictions
+from transferscope.records import Record
 
 BINS = 15
 """Equal-width confidence bins of the expected calibration error (Guo et al. 2017)."""
@@ -42,7 +42,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Record):
     """Confidence against accuracy, before and after the temperature.
 
     A classifier that is calibrated perfectly has an expected calibration error too: as few pictures
@@ -75,16 +75,6 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
         return {**asdict(self), "within_chance": self.within_chance}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_dict`."""
-        numbers = ("temperature", "ece", "ece_before", "nll", "nll_before")
-        return cls(
-            **{name: fields[name] for name in numbers},
-            band=tuple(fields["band"]),
-            bins=tuple(Bin(**{**b, "interval": tuple(b["interval"])}) for b in fields["bins"]),
-        )
 
 
 def calibration_of(predictions: Predictions, *, seed: int = 0) -> Calibration:

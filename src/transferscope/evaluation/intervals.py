@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from transferscope.records import Record
 
 DRAWS = 2000
 """Bootstrap draws. The ends of an interval vary by about 3% of its width from seed to seed."""
@@ -19,7 +20,7 @@ Draws = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Record):
     """A 95% interval and where it comes from.
 
     Attributes:
@@ -32,15 +33,6 @@ class Interval:
     low: float
     high: float
     method: Method
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Interval:
-        """The inverse of `to_dict`."""
-        return cls(float(fields["low"]), float(fields["high"]), fields["method"])
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:

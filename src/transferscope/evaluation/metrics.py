@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transferscope.errors import DataError, RunError
+from transferscope.errors import DataError
 from transferscope.evaluation.abstaining import Abstention, abstention_of
 from transferscope.evaluation.calibration import Calibration, calibration_of
 from transferscope.evaluation.intervals import (
@@ -27,6 +27,7 @@ from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.trend import SizeTrend, size_trend
 from transferscope.evaluation.views import ViewsGain
+from transferscope.records import Record
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """How good a classifier is on one split.
 
     Attributes:
@@ -109,6 +110,7 @@ class Evaluation:
     views: ViewsGain | None = None
     gain: PairedDifference | None = None
     against: PairedDifference | None = None
+    made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields under the names of the command line's contract."""
@@ -117,42 +119,6 @@ class Evaluation:
             "top1_interval": list(self.top1_interval),
             "calibration": self.calibration.to_dict(),
         }
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `to_dict`.
-
-        Raises:
-            RunError: fields are missing, as in what another version wrote.
-        """
-        try:
-            return cls(**{**fields, **_records(fields)})
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"the evaluation is incomplete or of another version ({error!r}); "
-                "'transferscope evaluate' makes it again"
-            ) from error
-
-
-def _records(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are not plain values."""
-    trend, views = fields["trend"], fields["views"]
-    gain, against = fields["gain"], fields["against"]
-    return {
-        "top1_interval": tuple(fields["top1_interval"]),
-        "intervals": {name: Interval.from_dict(i) for name, i in fields["intervals"].items()},
-        "per_class": {
-            name: ClassResult(**{**result, "interval": tuple(result["interval"])})
-            for name, result in fields["per_class"].items()
-        },
-        "confusions": tuple(Confusion(**confusion) for confusion in fields["confusions"]),
-        "calibration": Calibration.from_dict(fields["calibration"]),
-        "abstention": Abstention.from_dict(fields["abstention"]),
-        "trend": SizeTrend.from_dict(trend) if trend else None,
-        "views": ViewsGain.from_dict(views) if views else None,
-        "gain": PairedDifference.from_dict(gain) if gain else None,
-        "against": PairedDifference.from_dict(against) if against else None,
-    }
 
 
 def evaluate(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from transferscope.errors import RunError
 from transferscope.evaluation.predictions import Predictions
+from transferscope.records import Record
 from transferscope.storage import write_csv
 
 Judge = Literal["classifier", "out-of-fold probe"]
@@ -53,7 +53,7 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class ErrorStudy:
+class ErrorStudy(Record):
     """The pictures of a run, ranked three ways.
 
     Attributes:
@@ -69,6 +69,7 @@ class ErrorStudy:
     suspects: tuple[Doubt, ...]
     probable: int
     n: int
+    made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self, shown: int = 50) -> dict[str, Any]:
         """JSON-able: the first `shown` of each ranking; all are in the CSV."""
@@ -77,25 +78,6 @@ class ErrorStudy:
             for name in ("worst", "uncertain", "suspects")
         }
         return {"n": self.n, "wrong": len(self.worst), "probable": self.probable, **ranked}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ErrorStudy:
-        """What `to_dict` kept.
-
-        Raises:
-            RunError: it is something else.
-        """
-        try:
-            ranked = {
-                name: tuple(Doubt(**doubt) for doubt in values[name])
-                for name in ("worst", "uncertain", "suspects")
-            }
-            return cls(probable=values["probable"], n=values["n"], **ranked)
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"the study of errors is incomplete or of another version ({error!r}); "
-                "'transferscope evaluate' makes it again"
-            ) from error
 
 
 def error_study(

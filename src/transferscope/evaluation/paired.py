@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from transferscope.errors import DataError
 from transferscope.evaluation.intervals import drawn_means, middle
 from transferscope.evaluation.predictions import Predictions
+from transferscope.records import Record
 
 _DRAWS = 10_000  # each is three numbers, whatever the number of pictures
 
@@ -38,7 +37,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(Record):
     """First classifier minus second on the same pictures.
 
     The pictures are the same for both, so most of the chance in either accuracy is shared and falls
@@ -79,21 +78,6 @@ class PairedDifference:
     nll_difference: float
     nll_interval: tuple[float, float]
     disagreements: tuple[Disagreement, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> PairedDifference:
-        """The inverse of `to_dict`."""
-        found = cls(**fields)
-        return replace(
-            found,
-            interval=tuple(fields["interval"]),
-            nll_interval=tuple(fields["nll_interval"]),
-            disagreements=tuple(Disagreement(**one) for one in fields["disagreements"]),
-        )
 
 
 def paired_difference(

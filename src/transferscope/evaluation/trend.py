@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transferscope.evaluation.intervals import middle
+from transferscope.records import Record
 
 _DRAWS = 1000
 _STEPS = 30
@@ -19,7 +19,7 @@ _LEAST_SPREAD = 2  # of the largest class over the smallest: within less there i
 
 
 @dataclass(frozen=True)
-class SizeTrend:
+class SizeTrend(Record):
     """Logistic regression of being recognised on the logarithm of a class's training pictures.
 
     Attributes:
@@ -43,16 +43,6 @@ class SizeTrend:
     def clear(self) -> bool:
         """Whether the interval leaves no doubt about the direction."""
         return not self.interval[0] <= 1 <= self.interval[1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> SizeTrend:
-        """The inverse of `to_dict`."""
-        sequences = {k: tuple(v) for k, v in fields.items() if k != "odds_ratio"}
-        return cls(odds_ratio=fields["odds_ratio"], **sequences)
 
 
 def size_trend(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,12 +13,13 @@ from transferscope.backbones import Classifier, Precision
 from transferscope.errors import InputError
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files
+from transferscope.records import Record
 
 _SEED = 0
 
 
 @dataclass(frozen=True)
-class ViewsGain:
+class ViewsGain(Record):
     """What averaging the probabilities over several views changes.
 
     Attributes:
@@ -39,15 +39,6 @@ class ViewsGain:
     gain: float
     interval: tuple[float, float]
     cost: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ViewsGain:
-        """The inverse of `to_dict`."""
-        return cls(**{**fields, "interval": tuple(fields["interval"])})
 
 
 def views_gain(
