@@ -22,6 +22,7 @@ from transferscope.data.duplicates import (
     exact_duplicates,
     refuse_duplicates,
 )
+from transferscope.data.findings import Finding, findings, opening
 from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order, load_batches
 from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
@@ -57,6 +58,7 @@ __all__ = [
     "THUMBNAIL",
     "UNREADABLE_CAP",
     "Copies",
+    "Finding",
     "FontFamily",
     "Inspection",
     "NearPair",
@@ -69,12 +71,14 @@ __all__ = [
     "draw_character",
     "duplicates_across",
     "exact_duplicates",
+    "findings",
     "in_order",
     "load_batches",
     "make_split",
     "measured",
     "near_by_embedding",
     "near_duplicates",
+    "opening",
     "parse_ratio",
     "read_split",
     "refuse_duplicates",
