@@ -11,6 +11,7 @@ from transferscope.data.demo import (
     SIDE,
     STRIP_LENGTH,
     FontFamily,
+    demo_fonts,
     draw_character,
     write_demo_set,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Split",
     "adopt_split",
     "dedupe",
+    "demo_fonts",
     "draw_character",
     "duplicates_across",
     "exact_duplicates",
