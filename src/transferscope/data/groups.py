@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from transferscope.data.scan import Picture, Scan
 from transferscope.errors import DataError
@@ -59,24 +61,13 @@ def _units(pool: Sequence[Picture]) -> np.ndarray:
     Pictures of one group belong together, and so do files of equal bytes; groups that share a file
     are one unit.
     """
-    parent = list(range(len(pool)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first: dict[tuple[str, str], int] = {}
-    for index, picture in enumerate(pool):
-        keys = [("file", picture.sha256)]
-        if picture.group:
-            keys.append(("group", picture.group))
-        for key in keys:
-            one, other = sorted((root(first.setdefault(key, index)), root(index)))
-            parent[other] = one
-    roots = [root(index) for index in range(len(pool))]
-    return np.unique(roots, return_inverse=True)[1]
+    names = [f"file {picture.sha256}" for picture in pool]
+    names += [f"group {one.group}" if one.group else f"alone {one.path}" for one in pool]
+    nodes = np.unique(names, return_inverse=True)[1].reshape(2, len(pool))
+    joined = coo_array((np.ones(len(pool)), nodes), shape=(nodes.max() + 1,) * 2)
+    found = connected_components(joined, directed=False)[1][nodes[0]]
+    _, first, units = np.unique(found, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[units])  # numbered by their first picture
 
 
 @dataclass(frozen=True)

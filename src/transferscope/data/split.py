@@ -284,21 +284,12 @@ def write_split(split: Split, path: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    classes = split.scan.classes
-    write_csv(
-        path,
-        COLUMNS,
-        (
-            (
-                picture.path,
-                picture.sha256,
-                "" if picture.label is None else classes[picture.label],
-                picture.split or "",
-                picture.group or "",
-            )
-            for picture in split.scan.pictures
-        ),
+    scan = split.scan
+    rows = (
+        (one.path, one.sha256, scan.class_of(one) or "", one.split or "", one.group or "")
+        for one in scan.pictures
     )
+    write_csv(path, COLUMNS, rows)
 
 
 def read_split(
@@ -335,15 +326,15 @@ def read_split(
                 f"{str(path)!r}, picture {number}: it has {problem}; the columns are "
                 f"{', '.join(COLUMNS)}: restore the file or make the split again"
             )
-        pictures[row["path"]] = Picture(
-            row["path"],
-            labels.get(row["class"]),
-            row["split"] or None,
-            row["group"] or None,
-            row["sha256"],
-        )
+        pictures[row["path"]] = picture_in(row, labels)
     found = Scan(Path(root), tuple(pictures.values()), tuple(classes), ())
     return Split(found, _checked_ratio(ratio), seed)
+
+
+def picture_in(row: Mapping[str, str], labels: Mapping[str, int]) -> Picture:
+    """The picture in a row of a CSV file with `COLUMNS`."""
+    split, group = row["split"] or None, row["group"] or None
+    return Picture(row["path"], labels.get(row["class"]), split, group, row["sha256"])
 
 
 def _row_problem(row: Mapping[Any, Any], labels: Mapping[str, int]) -> str | None:
