@@ -16,10 +16,8 @@ from transferscope.data.demo import (
     write_demo_set,
 )
 from transferscope.data.duplicates import (
-    Copies,
     NearPair,
     dedupe,
-    duplicates_across,
     exact_duplicates,
     refuse_duplicates,
 )
@@ -30,7 +28,6 @@ from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_
 from transferscope.data.scan import (
     MEASURED_SIDE,
     SPLITS,
-    UNREADABLE_CAP,
     Picture,
     Scan,
     refuse_unreadable,
@@ -57,8 +54,6 @@ __all__ = [
     "SPLITS",
     "STRIP_LENGTH",
     "THUMBNAIL",
-    "UNREADABLE_CAP",
-    "Copies",
     "Finding",
     "FontFamily",
     "Inspection",
@@ -71,7 +66,6 @@ __all__ = [
     "dedupe",
     "demo_fonts",
     "draw_character",
-    "duplicates_across",
     "exact_duplicates",
     "findings",
     "in_order",

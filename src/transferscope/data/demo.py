@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 import importlib.util
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -214,10 +213,7 @@ def _placed(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
     # Both sides of the turned glyph's box stay within the picture; the aspect ratio is never
     # changed, as it is all that tells O from 0 in many typefaces.
     width, height = glyph.width - 2 * _MARGIN, glyph.height - 2 * _MARGIN
-    box = (
-        width * cosine + height * abs(sine),
-        width * abs(sine) + height * cosine,
-    )
+    box = width * cosine + height * abs(sine), width * abs(sine) + height * cosine
     room = 0.92 * side
     scale = min(rng.uniform(0.52, 0.66) * side / height, room / box[0], room / box[1])
     slack = [0.5 * (0.96 * side - scale * extent) for extent in box]
@@ -335,7 +331,7 @@ def write_demo_set(
                 for number in range(count):
                     rng = np.random.default_rng([seed, part_index, index, number])
                     picture = draw_character(character, fonts[part], rng)
-                    (home / f"{number:03d}.png").write_bytes(_png(picture))
+                    picture.save(home / f"{number:03d}.png", compress_level=3)
                     if part == "test":
                         tested.append((character, picture))
         _write_strips(fresh, tested, strips, np.random.default_rng([seed, len(counts)]))
@@ -358,12 +354,6 @@ def _write_strips(
         for place, (_, picture) in enumerate(chosen):
             strip.paste(picture, (place * SIDE, 0))
         path = f"strips/{text}_{number:03d}.png"
-        (folder / path).write_bytes(_png(strip))
+        strip.save(folder / path, compress_level=3)
         rows.append((path, text))
     write_csv(folder / "strips.csv", ("path", "text"), rows)
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=3)
-    return data.getvalue()

@@ -46,7 +46,7 @@ def draw_groups(
     if len(lacking):
         raise DataError(
             f"no split was found that keeps groups whole and has every class in "
-            f"{_listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
+            f"{listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
             "groups of these classes, or remove the classes"
         )
     names = list(shares)
@@ -166,7 +166,7 @@ def _refuse_few_groups(
     few = np.flatnonzero(_groups_of(scan, units, labels) < len(shares))
     if len(few):
         raise DataError(
-            f"too few groups to draw {_listed_parts(shares)} parts from: "
+            f"too few groups to draw {listed_parts(shares)} parts from: "
             f"{_with_groups(scan, units, labels, few)}; each class needs at least {len(shares)} "
             "groups that share no file: add some, or remove the class"
         )
@@ -183,7 +183,8 @@ def _with_groups(scan: Scan, units: np.ndarray, labels: np.ndarray, chosen: np.n
     return ", ".join(f"{scan.classes[label]!r} ({counts[label]})" for label in chosen)
 
 
-def _listed_parts(shares: Mapping[str, int]) -> str:
+def listed_parts(shares: Mapping[str, int]) -> str:
+    """`train, validation and test`, for messages."""
     names = list(shares)
     return f"{', '.join(names[:-1])} and {names[-1]}"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.data.groups import draw_groups, quotas, refuse_torn_groups
+from transferscope.data.groups import draw_groups, listed_parts, quotas, refuse_torn_groups
 from transferscope.data.layouts import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
@@ -106,13 +106,8 @@ def make_split(scan: Scan, *, ratio: tuple[int, int, int] = (70, 15, 15), seed: 
         for name, share in zip(SPLITS, ratio, strict=True)
         if name == "train" or name not in given
     }
-    drawn: dict[str, str] = {}  # path to split
-    if len(shares) > 1:
-        drawn = _draw(scan, shares, seed)
-    pictures = tuple(
-        replace(picture, split=drawn[picture.path]) if picture.path in drawn else picture
-        for picture in scan.pictures
-    )
+    drawn = _draw(scan, shares, seed) if len(shares) > 1 else {}
+    pictures = tuple(replace(one, split=drawn.get(one.path, one.split)) for one in scan.pictures)
     return Split(replace(scan, pictures=pictures), ratio, seed)
 
 
@@ -242,11 +237,9 @@ def _refuse_small_classes(scan: Scan, sizes: Mapping[int, int], shares: Mapping[
         f"{scan.classes[label]!r} ({size})" for label, size in sizes.items() if size < len(shares)
     ]
     if small:
-        parts = list(shares)
         raise DataError(
-            f"too few different pictures to draw {', '.join(parts[:-1])} and {parts[-1]} parts "
-            f"from: {', '.join(small)}; each class needs at least {len(parts)}: add pictures, or "
-            "remove the class"
+            f"too few different pictures to draw {listed_parts(shares)} parts from: {', '.join(small)}; "
+            f"each class needs at least {len(shares)}: add pictures, or remove the class"
         )
 
 
