@@ -176,7 +176,7 @@ THREE: Splits = {"train": {"split": "train"}, "validation": {"split": "val"}, "t
 
 
 def _torchvision(name: str) -> Any:
-    """A dataset class of torchvision, which is not loaded before it is needed."""
+    """A dataset class (or a module) of torchvision.datasets, which is not loaded before it is needed."""
     return getattr(importlib.import_module("torchvision.datasets"), name)
 
 
@@ -243,7 +243,6 @@ def _gtsrb(root: Path) -> Iterator[Part]:
 
 
 # ---------------------------------------------------------------------------- folders and MATLAB tables
-
 
 _NO_CLASS = "BACKGROUND_Google"  # of Caltech-101: pictures of none of its classes
 
@@ -314,10 +313,7 @@ def _cifar(class_name: str) -> dict[str, Any]:
 
     def fetch(root: Path) -> None:
         """Downloads the archive only: torchvision's class would go on and unpickle it."""
-        utils, found = (
-            importlib.import_module("torchvision.datasets.utils"),
-            _torchvision(class_name),
-        )
+        found, utils = _torchvision(class_name), _torchvision("utils")
         utils.download_and_extract_archive(
             found.url, root, filename=found.filename, md5=found.tgz_md5
         )

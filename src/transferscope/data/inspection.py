@@ -299,7 +299,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary: every file that needs attention by name, the others as numbers."""
         counts = self.counts()
-        sizes = self.sizes()
+        sizes = {name: _lists(measures) for name, measures in self.sizes().items()}
         return {
             "n": len(self.scan.pictures),
             "classes": {name: sum(parts.values()) for name, parts in counts.items()},
@@ -312,14 +312,14 @@ class Inspection:
             "imbalance": self.imbalance,
             "problems": list(self.problems),
             "excluded": [{"path": path, "reason": why} for path, why in self.scan.excluded],
-            "duplicates": [asdict(one) for one in self.duplicates],
-            "near_duplicates": [asdict(pair) for pair in self.near_duplicates],
+            "duplicates": [_lists(asdict(one)) for one in self.duplicates],
+            "near_duplicates": [_lists(asdict(pair)) for pair in self.near_duplicates],
             "embedding": self.embedding,
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
             "animated": self.animated,
-            "sizes": {"quantiles": QUANTILES, "all": sizes.pop(None, {}), "classes": sizes},
+            "sizes": {"quantiles": list(QUANTILES), "all": sizes.pop(None, {}), "classes": sizes},
         }
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -400,6 +400,12 @@ def _facts_of(row: Mapping[str, str]) -> PictureFacts:
         0,
         b"",
     )
+
+
+def _lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
+    }
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
