@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from transferscope.data import (
 )
 from transferscope.errors import InputError, OutputError
 from transferscope.storage import read_csv
+from transferscope.workflows import demo as run_demo
 
 COUNTS = {"train": 3, "validation": 1, "test": 2}
 STRIPS = 20
@@ -106,13 +109,39 @@ def test_confusable_characters_differ_by_shape(family: FontFamily) -> None:
             assert apart > 0.05 or abs(ratio[one] / ratio[other] - 1) > 1 / 15
 
 
-def test_a_missing_package_is_named_with_its_remedy() -> None:
-    absent = dataclasses.replace(FAMILIES[0], folder="no_such_font/files", package="font-none")
-    with pytest.raises(InputError, match="pip install font-none"):
-        absent.paths()
-    emptied = dataclasses.replace(FAMILIES[0], files=("None.ttf",))
-    with pytest.raises(InputError, match=r"'None\.ttf'.*--force-reinstall"):
+def test_missing_packages_are_named_at_once_and_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = [
+        dataclasses.replace(family, package=f"font-none-{number}")
+        for number, family in enumerate(FAMILIES[:2])
+    ]
+    monkeypatch.setattr(demo, "FAMILIES", (*absent, *FAMILIES[2:]))
+    told: list[str] = []
+    reporter = SimpleNamespace(say=told.append)
+    message = (
+        r"font-none-0, font-none-1, which are not .*; pip install 'transferscope\[demo\]' adds"
+    )
+    with pytest.raises(InputError, match=message):
+        write_demo_set(tmp_path / "set")
+    with pytest.raises(InputError, match=message):
+        run_demo(tmp_path / "run", reporter=reporter)
+    assert list(tmp_path.iterdir()) == []
+    assert told == []
+    with pytest.raises(InputError, match="font-none-0, which is not installed"):
+        absent[0].paths()
+
+
+def test_a_missing_file_is_named_with_its_remedy() -> None:
+    emptied = dataclasses.replace(FAMILIES[0], weights="None")
+    with pytest.raises(InputError, match=r"'SourceSansPro-None\.ttf'.*--force-reinstall"):
         emptied.paths()
+
+
+def test_the_extra_installs_the_fonts() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    used = {family.package for family in FAMILIES} - {"matplotlib"}
+    assert set(project["optional-dependencies"]["demo"]) == used
 
 
 def test_a_font_without_the_characters_is_refused() -> None:

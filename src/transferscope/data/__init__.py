@@ -11,24 +11,23 @@ from transferscope.data.demo import (
     SIDE,
     STRIP_LENGTH,
     FontFamily,
+    demo_fonts,
     draw_character,
     write_demo_set,
 )
 from transferscope.data.duplicates import (
-    Copies,
     NearPair,
     dedupe,
-    duplicates_across,
     exact_duplicates,
     refuse_duplicates,
 )
+from transferscope.data.findings import Finding, findings, opening
 from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order, load_batches
 from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
 from transferscope.data.scan import (
     MEASURED_SIDE,
     SPLITS,
-    UNREADABLE_CAP,
     Picture,
     Scan,
     refuse_unreadable,
@@ -55,8 +54,7 @@ __all__ = [
     "SPLITS",
     "STRIP_LENGTH",
     "THUMBNAIL",
-    "UNREADABLE_CAP",
-    "Copies",
+    "Finding",
     "FontFamily",
     "Inspection",
     "NearPair",
@@ -66,15 +64,17 @@ __all__ = [
     "Split",
     "adopt_split",
     "dedupe",
+    "demo_fonts",
     "draw_character",
-    "duplicates_across",
     "exact_duplicates",
+    "findings",
     "in_order",
     "load_batches",
     "make_split",
     "measured",
     "near_by_embedding",
     "near_duplicates",
+    "opening",
     "parse_ratio",
     "read_split",
     "refuse_duplicates",

@@ -41,19 +41,17 @@ _BILINEAR = InterpolationMode.BILINEAR
 class Augmentation:
     """What is done to a training picture.
 
-    `none` is what prediction does. `light` is a crop of random size, shape and place, and a mirror
-    for half of the pictures. `strong` is `light`, then `operations` of `OPERATIONS`, and batches
-    that are mixed by mixup or CutMix.
+    `none` is what prediction does. `light` is a random crop, and a mirror for half of the pictures.
+    `strong` is `light`, then `operations` of `OPERATIONS`, and batches mixed by mixup or CutMix.
 
     Attributes:
         name: none, light or strong.
         flip: whether pictures may be mirrored. Without it no step mirrors: letters, road signs and
             left hands keep their meaning.
         scale: least and largest area of a crop, as a share of the largest crop of the network's
-            shape that the picture holds. Prediction's view is `InputSpec.crop` squared, 0.77 for
-            0.875. ImageNet's training from scratch uses 0.08 to 1, which leaves out the object often
-            and shows it larger than prediction does (Touvron et al. 2019); with few pictures and a
-            trained network neither helps, so the default varies about prediction's own scale.
+            shape that the picture holds. The default varies about prediction's own, `InputSpec.crop`
+            squared (0.77 for 0.875): 0.08 to 1, as in training from scratch on ImageNet, often leaves
+            out the object and shows it larger than prediction does (Touvron et al. 2019).
         ratio: least and largest stretch of a crop, its width to height against the network's.
         operations: how many operations RandAugment applies to a picture.
         magnitude: of each operation, 0 to 30.
@@ -126,7 +124,19 @@ class Augmentation:
         """
         if self.name == "none":
             return spec.load(picture)
-        return self._view(picture, spec, _Crop.draw(self, rng), rng)
+        if picture.mode not in ("RGB", "L"):
+            raise InputError(
+                f"a picture of mode {picture.mode} cannot be augmented; it must be RGB or L, as "
+                "images.read_picture returns it"
+            )
+        crop = _Crop.draw(self, rng)
+        picture = crop.of(picture.convert("RGB" if spec.channels == 3 else "L"), spec)
+        mirrored = rng.random() < 0.5  # drawn in any case: --no-flip changes no other draw
+        if mirrored and self.flip:
+            picture = kernels.horizontal_flip(picture)
+        if self.name == "strong":
+            picture = self._rand_augment(picture, spec, rng)
+        return to_tensor(picture)
 
     def load(
         self,
@@ -157,27 +167,10 @@ class Augmentation:
         """
         if self.name == "none":
             return spec.load(source)
-        rng = _generator(seed, view, identity)
-        crop = _Crop.draw(self, rng)
+        crop = _Crop.draw(self, _generator(seed, view, identity))  # the one that `view` draws
         least = math.ceil(max(spec.size) / crop.least_share)
         picture = read_picture(source, channels=spec.channels, least_side=least)
-        return self._view(picture, spec, crop, rng)
-
-    def _view(
-        self, picture: Image.Image, spec: InputSpec, crop: _Crop, rng: np.random.Generator
-    ) -> torch.Tensor:
-        if picture.mode not in ("RGB", "L"):
-            raise InputError(
-                f"a picture of mode {picture.mode} cannot be augmented; it must be RGB or L, as "
-                "images.read_picture returns it"
-            )
-        picture = crop.of(picture.convert("RGB" if spec.channels == 3 else "L"), spec)
-        mirrored = rng.random() < 0.5  # drawn in any case: --no-flip changes no other draw
-        if mirrored and self.flip:
-            picture = kernels.horizontal_flip(picture)
-        if self.name == "strong":
-            picture = self._rand_augment(picture, spec, rng)
-        return to_tensor(picture)
+        return self.view(picture, spec, _generator(seed, view, identity))
 
     def _rand_augment(
         self, picture: Image.Image, spec: InputSpec, rng: np.random.Generator

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 import importlib.util
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,31 +54,36 @@ class FontFamily:
         name: as its designers call it.
         part: train, validation or test.
         package: what pip installs.
-        folder: of the files, from the folder of site packages.
-        files: weights and slants, each with as many pictures as the others.
+        stem: how the names of its files begin.
+        weights: and how they go on, with blanks between; each gets as many pictures as the others.
+        suffix: how they end.
     """
 
     name: str
     part: Part
     package: str
-    folder: str
-    files: tuple[str, ...]
+    stem: str
+    weights: str
+    suffix: str = ".ttf"
+
+    def folder(self) -> Path | None:
+        """Where the installed package has its files; None where it is not installed."""
+        found = importlib.util.find_spec(self.package.replace("-", "_"))
+        if found is None or not found.submodule_search_locations:
+            return None
+        home = Path(next(iter(found.submodule_search_locations)))
+        return home / ("mpl-data/fonts/ttf" if self.package == "matplotlib" else "files")
 
     def paths(self) -> tuple[Path, ...]:
         """The font files on this machine.
 
         Raises:
-            InputError: the package that carries them is not installed, or lacks one.
+            InputError: the package is not installed, or lacks one.
         """
-        module, _, inside = self.folder.partition("/")
-        found = importlib.util.find_spec(module)
-        if found is None or not found.submodule_search_locations:
-            raise InputError(
-                f"the demo set needs the typeface {self.name}, and its package {self.package!r} is "
-                f"not installed: pip install {self.package}"
-            )
-        folder = Path(next(iter(found.submodule_search_locations))) / inside
-        paths = tuple(folder / file for file in self.files)
+        folder = self.folder()
+        if folder is None:
+            raise _not_installed([self])
+        paths = tuple(folder / f"{self.stem}{one}{self.suffix}" for one in self.weights.split())
         for path in paths:
             if not path.is_file():
                 raise InputError(
@@ -89,92 +93,60 @@ class FontFamily:
         return paths
 
 
-def _weights(stem: str, weights: str, suffix: str = ".ttf") -> tuple[str, ...]:
-    return tuple(f"{stem}{weight}{suffix}" for weight in weights.split())
-
-
-_MATPLOTLIB = "matplotlib/mpl-data/fonts/ttf"
-
 FAMILIES: tuple[FontFamily, ...] = (
     FontFamily(
-        "Source Sans Pro",
-        "train",
-        "font-source-sans-pro",
-        "font_source_sans_pro/files",
-        _weights("SourceSansPro-", "Regular Semibold Bold Black It BoldIt"),
+        "Source Sans Pro", "train", "font-source-sans-pro",
+        "SourceSansPro-", "Regular Semibold Bold Black It BoldIt",
     ),
     FontFamily(
-        "Source Serif Pro",
-        "train",
-        "font-source-serif-pro",
-        "font_source_serif_pro/files",
-        _weights("SourceSerifPro-", "Regular Semibold Bold Black It BoldIt"),
+        "Source Serif Pro", "train", "font-source-serif-pro",
+        "SourceSerifPro-", "Regular Semibold Bold Black It BoldIt",
     ),
     FontFamily(
-        "Hanken Grotesk",
-        "train",
-        "font-hanken-grotesk",
-        "font_hanken_grotesk/files",
-        _weights("HankenGrotesk-", "Regular Medium SemiBold Bold Italic BoldItalic", ".otf"),
+        "Hanken Grotesk", "train", "font-hanken-grotesk",
+        "HankenGrotesk-", "Regular Medium SemiBold Bold Italic BoldItalic", ".otf",
     ),
     FontFamily(
-        "DejaVu Sans",
-        "train",
-        "matplotlib",
-        _MATPLOTLIB,
-        _weights("DejaVuSans", ".ttf -Bold.ttf -Oblique.ttf Mono.ttf Mono-Bold.ttf", ""),
+        "DejaVu Sans", "train", "matplotlib",
+        "DejaVuSans", ".ttf -Bold.ttf -Oblique.ttf Mono.ttf Mono-Bold.ttf", "",
     ),
     FontFamily(
-        "DejaVu Serif",
-        "train",
-        "matplotlib",
-        _MATPLOTLIB,
-        _weights("DejaVuSerif", ".ttf -Bold.ttf -Italic.ttf", ""),
+        "DejaVu Serif", "train", "matplotlib", "DejaVuSerif", ".ttf -Bold.ttf -Italic.ttf", "",
     ),
     FontFamily(
-        "STIX General",
-        "train",
-        "matplotlib",
-        _MATPLOTLIB,
-        _weights("STIXGeneral", ".ttf Bol.ttf Italic.ttf BolIta.ttf", ""),
+        "STIX General", "train", "matplotlib",
+        "STIXGeneral", ".ttf Bol.ttf Italic.ttf BolIta.ttf", "",
     ),
+    FontFamily("Computer Modern", "validation", "matplotlib", "cm", "r10 b10 ss10"),
+    FontFamily("Manrope", "validation", "font-manrope", "Manrope-", "Regular SemiBold ExtraBold"),
     FontFamily(
-        "Computer Modern",
-        "validation",
-        "matplotlib",
-        _MATPLOTLIB,
-        _weights("cm", "r10 b10 ss10"),
+        "Roboto", "test", "font-roboto",
+        "Roboto-", "Regular Medium Bold Black Italic BoldItalic",
     ),
-    FontFamily(
-        "Manrope",
-        "validation",
-        "font-manrope",
-        "font_manrope/files",
-        _weights("Manrope-", "Regular SemiBold ExtraBold"),
-    ),
-    FontFamily(
-        "Roboto",
-        "test",
-        "font-roboto",
-        "font_roboto/files",
-        _weights("Roboto-", "Regular Medium Bold Black Italic BoldItalic"),
-    ),
-    FontFamily(
-        "Lato",
-        "test",
-        "font-lato",
-        "font_lato/files",
-        _weights("Lato-", "Regular Bold Black Italic BoldItalic"),
-    ),
-    FontFamily(
-        "Caladea",
-        "test",
-        "font-caladea",
-        "font_caladea/files",
-        _weights("Caladea-", "Regular Bold Italic BoldItalic"),
-    ),
-)
+    FontFamily("Lato", "test", "font-lato", "Lato-", "Regular Bold Black Italic BoldItalic"),
+    FontFamily("Caladea", "test", "font-caladea", "Caladea-", "Regular Bold Italic BoldItalic"),
+)  # fmt: skip
 """Which family serves which part. No family, and no design derived from it, serves two."""
+
+
+def demo_fonts() -> dict[Part, list[tuple[Path, ...]]]:
+    """The font files of every part, by family.
+
+    Raises:
+        InputError: some are not installed; names all of their packages.
+    """
+    missing = [family for family in FAMILIES if family.folder() is None]
+    if missing:
+        raise _not_installed(missing)
+    return {part: [one.paths() for one in FAMILIES if one.part == part] for part in SPLITS}
+
+
+def _not_installed(families: Sequence[FontFamily]) -> InputError:
+    return InputError(
+        f"the demo set is drawn with fonts of {', '.join(one.package for one in families)}, which "
+        f"{'is' if len(families) == 1 else 'are'} not installed; pip install 'transferscope[demo]' adds "
+        "what is missing"
+    )
 
 
 @cache
@@ -241,10 +213,7 @@ def _placed(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
     # Both sides of the turned glyph's box stay within the picture; the aspect ratio is never
     # changed, as it is all that tells O from 0 in many typefaces.
     width, height = glyph.width - 2 * _MARGIN, glyph.height - 2 * _MARGIN
-    box = (
-        width * cosine + height * abs(sine),
-        width * abs(sine) + height * cosine,
-    )
+    box = width * cosine + height * abs(sine), width * abs(sine) + height * cosine
     room = 0.92 * side
     scale = min(rng.uniform(0.52, 0.66) * side / height, room / box[0], room / box[1])
     slack = [0.5 * (0.96 * side - scale * extent) for extent in box]
@@ -351,9 +320,7 @@ def write_demo_set(
             f"the demo set was asked for {counts} pictures a character and {strips} strips; each "
             "part needs at least 1, and strips cannot be negative"
         )
-    fonts = {
-        part: [family.paths() for family in FAMILIES if family.part == part] for part in SPLITS
-    }
+    fonts = demo_fonts()
     folder = Path(folder)
     with replaced_folder(folder) as fresh:
         tested: list[tuple[str, Image.Image]] = []
@@ -364,7 +331,7 @@ def write_demo_set(
                 for number in range(count):
                     rng = np.random.default_rng([seed, part_index, index, number])
                     picture = draw_character(character, fonts[part], rng)
-                    (home / f"{number:03d}.png").write_bytes(_png(picture))
+                    picture.save(home / f"{number:03d}.png", compress_level=3)
                     if part == "test":
                         tested.append((character, picture))
         _write_strips(fresh, tested, strips, np.random.default_rng([seed, len(counts)]))
@@ -387,12 +354,6 @@ def _write_strips(
         for place, (_, picture) in enumerate(chosen):
             strip.paste(picture, (place * SIDE, 0))
         path = f"strips/{text}_{number:03d}.png"
-        (folder / path).write_bytes(_png(strip))
+        strip.save(folder / path, compress_level=3)
         rows.append((path, text))
     write_csv(folder / "strips.csv", ("path", "text"), rows)
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=3)
-    return data.getvalue()

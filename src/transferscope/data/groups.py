@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from transferscope.data.scan import Picture, Scan
 from transferscope.errors import DataError
@@ -44,7 +46,7 @@ def draw_groups(
     if len(lacking):
         raise DataError(
             f"no split was found that keeps groups whole and has every class in "
-            f"{_listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
+            f"{listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
             "groups of these classes, or remove the classes"
         )
     names = list(shares)
@@ -59,24 +61,13 @@ def _units(pool: Sequence[Picture]) -> np.ndarray:
     Pictures of one group belong together, and so do files of equal bytes; groups that share a file
     are one unit.
     """
-    parent = list(range(len(pool)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first: dict[tuple[str, str], int] = {}
-    for index, picture in enumerate(pool):
-        keys = [("file", picture.sha256)]
-        if picture.group:
-            keys.append(("group", picture.group))
-        for key in keys:
-            one, other = sorted((root(first.setdefault(key, index)), root(index)))
-            parent[other] = one
-    roots = [root(index) for index in range(len(pool))]
-    return np.unique(roots, return_inverse=True)[1]
+    names = [f"file {picture.sha256}" for picture in pool]
+    names += [f"group {one.group}" if one.group else f"alone {one.path}" for one in pool]
+    nodes = np.unique(names, return_inverse=True)[1].reshape(2, len(pool))
+    joined = coo_array((np.ones(len(pool)), nodes), shape=(nodes.max() + 1,) * 2)
+    found = connected_components(joined, directed=False)[1][nodes[0]]
+    _, first, units = np.unique(found, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[units])  # numbered by their first picture
 
 
 @dataclass(frozen=True)
@@ -175,7 +166,7 @@ def _refuse_few_groups(
     few = np.flatnonzero(_groups_of(scan, units, labels) < len(shares))
     if len(few):
         raise DataError(
-            f"too few groups to draw {_listed_parts(shares)} parts from: "
+            f"too few groups to draw {listed_parts(shares)} parts from: "
             f"{_with_groups(scan, units, labels, few)}; each class needs at least {len(shares)} "
             "groups that share no file: add some, or remove the class"
         )
@@ -192,7 +183,8 @@ def _with_groups(scan: Scan, units: np.ndarray, labels: np.ndarray, chosen: np.n
     return ", ".join(f"{scan.classes[label]!r} ({counts[label]})" for label in chosen)
 
 
-def _listed_parts(shares: Mapping[str, int]) -> str:
+def listed_parts(shares: Mapping[str, int]) -> str:
+    """`train, validation and test`, for messages."""
     names = list(shares)
     return f"{', '.join(names[:-1])} and {names[-1]}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from transferscope.data.duplicates import Copies, NearPair
-from transferscope.data.scan import SPLITS, Picture, Scan
+from transferscope.data.scan import SPLITS, Scan
+from transferscope.data.split import picture_in
 from transferscope.images import FileFacts
 from transferscope.storage import read_csv, read_json, write_csv, write_json
 
@@ -298,10 +299,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary: every file that needs attention by name, the others as numbers."""
         counts = self.counts()
-        sizes = {
-            name: {measure: list(values) for measure, values in measures.items()}
-            for name, measures in self.sizes().items()
-        }
+        sizes = {name: _lists(measures) for name, measures in self.sizes().items()}
         return {
             "n": len(self.scan.pictures),
             "classes": {name: sum(parts.values()) for name, parts in counts.items()},
@@ -314,53 +312,23 @@ class Inspection:
             "imbalance": self.imbalance,
             "problems": list(self.problems),
             "excluded": [{"path": path, "reason": why} for path, why in self.scan.excluded],
-            "duplicates": [
-                {"paths": [*one.paths], "classes": [*one.classes], "splits": [*one.splits]}
-                for one in self.duplicates
-            ],
-            "near_duplicates": [
-                {
-                    "paths": [*pair.paths],
-                    "classes": [*pair.classes],
-                    "splits": [*pair.splits],
-                    "measure": pair.measure,
-                    "distance": pair.distance,
-                }
-                for pair in self.near_duplicates
-            ],
+            "duplicates": [_lists(asdict(one)) for one in self.duplicates],
+            "near_duplicates": [_lists(asdict(pair)) for pair in self.near_duplicates],
             "embedding": self.embedding,
-            "outliers": [
-                {"path": one.path, "reason": one.reason, "value": one.value, "z": one.z}
-                for one in self.outliers
-            ],
+            "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
             "animated": self.animated,
-            "sizes": {
-                "quantiles": list(QUANTILES),
-                "all": sizes.pop(None, {}),
-                "classes": sizes,
-            },
+            "sizes": {"quantiles": list(QUANTILES), "all": sizes.pop(None, {}), "classes": sizes},
         }
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """A row a picture, with COLUMNS."""
         for picture, one in zip(self.scan.pictures, self.facts, strict=True):
-            yield (
-                picture.path,
-                "" if picture.label is None else self.scan.classes[picture.label],
-                picture.split or "",
-                picture.group or "",
-                one.width,
-                one.height,
-                one.format,
-                one.mode,
-                int(one.animated),
-                one.brightness,
-                one.contrast,
-                f"{one.phash:016x}",
-                picture.sha256,
-            )
+            labels = self.scan.class_of(picture) or "", picture.split or "", picture.group or ""
+            file = one.width, one.height, one.format, one.mode, int(one.animated)
+            tones = one.brightness, one.contrast, f"{one.phash:016x}"
+            yield picture.path, *labels, *file, *tones, picture.sha256
 
     def save(self, folder: str | Path) -> None:
         """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`.
@@ -385,16 +353,7 @@ class Inspection:
         record = read_json(Path(folder) / "inspection.json")
         rows = read_csv(Path(folder) / "pictures.csv")
         labels = {name: label for label, name in enumerate(record["classes"])}
-        pictures = tuple(
-            Picture(
-                row["path"],
-                labels.get(row["class"]),
-                row["split"] or None,
-                row["group"] or None,
-                row["sha256"],
-            )
-            for row in rows
-        )
+        pictures = tuple(picture_in(row, labels) for row in rows)
         excluded = tuple((one["path"], one["reason"]) for one in record["excluded"])
         return cls(
             Scan(Path(root), pictures, tuple(labels), excluded),
@@ -441,6 +400,12 @@ def _facts_of(row: Mapping[str, str]) -> PictureFacts:
         0,
         b"",
     )
+
+
+def _lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
+    }
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

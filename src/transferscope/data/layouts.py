@@ -257,4 +257,4 @@ def _spelled(root: Path, prefix: str, name: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """Up to five names, quoted, and how many more there are."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(name) for name in names[:5]) + more
+    return ", ".join(map(repr, names[:5])) + more

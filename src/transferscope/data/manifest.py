@@ -20,7 +20,6 @@ from transferscope.errors import DataError, InputError
 MANIFESTS = (".csv", ".tsv", ".parquet")
 """Endings (lower case) of files that are read as a table of pictures."""
 
-_REQUIRED = ("path", "label")
 _EXPECTED = "a table needs the columns path and label, and may have split and group"
 
 
@@ -105,11 +104,11 @@ def has_column(path: Path, name: str) -> bool:
 def _rows(path: Path, group: str | None) -> Iterator[_Row]:
     """The rows, once the header is found to have what is needed."""
     header = _header(path)
-    chosen = {name: _find(header, name) for name in (*_REQUIRED, "split")}
+    chosen = {name: _find(header, name) for name in ("path", "label", "split")}
     if chosen["label"] is None:
         chosen["label"] = _find(header, "class")  # as in a run's split.csv
     chosen["group"] = _find(header, group or "group")
-    missing = [name for name in _REQUIRED if chosen[name] is None]
+    missing = [name for name in ("path", "label") if chosen[name] is None]
     if missing:
         raise DataError(
             f"{str(path)!r} has no column {' and no column '.join(missing)}, only {listed(header)}; "

@@ -105,12 +105,8 @@ def scan(
 ) -> Scan:
     """Finds, hashes and completely decodes the pictures of a set.
 
-    Layouts: one folder a class; or folders train, valid (validation, val) and test, in upper or
-    lower case, of class folders. Some of the three may be absent. A class is the topmost folder
-    that holds pictures itself, so `a/x` and `b/x` are two classes, and `cat/1.jpg` and `cat/more/2.jpg`
-    one. Hidden files, and files that do not end like a picture (`images.SUFFIXES`),
-    are passed over. Or a table of files (`manifest.manifest_layout`), or the original files of a
-    well-known set (`datasets.DATASETS`).
+    The set is folders of classes, with or without splits above them (`layouts.folder_layout`), a table of
+    files (`manifest.manifest_layout`), or the original files of a well-known set (`datasets.DATASETS`).
 
     Args:
         root: the folder, or a .csv, .tsv or .parquet file.
@@ -144,47 +140,50 @@ def scan(
     classes = tuple(sorted(name for name in (*names, *layout.empty) if name is not None))
     labels: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
 
-    def check(candidate: Candidate) -> Picture | str:
-        """The picture, or why there is none."""
-        file = root / candidate.path
+    def check(one: Candidate) -> Picture | str:
+        label = labels.get(one.class_name)
         try:
-            if not stat.S_ISREG(file.stat().st_mode):
-                return "it is a pipe, a socket or a device, not a file"  # reading it may never end
-            digest = sha256_file(file)
-            picture = Picture(
-                candidate.path,
-                labels.get(candidate.class_name),
-                candidate.split,
-                candidate.group,
-                digest,
-            )
+            digest = _digest(root / one.path)
+            picture = Picture(one.path, label, one.split, one.group, digest)
             if digest not in known:
-                decoded, facts = read_with_facts(file, channels=channels, least_side=MEASURED_SIDE)
+                decoded, facts = read_with_facts(
+                    root / one.path, channels=channels, least_side=MEASURED_SIDE
+                )
                 if measure is not None:
                     measure(picture, decoded, facts)
-        except PictureError as error:
-            return error.reason
-        except FileNotFoundError:
-            return "there is no such file"
-        except OSError as error:
-            return f"it cannot be opened ({error.strerror or error})"
+        except (PictureError, OSError) as error:
+            return _why_not(error)
         return picture
 
     pictures: list[Picture] = []
-    unreadable: list[tuple[str, str]] = []
-    for done, (candidate, found) in enumerate(
-        zip(candidates, in_order(check, candidates), strict=True), start=1
-    ):
+    excluded = list(layout.stray)
+    checked = zip(candidates, in_order(check, candidates), strict=True)
+    for done, (candidate, found) in enumerate(checked, start=1):
         if isinstance(found, str):
-            unreadable.append((candidate.path, found))
+            excluded.append((candidate.path, found))
         else:
             pictures.append(found)
         if on_progress is not None:
             on_progress(done, len(candidates))
-    result = Scan(root, tuple(pictures), classes, tuple(sorted([*unreadable, *layout.stray])))
+    result = Scan(root, tuple(pictures), classes, tuple(sorted(excluded)))
     if not lenient:
         refuse_untrainable(result)
     return result
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file that can be read to its end."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise PictureError(file, "it is a pipe, a socket or a device, not a file")
+    return sha256_file(file)
+
+
+def _why_not(error: PictureError | OSError) -> str:
+    if isinstance(error, PictureError):
+        return error.reason
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return f"it cannot be opened ({error.strerror or error})"
 
 
 def _layout(root: Path, *, group: str | None, dataset: str | None, download: bool) -> Layout:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.data.groups import draw_groups, quotas, refuse_torn_groups
+from transferscope.data.groups import draw_groups, listed_parts, quotas, refuse_torn_groups
 from transferscope.data.layouts import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
@@ -106,13 +106,8 @@ def make_split(scan: Scan, *, ratio: tuple[int, int, int] = (70, 15, 15), seed: 
         for name, share in zip(SPLITS, ratio, strict=True)
         if name == "train" or name not in given
     }
-    drawn: dict[str, str] = {}  # path to split
-    if len(shares) > 1:
-        drawn = _draw(scan, shares, seed)
-    pictures = tuple(
-        replace(picture, split=drawn[picture.path]) if picture.path in drawn else picture
-        for picture in scan.pictures
-    )
+    drawn = _draw(scan, shares, seed) if len(shares) > 1 else {}
+    pictures = tuple(replace(one, split=drawn.get(one.path, one.split)) for one in scan.pictures)
     return Split(replace(scan, pictures=pictures), ratio, seed)
 
 
@@ -242,11 +237,9 @@ def _refuse_small_classes(scan: Scan, sizes: Mapping[int, int], shares: Mapping[
         f"{scan.classes[label]!r} ({size})" for label, size in sizes.items() if size < len(shares)
     ]
     if small:
-        parts = list(shares)
         raise DataError(
-            f"too few different pictures to draw {', '.join(parts[:-1])} and {parts[-1]} parts "
-            f"from: {', '.join(small)}; each class needs at least {len(parts)}: add pictures, or "
-            "remove the class"
+            f"too few different pictures to draw {listed_parts(shares)} parts from: {', '.join(small)}; "
+            f"each class needs at least {len(shares)}: add pictures, or remove the class"
         )
 
 
@@ -284,21 +277,12 @@ def write_split(split: Split, path: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    classes = split.scan.classes
-    write_csv(
-        path,
-        COLUMNS,
-        (
-            (
-                picture.path,
-                picture.sha256,
-                "" if picture.label is None else classes[picture.label],
-                picture.split or "",
-                picture.group or "",
-            )
-            for picture in split.scan.pictures
-        ),
+    scan = split.scan
+    rows = (
+        (one.path, one.sha256, scan.class_of(one) or "", one.split or "", one.group or "")
+        for one in scan.pictures
     )
+    write_csv(path, COLUMNS, rows)
 
 
 def read_split(
@@ -335,15 +319,15 @@ def read_split(
                 f"{str(path)!r}, picture {number}: it has {problem}; the columns are "
                 f"{', '.join(COLUMNS)}: restore the file or make the split again"
             )
-        pictures[row["path"]] = Picture(
-            row["path"],
-            labels.get(row["class"]),
-            row["split"] or None,
-            row["group"] or None,
-            row["sha256"],
-        )
+        pictures[row["path"]] = picture_in(row, labels)
     found = Scan(Path(root), tuple(pictures.values()), tuple(classes), ())
     return Split(found, _checked_ratio(ratio), seed)
+
+
+def picture_in(row: Mapping[str, str], labels: Mapping[str, int]) -> Picture:
+    """The picture in a row of a CSV file with `COLUMNS`."""
+    split, group = row["split"] or None, row["group"] or None
+    return Picture(row["path"], labels.get(row["class"]), split, group, row["sha256"])
 
 
 def _row_problem(row: Mapping[Any, Any], labels: Mapping[str, int]) -> str | None:

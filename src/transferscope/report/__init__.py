@@ -34,7 +34,7 @@ from transferscope.report.figures import (
     channel_null_figure,
     layer_box_plot,
 )
-from transferscope.report.inspection import Finding, findings, opening, write_inspection
+from transferscope.report.inspection import write_inspection
 from transferscope.report.model_card import ModelCard, model_card_markdown
 from transferscope.report.training_figures import history_figure, lr_figure, search_figure
 
@@ -42,7 +42,6 @@ __all__ = [
     "BASE_COLOUR",
     "TUNED_COLOUR",
     "AtlasContent",
-    "Finding",
     "LayerMaps",
     "LayerSheet",
     "ModelCard",
@@ -50,12 +49,10 @@ __all__ = [
     "channel_null_figure",
     "confusion_figure",
     "coverage_figure",
-    "findings",
     "history_figure",
     "layer_box_plot",
     "lr_figure",
     "model_card_markdown",
-    "opening",
     "per_class_figure",
     "refuse_figure_suffix",
     "reliability_figure",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transferscope.data import CONFUSABLE, write_demo_set
+from transferscope.data import CONFUSABLE, demo_fonts, write_demo_set
 from transferscope.errors import RunError
 from transferscope.evaluation import predict
 from transferscope.storage import read_csv, write_json
@@ -34,6 +34,7 @@ def demo(
 
     Raises:
         RunError: `out` holds a run and `resume` was not asked for.
+        InputError: the fonts that the pictures are drawn with are not installed.
     """
     out = Path(out)
     if out.exists() and not resume and any(p.name != ".lock" for p in out.iterdir()):
@@ -42,6 +43,7 @@ def demo(
             "starts a new one"
         )
     if not (out / "data").is_dir():
+        demo_fonts()
         reporter.say("drawing 36 characters in fonts of three disjoint sets of families")
         write_demo_set(out / "data", seed=seed)
     run = tune(

@@ -1,0 +1,311 @@
+"""What to mend or to know of a set before it is trained on, read off its `Inspection`: a sentence each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from transferscope.data.duplicates import Copies, NearPair
+from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
+
+NETWORK_SIDE = 224
+"""Side in pixels of what most backbones see; the page says which pictures are below it."""
+
+_IMBALANCE = 10.0
+_FEW = 10  # training pictures below which a class has few
+_LONG = 3.0  # aspect ratio
+_SMALL_SHARE = 0.05
+_TELLING = 0.5  # Cramér's V from which a file's kind gives its class away
+_TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+
+Gravity = Literal["stop", "fix", "know"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to do, or to know, before training.
+
+    Attributes:
+        gravity: stop: training is refused, or its figures would not be true; fix: worth an hour;
+            know: no more than that.
+        sentence: what was found.
+        remedy: what to do about it; may be empty.
+        section: of the page, that shows it; or None.
+    """
+
+    gravity: Gravity
+    sentence: str
+    remedy: str
+    section: str | None = None
+
+
+def opening(inspection: Inspection) -> str:
+    """What the set is, in one sentence with its numbers."""
+    scan = inspection.scan
+    parts = [f"{counted(len(scan.pictures), 'picture')}"]
+    if scan.classes:
+        parts[0] += f" of {counted(len(scan.classes), 'class', 'classes')}"
+    if scan.excluded:
+        parts.append(f"{counted(len(scan.excluded), 'file')} left out")
+    if inspection.duplicates:
+        surplus = sum(len(one.paths) - 1 for one in inspection.duplicates)
+        parts.append(counted(surplus, "copy", "copies"))
+    if inspection.near_duplicates:
+        conflicts = sum(map(across_classes, inspection.near_duplicates))
+        pairs = counted(len(inspection.near_duplicates), "near duplicate")
+        parts.append(pairs + (f", {conflicts:,} of them across classes" if conflicts else ""))
+    return "; ".join(parts) + "."
+
+
+def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
+    """What to mend or to know before training, the gravest first.
+
+    Args:
+        inspection: of the set.
+        names: False tells no file's name.
+    """
+    found = [
+        *_refusals(inspection, names=names),
+        *_leaks(inspection),
+        *_label_conflicts(inspection),
+        *_left_out(inspection),
+        *_class_findings(inspection),
+        *_giveaways(inspection),
+        *_tone_findings(inspection),
+        *_shape_findings(inspection),
+        *_file_findings(inspection),
+    ]
+    order = {"stop": 0, "fix": 1, "know": 2}
+    return sorted(found, key=lambda one: order[one.gravity])
+
+
+def _refusals(inspection: Inspection, *, names: bool) -> Iterator[Finding]:
+    for problem in inspection.problems if names else ():
+        sentence = problem[0].upper() + problem[1:]
+        yield Finding("stop", f"Training is refused: {sentence.rstrip('.')}.", "")
+    if inspection.problems and not names:
+        yield Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")
+
+
+def _leaks(inspection: Inspection) -> Iterator[Finding]:
+    copies = sum(map(across_splits, inspection.duplicates))
+    if copies:
+        yield Finding(
+            "stop",
+            f"{counted(copies, 'picture is', 'pictures are')} in more than one split, byte for byte.",
+            "Accuracy on the copies is memory, not skill. 'tune --dedupe' leaves copies of training "
+            "pictures out of the other splits.",
+            "copies",
+        )
+    near = sum(map(across_splits, inspection.near_duplicates))
+    if near:
+        yield Finding(
+            "fix",
+            f"{counted(near, 'near duplicate')} across splits.",
+            "Look at the pairs. Where they are one scene or one object, keep them together with "
+            "'--group', or remove one of each; until then test accuracy flatters.",
+            "near-duplicates",
+        )
+
+
+def _label_conflicts(inspection: Inspection) -> Iterator[Finding]:
+    same = sum(map(across_classes, inspection.duplicates))
+    if same:
+        yield Finding(
+            "fix",
+            f"{counted(same, 'picture is', 'pictures are')} filed under more than one class.",
+            "One of the labels is wrong, or the picture shows both: decide, and remove the other.",
+            "copies",
+        )
+    near = sum(map(across_classes, inspection.near_duplicates))
+    if near:
+        yield Finding(
+            "fix",
+            f"{counted(near, 'near duplicate')} across classes: probably wrong labels.",
+            "Look at each pair and correct the label that is wrong.",
+            "near-duplicates",
+        )
+
+
+def _left_out(inspection: Inspection) -> Iterator[Finding]:
+    count = len(inspection.scan.excluded)
+    if count:
+        reasons = Counter(reason for _, reason in inspection.scan.excluded).most_common(1)
+        yield Finding(
+            "fix",
+            f"{counted(count, 'file is', 'files are')} left out"
+            + (f", most often because: {reasons[0][0]}." if count > 1 else f": {reasons[0][0]}."),
+            "Nothing takes their place. Repair or remove them.",
+            "left-out",
+        )
+
+
+def _class_findings(inspection: Inspection) -> Iterator[Finding]:
+    sizes = {name: size for name, size in inspection.class_sizes.items() if size}
+    imbalance = inspection.imbalance
+    pictures = "training pictures" if "train" in inspection.splits else "pictures"
+    if imbalance is not None and imbalance > _IMBALANCE:
+        most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
+        yield Finding(
+            "fix",
+            f"The largest class is {imbalance:,.0f} times the smallest: {sizes[most]:,} {pictures} of "
+            f"“{most}”, {sizes[least]:,} of “{least}”.",
+            "Judge by the mean over classes, not by overall accuracy, and add to the small classes.",
+            "classes",
+        )
+    few = [name for name, size in sizes.items() if size < _FEW]
+    if few:
+        yield Finding(
+            "fix",
+            f"{counted(len(few), 'class has', 'classes have')} fewer than {_FEW} {pictures}: "
+            f"{_listed(few)}.",
+            "Add some, or merge them into a neighbour; so few are learned by heart.",
+            "classes",
+        )
+    counts = inspection.counts()
+    for split in ("validation", "test"):
+        lacking = [name for name, parts in counts.items() if parts.get(split) == 0]
+        if lacking:
+            yield Finding(
+                "fix",
+                f"{counted(len(lacking), 'class has', 'classes have')} no {split} pictures: "
+                f"{_listed(lacking)}.",
+                "How well they are recognised will not be known.",
+                "classes",
+            )
+
+
+def _giveaways(inspection: Inspection) -> Iterator[Finding]:
+    """Properties of files that tell the class before anything is looked at (Cramér's V)."""
+    for words, kinds in (
+        ("The file format gives", [one.format for one in inspection.facts]),
+        ("The colour mode gives", [one.mode for one in inspection.facts]),
+    ):
+        strength = _association(inspection.labels, kinds)
+        if strength >= _TELLING:
+            yield Finding(
+                "fix",
+                f"{words} the class away (Cramér's V {strength:.2f}, where 1 is completely).",
+                "A network may learn how the files were made in place of what they show. Bring all of "
+                "them to one kind in the same way.",
+                "shapes",
+            )
+
+
+def _tone_findings(inspection: Inspection) -> Iterator[Finding]:
+    reasons = Counter(one.reason for one in inspection.outliers)
+    blank = reasons.pop("blank", 0)
+    if blank:
+        yield Finding(
+            "fix",
+            f"{counted(blank, 'picture is', 'pictures are')} blank.",
+            "They teach that a class looks like nothing. Remove them.",
+            "outliers",
+        )
+    rest = sum(reasons.values())
+    if rest:
+        kinds = ", ".join(f"{reasons[name]:,} {name}" for name in REASONS if reasons[name])
+        yield Finding(
+            "know",
+            f"{counted(rest, 'picture stands', 'pictures stand')} out from the set: {kinds}.",
+            "Look at them: most are fine, some are scans, icons or failed exposures.",
+            "outliers",
+        )
+
+
+def _shape_findings(inspection: Inspection) -> Iterator[Finding]:
+    if not inspection.facts:
+        return
+    total = len(inspection.facts)
+    small = int((np.minimum(inspection.widths, inspection.heights) < NETWORK_SIDE).sum())
+    if small >= _SMALL_SHARE * total:
+        yield Finding(
+            "know",
+            f"{_share(small, total)} of the pictures are below {NETWORK_SIDE} pixels on their "
+            "shorter side.",
+            "They are enlarged, which adds no detail. Use larger originals if there are any.",
+            "shapes",
+        )
+    aspects = inspection.widths / inspection.heights
+    long = int((np.maximum(aspects, 1 / aspects) > _LONG).sum())
+    if long:
+        yield Finding(
+            "know",
+            f"{counted(long, 'picture is', 'pictures are')} more than {_LONG:.0f} times as long as wide.",
+            "The centre crop sees less than a third of them. Crop them to what matters.",
+            "shapes",
+        )
+
+
+def _file_findings(inspection: Inspection) -> Iterator[Finding]:
+    inside = sum(not across_splits(one) for one in inspection.duplicates)
+    if inside:
+        yield Finding(
+            "know",
+            f"{counted(inside, 'picture is', 'pictures are')} there more than once within a split.",
+            "Copies weigh double. Remove all but one.",
+            "copies",
+        )
+    clear = sum(count for mode, count in inspection.modes.items() if mode in _TRANSPARENT)
+    if clear:
+        yield Finding(
+            "know",
+            f"{counted(clear, 'picture has', 'pictures have')} a transparency channel.",
+            "They are laid over white, in training and in prediction alike.",
+            "shapes",
+        )
+    if inspection.animated:
+        yield Finding(
+            "know",
+            f"{counted(inspection.animated, 'picture is', 'pictures are')} animated.",
+            "The first frame is used.",
+            "shapes",
+        )
+
+
+def _association(labels: np.ndarray, kinds: Sequence[str]) -> float:
+    """Cramér's V of classes and kinds; 0 where there is one of either."""
+    from scipy.stats.contingency import association  # loads all of scipy.stats
+
+    known = labels >= 0
+    names, codes = np.unique(np.asarray(kinds, dtype=object).astype(str), return_inverse=True)
+    present, rows = np.unique(labels[known], return_inverse=True)
+    if len(present) < 2 or len(names) < 2:
+        return 0.0
+    table = np.zeros((len(present), len(names)), dtype=np.int64)
+    np.add.at(table, (rows, codes[known]), 1)
+    table = table[:, table.any(axis=0)]
+    return float(association(table, method="cramer")) if table.shape[1] > 1 else 0.0
+
+
+def counted(number: int, one: str, more: str | None = None) -> str:
+    """`1 picture`, `2,000 pictures`."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def _share(part: int, whole: int) -> str:
+    return "All" if part == whole else f"{math.floor(100 * part / whole)}%"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
+    return ", ".join(f"“{name}”" for name in names[:4]) + more
+
+
+def sampled(places: Sequence[int], count: int, *, seed: int) -> list[int]:
+    """`count` of `places`, spread over them: one drawn from each of as many equal stretches."""
+    if len(places) <= count:
+        return list(places)
+    edges = np.linspace(0, len(places), count + 1)
+    drawn = np.random.default_rng(seed).uniform(edges[:-1], edges[1:])
+    return [places[min(int(at), len(places) - 1)] for at in drawn]
+
+
+def urgency(found: Copies | NearPair) -> int:
+    """0: across splits and classes; 1: across splits; 2: across classes; 3: neither."""
+    return 2 * (not across_splits(found)) + (not across_classes(found))
