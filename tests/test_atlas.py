@@ -15,8 +15,10 @@ from PIL import Image
 
 import atlas_content as made
 from transferscope.errors import InputError, OutputError
-from transferscope.report.atlas import STATUS_WORDS, AtlasContent, headline, write_atlas
 from transferscope.report.model_card import card_sections
+from transferscope.report.pages.atlas import STATUS_WORDS, write_atlas
+from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.overview import headline
 
 VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
 

@@ -97,7 +97,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Look at a set of pictures before training on it: counts, leaks, bad files, augmentation."""
-    from transferscope.report import findings, opening
+    from transferscope.report.inspection import findings, opening
     from transferscope.workflows import inspect_data, write_report
 
     terminal = Terminal(quiet)

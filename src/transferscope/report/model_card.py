@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from transferscope.evaluation import ClassResult, Evaluation
 from transferscope.evaluation.told import figures_told, told
+from transferscope.report.wording import counted, listed
 
 Library = Literal["timm", "transferscope"]
 
@@ -163,7 +164,7 @@ def limits(card: ModelCard) -> list[str]:
         )
     elif card.near_duplicates:
         found.append(
-            f"{_counted(card.near_duplicates, 'pair')} of near duplicates across the splits: the figures are "
+            f"{counted(card.near_duplicates, 'pair')} of near duplicates across the splits: the figures are "
             "likely too good."
         )
     return found
@@ -172,7 +173,7 @@ def limits(card: ModelCard) -> list[str]:
 def _measured_limits(card: ModelCard, result: Evaluation) -> list[str]:
     low, high = result.top1_interval
     found = [
-        f"The figures come from {_counted(result.n, 'picture')} like those trained on; top-1 is known to lie "
+        f"The figures come from {counted(result.n, 'picture')} like those trained on; top-1 is known to lie "
         f"between {low:.1%} and {high:.1%} (95%). Pictures from another camera, place or time may do worse: "
         "that was not measured."
     ]
@@ -246,9 +247,9 @@ def _results(card: ModelCard) -> list[Section]:
     if result is None:
         return [Section("Results", ("It was not evaluated.",))]
     words = [
-        f"On {_counted(result.n, 'picture')} of the {result.split} split, on which nothing was trained."
+        f"On {counted(result.n, 'picture')} of the {result.split} split, on which nothing was trained."
         if result.split == "test"
-        else f"On {_counted(result.n, 'picture')} ({result.split})."
+        else f"On {counted(result.n, 'picture')} ({result.split})."
     ]
     before = card.evaluation_base
     if before is not None and before != result:
@@ -365,18 +366,12 @@ def _known(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
 def _classes(n: int) -> str:
-    return "1 class" if n == 1 else f"{n:,} classes"
+    return counted(n, "class", "classes")
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many there are more."""
-    shown = ", ".join(f"“{_line(name)}”" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+    return listed([_line(name) for name in names], _NAMED)
 
 
 # ---------------------------------------------------------------------------- Markdown

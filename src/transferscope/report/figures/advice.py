@@ -1,20 +1,20 @@
-"""Figures of an advice, as SVG text in the style of `figures`: probes by stage, and the lesson's plane.
+"""Figures of an advice, as SVG text in the style of `style`: probes by stage, and the lesson's plane.
 
 Blue is what was measured, orange what is recommended.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from transferscope.report.figures import (
+from transferscope.report.figures.style import (
     BASE_COLOUR,
     INK,
     MUTED,
@@ -23,7 +23,13 @@ from transferscope.report.figures import (
     TUNED_COLOUR,
     as_svg,
     clipped,
+    count_tick,
     drawing,
+    grid,
+    legend_above,
+    note,
+    panel_title,
+    percent_tick,
     plain_axes,
 )
 from transferscope.training.advice import (
@@ -76,7 +82,7 @@ def _stages(axes: Axes, one: BackboneAdvice) -> None:
         capsize=3,
         zorder=3,
     )
-    for place, stage in zip(places, one.stages, strict=True):
+    for place, stage in enumerate(one.stages):
         axes.plot(
             place,
             stage.top1,
@@ -88,15 +94,13 @@ def _stages(axes: Axes, one: BackboneAdvice) -> None:
             zorder=4,
         )
         above = not any(0 < level - stage.interval[1] < _LABEL for level in levels)
-        axes.annotate(
+        note(
+            axes,
             f"{stage.top1:.1%}",
             (place, stage.interval[1 if above else 0]),
-            xytext=(0, 5 if above else -5),
-            textcoords="offset points",
+            (0, 5 if above else -5),
             ha="center",
             va="bottom" if above else "top",
-            fontsize=SMALL,
-            color=INK,
             zorder=5,
         )
     for level, words, style in (
@@ -104,27 +108,17 @@ def _stages(axes: Axes, one: BackboneAdvice) -> None:
         (one.chance, "always the largest class", (0, (1, 2.5))),
     ):
         axes.axhline(level, color=MUTED, linewidth=1, linestyle=style, zorder=1)
-        axes.annotate(
-            f"{words}, {level:.1%}",
-            (1, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=SMALL,
-            color=INK,
-        )
+        across = ("axes fraction", "data")
+        note(axes, f"{words}, {level:.1%}", (1, level), (0, 3), xycoords=across, ha="right")
     _tuned(axes, one)
     axes.set_xticks(places, [clipped(stage.stage, 16) for stage in one.stages])
     axes.set_xlim(-0.5, len(one.stages) - 0.5)
     axes.set_ylim(0, 1.09)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter(percent_tick)
+    grid(axes, "y")
     axes.set_ylabel("unseen pictures recognised")
-    title = f"{one.backbone}: a linear probe of each stage"
-    axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
+    panel_title(axes, f"{one.backbone}: a linear probe of each stage")
 
 
 def _tuned(axes: Axes, one: BackboneAdvice) -> None:
@@ -168,7 +162,7 @@ def plane_figure(advice: Advice) -> str:
             shift = _APART * number * (1 if height >= LARGE else -1)  # away from the border
             _placed(axes, one, height, shift, chosen=one.backbone == advice.chosen)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(count_tick)
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("similarity to the source task")
         axes.set_ylabel("training pictures a class")
@@ -198,55 +192,37 @@ def _quadrants(axes: Axes, advice: Advice, low: float, high: float) -> None:
             (words, TEXT, "bold", -14 if is_large else 22),
             (lesson, SMALL, "normal", -27 if is_large else 9),
         ):
-            axes.annotate(
-                text,
-                (SIMILAR if is_similar else 0, high if is_large else low),
-                xytext=(8, down),
-                textcoords="offset points",
-                fontsize=size,
-                fontweight=weight,
-                color=INK,
-            )
+            corner = (SIMILAR if is_similar else 0, high if is_large else low)
+            note(axes, text, corner, (8, down), fontsize=size, fontweight=weight)
     source = SOURCE_PICTURES / SOURCE_CLASSES
     axes.plot(1, source, "D", markersize=6, color=MUTED, clip_on=False)
-    axes.annotate(
-        f"ImageNet: {SOURCE_PICTURES:,} pictures, {SOURCE_CLASSES:,} classes",
-        (1, source),
-        xytext=(-9, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=SMALL,
-        color=INK,
-    )
+    said = f"ImageNet: {SOURCE_PICTURES:,} pictures, {SOURCE_CLASSES:,} classes"
+    note(axes, said, (1, source), (-9, 0), ha="right", va="center")
 
 
 def _placed(axes: Axes, one: BackboneAdvice, height: float, shift: float, *, chosen: bool) -> None:
     """One backbone's dot, the two measures that it stands between, and its name."""
     place = axes.transData + ScaledTranslation(0, shift / 72, axes.figure.dpi_scale_trans)
-    colour = TUNED_COLOUR if chosen else BASE_COLOUR
+    drawn: dict[str, Any] = {
+        "color": TUNED_COLOUR if chosen else BASE_COLOUR,
+        "transform": place,
+        "clip_on": False,
+    }
     if one.pictures is not None:
-        ends = [one.gain, one.pictures]
-        axes.plot(ends, [height] * 2, color=colour, linewidth=1.4, transform=place, clip_on=False)
-        axes.plot(
-            one.pictures, height, "s", markersize=5, color=colour, transform=place, clip_on=False
-        )
-        axes.plot(one.gain, height, "^", markersize=6, color=colour, transform=place, clip_on=False)
-    axes.plot(
-        one.similarity, height, "o", markersize=10, color=colour, transform=place, clip_on=False
-    )
+        axes.plot([one.gain, one.pictures], [height] * 2, linewidth=1.4, **drawn)
+        axes.plot(one.pictures, height, "s", markersize=5, **drawn)
+        axes.plot(one.gain, height, "^", markersize=6, **drawn)
+    axes.plot(one.similarity, height, "o", markersize=10, **drawn)
     below = 0.5 * LARGE < height < LARGE  # else the border would run through the name
     end = "left" if one.similarity < 0.12 else "right" if one.similarity > 0.88 else "center"
-    axes.annotate(
+    note(
+        axes,
         one.backbone,
         (one.similarity, height),
+        (0, -8 if below else 8),
         xycoords=place,
-        xytext=(0, -8 if below else 8),
-        textcoords="offset points",
         ha=end,
         va="top" if below else "bottom",
-        fontsize=SMALL,
-        color=INK,
     )
 
 
@@ -255,15 +231,8 @@ def _marks(axes: Axes, both: bool) -> None:
     entries = [("o", 9.0, "your set, the mean of" if both else "your set, by transfer gain")]
     if both:
         entries += [("^", 6.0, "transfer gain and"), ("s", 5.0, "statistics of the pictures")]
-    axes.figure.legend(
-        [Line2D([], [], linestyle="", marker=m, markersize=s, color=MUTED) for m, s, _ in entries],
-        [words for _, _, words in entries],
-        loc="outside upper left",
-        ncols=len(entries),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        handletextpad=0.3,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+    handles = [
+        Line2D([], [], linestyle="", marker=m, markersize=s, color=MUTED, label=words)
+        for m, s, words in entries
+    ]
+    legend_above(axes.figure, handles, handletextpad=0.3, columnspacing=1.4)

@@ -18,7 +18,7 @@ from PIL import Image
 from transferscope.errors import InputError, PictureError
 from transferscope.evaluation import Guess, Prediction
 from transferscope.images import read_picture
-from transferscope.report.figures import (
+from transferscope.report.figures.style import (
     INK,
     MUTED,
     SMALL,

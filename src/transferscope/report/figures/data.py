@@ -1,4 +1,4 @@
-"""Figures of a set of pictures, as SVG text in the style of `figures`: classes, sizes, shapes, tones.
+"""Figures of a set of pictures, as SVG text in the style of `style`: classes, sizes, shapes, tones.
 
 Blue is the set, orange what deserves a look.
 """
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from transferscope.data.inspection import QUANTILES
 from transferscope.errors import InputError
-from transferscope.report.figures import (
+from transferscope.report.figures.style import (
     BASE_COLOUR,
     INK,
     MUTED,
@@ -24,8 +24,11 @@ from transferscope.report.figures import (
     TUNED_COLOUR,
     as_svg,
     clipped,
+    count_tick,
     drawing,
     legend,
+    named_rows,
+    note,
     plain_axes,
 )
 
@@ -41,6 +44,7 @@ SHAPE_CAP = 40
 _ONE_COLUMN = 30  # classes up to which the bars stand in one column
 _CELLS = 48  # of the lattice on which pictures of about one size become one dot
 _MARKED = 400  # outliers marked at most
+_RATIOS = ((1, 8), (1, 4), (1, 2), (2, 3), (1, 1), (3, 2), (2, 1), (4, 1), (8, 1))
 _STRENGTHS = {"train": 0.95, "validation": 0.52, "test": 0.26}  # of the blue, by split
 
 
@@ -61,25 +65,16 @@ def class_figure(inspection: Inspection) -> str:
         raise InputError("the set has no classes; sort it into class folders to draw them")
     totals = {name: sum(parts.values()) for name, parts in counts.items()}
     names = sorted(totals, key=lambda name: (-totals[name], name))
-    if len(names) <= _ONE_COLUMN:
-        columns = [("", names)]
-    elif len(names) <= 2 * COLUMN_CAP:
-        half = math.ceil(len(names) / 2)
-        columns = [("", names[:half]), ("", names[half:])]
-    else:
-        columns = [
-            (f"the {COLUMN_CAP} largest of {len(names):,}", names[:COLUMN_CAP]),
-            (f"the {COLUMN_CAP} smallest", names[-COLUMN_CAP:]),
-        ]
-    longest = max(totals.values())
+    columns = _columns(names)
     rows = len(columns[0][1])
+    strengths = {split: _STRENGTHS.get(split, 0.7) for split in inspection.splits}
     with drawing() as draw:
         figure = draw(760, 48 + 19 * rows + (18 if columns[0][0] else 0))
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (title, shown) in zip(panels, columns, strict=True):
             plain_axes(axes)
             starts = np.zeros(len(shown))
-            for split in inspection.splits:
+            for split, strength in strengths.items():
                 values = np.array([counts[name][split] for name in shown], dtype=float)
                 axes.barh(
                     range(len(shown)),
@@ -87,36 +82,35 @@ def class_figure(inspection: Inspection) -> str:
                     left=starts,
                     height=0.68,
                     color=BASE_COLOUR,
-                    alpha=_STRENGTHS.get(split, 0.7),
+                    alpha=strength,
                     linewidth=0,
                 )
                 starts += values
             for row, name in enumerate(shown):
-                axes.annotate(
-                    f"{totals[name]:,}",
-                    (totals[name], row),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    va="center_baseline",
-                    fontsize=SMALL,
-                    color=INK,
-                )
-            width = 34 if len(columns) == 1 else 22
-            axes.set_yticks(range(len(shown)), [clipped(name, width) for name in shown])
+                note(axes, f"{totals[name]:,}", (totals[name], row), (4, 0), va="center_baseline")
+            named_rows(axes, [clipped(name, 34 if len(columns) == 1 else 22) for name in shown])
             axes.set_ylim(rows - 0.4, -0.6)
-            axes.set_xlim(0, longest * 1.12 or 1)
+            axes.set_xlim(0, max(totals.values()) * 1.12 or 1)
             axes.xaxis.set_major_locator(NullLocator())
-            axes.tick_params(axis="y", length=0)
-            for side in ("left", "bottom"):
-                axes.spines[side].set_visible(False)
+            axes.spines["bottom"].set_visible(False)
             if title:
                 axes.set_title(title, loc="left", fontsize=SMALL, color=INK)
-        if len(inspection.splits) > 1:
-            legend(
-                panels[0],
-                [(split, BASE_COLOUR, _STRENGTHS.get(split, 0.7)) for split in inspection.splits],
-            )
+        if len(strengths) > 1:
+            legend(panels[0], [(split, BASE_COLOUR, alpha) for split, alpha in strengths.items()])
         return as_svg(figure, "classes", "Pictures by class", names)
+
+
+def _columns(names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Names of classes, the largest first, as columns with their titles."""
+    if len(names) <= _ONE_COLUMN:
+        return [("", names)]
+    if len(names) <= 2 * COLUMN_CAP:
+        half = math.ceil(len(names) / 2)
+        return [("", names[:half]), ("", names[half:])]
+    return [
+        (f"the {COLUMN_CAP} largest of {len(names):,}", names[:COLUMN_CAP]),
+        (f"the {COLUMN_CAP} smallest", names[-COLUMN_CAP:]),
+    ]
 
 
 def size_figure(inspection: Inspection, *, side: int) -> str:
@@ -145,22 +139,13 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
             across(low, high)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator(_pixel_ticks(low, high)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_major_formatter(count_tick)
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
         axes.set_aspect("equal")
         axes.plot([low, high], [low, high], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
         axes.plot([side, side, high], [high, side, side], color=TUNED_COLOUR, linewidth=1, zorder=0)
-        axes.annotate(
-            f"{side} px",
-            (high, side),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=SMALL,
-            color=INK,
-        )
+        note(axes, f"{side} px", (high, side), (0, -4), ha="right", va="top")
         _dots(axes, np.log(widths), np.log(heights), widths, heights)
         axes.set_xlabel("width, pixels")
         axes.set_ylabel("height, pixels")
@@ -198,17 +183,12 @@ def aspect_figure(inspection: Inspection) -> str:
         reach = 1.08 * max(max(q[-2], 1 / q[1]) for _, q, _ in rows)
         reach = max(reach, 1.6)
         axes.set_xlim(1 / reach, reach)
-        ticks = [
-            t for t in (1 / 8, 1 / 4, 1 / 2, 2 / 3, 1, 3 / 2, 2, 4, 8) if 1 / reach < t < reach
-        ]
+        ticks = [w / h for w, h in _RATIOS if 1 / reach < w / h < reach]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _ratio(value)))
+        axes.xaxis.set_major_formatter(lambda value, _: _ratio(value))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.axvline(1, color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        axes.set_yticks(range(len(rows)), [clipped(name, 34) for name, _, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
+        named_rows(axes, [clipped(name, 34) for name, _, _ in rows])
         axes.set_xlabel("width : height")
         return as_svg(figure, "aspects", "Shapes by class", shown)
 
@@ -311,7 +291,7 @@ def _pixel_ticks(low: float, high: float) -> list[float]:
 
 
 def _ratio(value: float) -> str:
-    for width, height in ((1, 8), (1, 4), (1, 2), (2, 3), (1, 1), (3, 2), (2, 1), (4, 1), (8, 1)):
+    for width, height in _RATIOS:
         if math.isclose(value, width / height, rel_tol=1e-6):
             return f"{width}:{height}"
     return f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""Figures of a comparison, and what all figures share, as SVG text.
+"""What all figures share: colours, fonts, parts of axes, and how a figure becomes SVG text.
 
 Each figure has a transparent ground, ink in `currentColor` and text that stays text: inside a page
 it takes the page's colours and fonts, and as a file of its own it follows the reader's light or dark
@@ -8,28 +8,24 @@ setting. The same record gives the same bytes.
 from __future__ import annotations
 
 import io
-import math
 import re
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
-
-from transferscope.errors import InputError
-
-if TYPE_CHECKING:
-    from transferscope.comparison import Comparison, LayerComparison
+from PIL import ImageDraw, ImageFont
 
 BASE_COLOUR = "#4477aa"
 TUNED_COLOUR = "#d1622b"
@@ -46,8 +42,8 @@ _PIXELS = 96.0
 TEXT = 9.0  # points: 12 px
 SMALL = 8.0  # points: 10.7 px
 
-_POINTS = 300
-"""Points drawn beside a box at most; of more, every n-th is."""
+INK_RGB, MUTED_RGB = (29, 33, 38), (92, 100, 109)
+"""The same on white sheets of pictures."""
 
 _FALLBACKS = (
     "Noto Sans CJK SC",
@@ -76,159 +72,6 @@ _FALLBACKS = (
     "Symbola",
 )
 """Families asked for glyphs that DejaVu Sans does not have, where they are installed."""
-
-
-# ---------------------------------------------------------------------------- comparison
-
-
-def layer_box_plot(comparison: Comparison) -> str:
-    """Similarity of base and tuned by layer, between the re-render ceiling and the chance floor.
-
-    A layer has two boxes (quartiles; whiskers from the 5th to the 95th percentile; a point a
-    channel, thinned where there are hundreds): similarity across the networks in the tuned
-    network's colour, and within one network, from one seed to another, in the base network's.
-    The grey band holds the central 90% of chance.
-    A bit-identical layer is a line at 1.
-
-    Returns:
-        SVG text.
-
-    Raises:
-        InputError: no layer was compared.
-    """
-    if not comparison.layers:
-        raise InputError("the comparison has no layers; compare at least one to draw it")
-    rows = len(comparison.layers)
-    with drawing() as draw:
-        figure = draw(760, 88 + 66 * rows)
-        axes = figure.subplots()
-        plain_axes(axes)
-        lowest = 1.0
-        for row, layer in enumerate(comparison.layers):
-            if layer.identical:
-                axes.plot([1, 1], [row - 0.34, row + 0.34], color=TUNED_COLOUR, linewidth=2.5)
-                axes.annotate(
-                    "identical",
-                    (1, row),
-                    xytext=(-8, 0),
-                    textcoords="offset points",
-                    ha="right",
-                    va="center",
-                    fontsize=SMALL,
-                    color=INK,
-                )
-                continue
-            if layer.chance_values:
-                low, high = np.percentile(layer.chance_values, (5, 95))
-                axes.add_patch(
-                    Rectangle(
-                        (low, row - 0.4),
-                        high - low,
-                        0.8,
-                        facecolor=MUTED,
-                        alpha=0.14,
-                        linewidth=0,
-                    )
-                )
-                lowest = min(lowest, float(low))
-            axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=1)
-            cross = [channel.similarity for channel in layer.channels]
-            within = [value for channel in layer.channels for value in channel.rerender.values()]
-            _box(axes, within, row - 0.18, BASE_COLOUR)
-            _box(axes, cross, row + 0.18, TUNED_COLOUR)
-            lowest = min([lowest, layer.chance, *filter(math.isfinite, cross + within)])
-        axes.set_xlim(min(0.9, math.floor(lowest * 10 - 0.2) / 10), 1.03)
-        axes.set_ylim(rows - 0.45, -0.55)
-        names = [layer.layer for layer in comparison.layers]
-        axes.set_yticks(range(rows), [clipped(name, 34) for name in names])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=MUTED, alpha=0.18, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("similarity of two renders")
-        legend(
-            axes,
-            [
-                ("base against tuned", TUNED_COLOUR, 0.9),
-                ("same network, another seed (ceiling)", BASE_COLOUR, 0.9),
-                ("unrelated channels (chance)", MUTED, 0.3),
-            ],
-        )
-        return as_svg(figure, "layers", "Similarity of base and tuned renders by layer", names)
-
-
-def channel_null_figure(layer: LayerComparison) -> str:
-    """The null distribution of one layer and the statistics of its channels.
-
-    Returns:
-        SVG text.
-
-    Raises:
-        InputError: the layer is identical or has no null, so there is nothing to draw.
-    """
-    null = np.asarray([value for value in layer.null if math.isfinite(value)], dtype=float)
-    values = np.asarray(
-        [channel.statistic for channel in layer.channels if math.isfinite(channel.statistic)],
-        dtype=float,
-    )
-    if layer.identical or not len(null) or not len(values):
-        raise InputError(
-            f"layer {layer.layer!r} has {len(null)} null statistics and {len(values)} channels with "
-            "one; a null is drawn of layers that were rendered from two seeds in both networks"
-        )
-    low = float(min(null.min(), values.min()))
-    high = float(max(null.max(), values.max()))
-    margin = 0.05 * (high - low) or 0.05
-    edges = np.linspace(low - margin, high + margin, 33)
-    with drawing() as draw:
-        figure = draw(760, 270)
-        axes = figure.subplots()
-        plain_axes(axes)
-        for sample, colour, fill, label in (
-            (null, BASE_COLOUR, 0.35, f"null: one network re-rendered ({len(null)})"),
-            (values, TUNED_COLOUR, 0.0, f"channels: base against tuned ({len(values)})"),
-        ):
-            shares = np.histogram(sample, edges)[0] / len(sample)
-            axes.stairs(shares, edges, fill=False, color=colour, linewidth=1.6, label=label)
-            if fill:
-                axes.stairs(shares, edges, fill=True, color=colour, alpha=fill, linewidth=0)
-        axes.plot(
-            values,
-            np.full(len(values), -0.02),
-            "|",
-            color=TUNED_COLOUR,
-            markersize=7,
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-        )
-        changed = [channel.statistic for channel in layer.channels if channel.changed]
-        if changed:
-            axes.axvline(min(changed), color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-            axes.annotate(
-                "changed from here",
-                (min(changed), 0.97),
-                xycoords=("data", "axes fraction"),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="top",
-                fontsize=SMALL,
-                color=INK,
-            )
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.tick_params(axis="x", pad=7)
-        axes.set_xlabel("statistic: similarity within a network − similarity across")
-        axes.set_ylabel("share")
-        legend(
-            axes,
-            [
-                (f"null: one network re-rendered ({len(null)})", BASE_COLOUR, 0.5),
-                (f"channels: base against tuned ({len(values)})", TUNED_COLOUR, 0.9),
-            ],
-        )
-        name = f"null-{layer.layer}"
-        return as_svg(figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,))
 
 
 # ---------------------------------------------------------------------------- text in any script
@@ -275,12 +118,17 @@ def _families() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _drawable(letter: str) -> bool:
+def _font_file(letter: str) -> str | None:
+    """The first of the families' files that has the letter."""
     for family in _families():
-        font = font_manager.get_font(font_manager.findfont(family))
-        if font.get_char_index(ord(letter)):
-            return True
-    return False
+        file = str(font_manager.findfont(family))
+        if font_manager.get_font(file).get_char_index(ord(letter)):
+            return file
+    return None
+
+
+def _drawable(letter: str) -> bool:
+    return _font_file(letter) is not None
 
 
 def text_width(text: str) -> float:
@@ -299,6 +147,44 @@ def clipped(text: str, width: float) -> str:
     while text_width(tail) > width * 0.4 - 1:
         tail = tail[1:]
     return f"{head}…{tail}"
+
+
+def write_line(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    *,
+    size: int,
+    colour: tuple[int, int, int] = MUTED_RGB,
+    right: bool = False,
+) -> None:
+    """Draws a line of text on a picture, in any script that has a font here.
+
+    Its baseline begins, or with `right` ends, at `place`, (x, y) in pixels.
+    """
+    runs = list(_runs(text, size))
+    x = place[0] - (sum(font.getlength(run) for font, run in runs) if right else 0)
+    for font, run in runs:
+        draw.text((x, place[1]), run, font=font, fill=colour, anchor="ls")
+        x += font.getlength(run)
+
+
+def _runs(text: str, size: int) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:
+    """Pieces of `text`, each with the first font that has its letters."""
+    run, file = "", ""
+    for letter in text.encode("utf-8", "replace").decode("utf-8"):
+        found = file if letter.isspace() and file else _font_file(letter) or _font_file("a") or ""
+        if found != file and run:
+            yield _font(file, size), run
+            run = ""
+        run, file = run + letter, found
+    if run:
+        yield _font(file, size), run
+
+
+@lru_cache(maxsize=64)
+def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 # ---------------------------------------------------------------------------- drawing
@@ -342,8 +228,8 @@ def drawing() -> Iterator[Callable[[float, float], Figure]]:
 
 def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     """The figure as SVG text that can stand in a page or alone."""
-    if note := font_note(texts):
-        figure.text(0.01, 0.0, note, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
+    if lacking := font_note(texts):
+        figure.text(0.01, 0.0, lacking, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
         line = 20 / (figure.get_figheight() * _PIXELS)
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
@@ -375,6 +261,9 @@ def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     )
 
 
+# ---------------------------------------------------------------------------- parts of axes
+
+
 def plain_axes(axes: Axes) -> None:
     """Takes the frame's upper and right side away, and the ground."""
     for side in ("top", "right"):
@@ -382,50 +271,68 @@ def plain_axes(axes: Axes) -> None:
     axes.patch.set_visible(False)
 
 
-def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
-    """A horizontal box: quartiles, whiskers from the 5th to the 95th percentile, the points."""
-    sample = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
-    if not len(sample):
-        return
-    p5, q1, median, q3, p95 = np.percentile(sample, (5, 25, 50, 75, 95))
-    half = 0.11
-    axes.plot([p5, q1], [row, row], color=colour, linewidth=1)
-    axes.plot([q3, p95], [row, row], color=colour, linewidth=1)
-    axes.add_patch(
-        Rectangle(
-            (q1, row - half),
-            q3 - q1,
-            2 * half,
-            facecolor=(*mpl.colors.to_rgb(colour), 0.22),
-            edgecolor=colour,
-            linewidth=1,
-        )
-    )
-    axes.plot([median] * 2, [row - half, row + half], color=colour, linewidth=2.2)
-    sample = sample[:: math.ceil(len(sample) / _POINTS)]
-    # The golden ratio spreads the points without a random number.
-    spread = (np.arange(len(sample)) * 0.618034 % 1 - 0.5) * 1.5 * half
-    axes.plot(
-        sample, row + spread, "o", markersize=2.6, color=colour, alpha=0.55, markeredgewidth=0
-    )
+def grid(axes: Axes, axis: Literal["both", "x", "y"] = "both", *, alpha: float = 0.15) -> None:
+    """Faint lines below what is drawn."""
+    axes.grid(axis=axis, color=MUTED, alpha=alpha, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def named_rows(axes: Axes, names: Sequence[str], **settings: Any) -> None:
+    """A name at each of the rows 0, 1, ... from the top, without a frame beside them."""
+    axes.set_yticks(range(len(names)), names, **settings)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def note(
+    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **settings: Any
+) -> None:
+    """Small text beside the point `at`, `shift` points from it."""
+    looks: dict[str, Any] = {"fontsize": SMALL, "color": INK, **settings}
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", **looks)
+
+
+def panel_title(axes: Axes, text: str) -> None:
+    """A bold line over the left end of the axes."""
+    axes.set_title(text, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
+
+
+def heading(figure: Figure, lines: Sequence[str]) -> None:
+    """What the figure shows, in words above it."""
+    letters = int(figure.get_figwidth() * _PIXELS / 5.7)
+    broken = [part for line in lines for part in textwrap.wrap(line, letters)]
+    figure.suptitle("\n".join(broken), x=0.01, ha="left", fontsize=SMALL, color=INK)
+
+
+def percent_tick(value: float, _: object = None) -> str:
+    """A share of 1 as a percentage of at most four digits."""
+    return f"{100 * value:.4g}%"
+
+
+def count_tick(value: float, _: object = None) -> str:
+    """A whole number with commas."""
+    return f"{value:,.0f}"
 
 
 def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
-    """Swatches with labels in one line above the axes."""
+    """Swatches, each (label, colour, alpha), in one line above the axes."""
     handles = [
-        Rectangle((0, 0), 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
-        for _, colour, alpha in entries
+        Rectangle((0, 0), 1, 1, facecolor=colour, alpha=alpha, linewidth=0, label=label)
+        for label, colour, alpha in entries
     ]
-    axes.figure.legend(
-        handles,
-        [label for label, _, _ in entries],
+    legend_above(axes.figure, handles, handlelength=1.1, handleheight=0.7, columnspacing=1.4)
+
+
+def legend_above(figure: Figure | SubFigure, handles: Sequence[Artist], **settings: Any) -> None:
+    """Labelled handles in one line above all axes."""
+    figure.legend(
+        handles=handles,
         loc="outside upper left",
-        ncols=len(entries),
+        ncols=len(handles),
         frameon=False,
         fontsize=SMALL,
         labelcolor=INK,
-        handlelength=1.1,
-        handleheight=0.7,
-        columnspacing=1.4,
         borderaxespad=0.2,
+        **{"handlelength": 2, "columnspacing": 1.6} | settings,
     )

@@ -1,10 +1,10 @@
-"""What the atlas's page on evaluation shows: figures, tables and pictures chosen from the records."""
+"""The atlas's page on the evaluation: figures, tables and pictures chosen from the records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -12,20 +12,17 @@ from transferscope.evaluation import (
     Confusion,
     Disagreement,
     Doubt,
-    ErrorStudy,
     Evaluation,
     PairedDifference,
     Predictions,
     error_study,
 )
 from transferscope.evaluation.told import difference_told, views_told
-from transferscope.report import evaluation_figures as figures
-from transferscope.report.pages import PagePicture, number, percent
-
-if TYPE_CHECKING:
-    from transferscope.report.atlas import AtlasContent
-
-Thumbnail = Callable[[str], PagePicture]
+from transferscope.report.figures import classes, evaluation
+from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.registry import Section, page
+from transferscope.report.pages.site import PagePicture, Site
+from transferscope.report.wording import number, percent, span
 
 _WORST = 18  # pictures of each gallery shown
 _UNCERTAIN = 12
@@ -59,182 +56,153 @@ class Measure:
     method: str
 
 
-def evaluation_page(
-    content: AtlasContent, *, thumbnail: Thumbnail, pictures: bool
-) -> dict[str, Any]:
-    """The template's values.
-
-    Args:
-        content: of the atlas, with an evaluation or strips.
-        thumbnail: writes a picture of the data folder into the atlas.
-        pictures: False: no gallery, so that no picture and no name of a file is in the page.
-    """
+@page("evaluation", title="Evaluation", order=30)
+def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
+    """How good the classifier is, how far to trust it, where it errs; of strips, how many it reads."""
     result = content.evaluation
+    if result is None and not content.strips:
+        return None
     before = content.evaluation_base if content.evaluation_base != result else None
-    values: dict[str, Any] = {
+    predictions = content.predictions if content.predictions and content.predictions.paths else None
+    values = {
         "before": before,
         "networks_shown": ("base", "tuned") if before else ("tuned",),
-        "measures": (),
-        "calibration": None,
-        "coverage": None,
-        "trend": None,
-        "per_class": None,
-        "confusion": None,
-        "reordered": False,
-        "views": None,
-        "against": None,
-        "wrong": 0,
+        "measures": _measures([one for one in (before, result) if one]) if result else (),
+        "views": views_told(result.views) if result and result.views else None,
+        "against": difference_told(result.against) if result and result.against else None,
+        "wrong": int((~predictions.right).sum()) if predictions else 0,
+        "reordered": len(predictions.classes) > classes.NUMBERED if predictions else False,
     }
+    return Section(
+        values | _figures(result, before, predictions) | _galleries(content, predictions, site)
+    )
+
+
+def _figures(
+    result: Evaluation | None, before: Evaluation | None, predictions: Predictions | None
+) -> dict[str, Markup | None]:
+    """SVG by the template's name; None where there is nothing to draw."""
+    svg: dict[str, str | None] = dict.fromkeys(("calibration", "coverage", "per_class", "trend"))
     if result is not None:
-        values |= {
-            "measures": _measures([one for one in (before, result) if one is not None]),
-            "calibration": Markup(figures.reliability_figure(result.calibration)),
-            "coverage": Markup(figures.coverage_figure(result.abstention)),
-            "views": views_told(result.views) if result.views else None,
-            "against": difference_told(result.against) if result.against else None,
-        }
+        svg["calibration"] = evaluation.reliability_figure(result.calibration)
+        svg["coverage"] = evaluation.coverage_figure(result.abstention)
         if result.per_class:
-            values["per_class"] = Markup(figures.per_class_figure(result, base=before))
+            svg["per_class"] = classes.per_class_figure(result, base=before)
         if result.trend is not None:
-            values["trend"] = Markup(figures.size_trend_figure(result))
-    predictions = content.predictions if content.predictions and content.predictions.paths else None
-    if predictions is not None:
-        values["confusion"] = Markup(figures.confusion_figure(predictions))
-        values["reordered"] = len(predictions.classes) > figures.NUMBERED
-        values["wrong"] = int((~predictions.right).sum())
-    return values | _galleries(content, predictions, thumbnail if pictures else None)
+            svg["trend"] = classes.size_trend_figure(result)
+    svg["confusion"] = classes.confusion_figure(predictions) if predictions else None
+    return {name: Markup(text) if text else None for name, text in svg.items()}
 
 
 def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
     """Each figure with its interval, of one network or of both."""
-    rows = []
-    for name, field in (
-        ("Top-1", "top1"),
-        ("Top-5", "top5"),
-        ("Mean of classes", "mean_per_class"),
-        ("Macro F1", "macro_f1"),
-    ):
-        values = tuple(
-            (percent(getattr(one, field), 2), _ends(one, field, percent)) for one in networks
-        )
-        rows.append(Measure(name, values, networks[-1].intervals[field].method))
-    if networks[-1].confusable is not None:
-        values = tuple((percent(one.confusable, 2), "") for one in networks)
-        rows.insert(1, Measure("Top-1, look-alikes as one", values, ""))
-    values = tuple(
-        (number(one.nll, 4), _ends(one, "nll", lambda value: number(value, 3))) for one in networks
-    )
-    rows.append(Measure("Cross-entropy, nats", values, networks[-1].intervals["nll"].method))
-    values = tuple(
-        (percent(one.ece, 2), " – ".join(percent(end) for end in one.calibration.band))
-        for one in networks
-    )
-    rows.append(Measure("Calibration error", values, "what chance alone would show"))
+    last = networks[-1]
+
+    def row(
+        name: str, field: str, words: Callable[[float], str], ends: Callable[[float], str]
+    ) -> Measure:
+        values = []
+        for one in networks:
+            interval = one.intervals[field]
+            values.append(
+                (words(getattr(one, field)), f"{ends(interval.low)} – {ends(interval.high)}")
+            )
+        return Measure(name, tuple(values), last.intervals[field].method)
+
+    def share(value: float) -> str:
+        return percent(value, 2)
+
+    rows = [
+        row("Top-1", "top1", share, percent),
+        row("Top-5", "top5", share, percent),
+        row("Mean of classes", "mean_per_class", share, percent),
+        row("Macro F1", "macro_f1", share, percent),
+        row("Cross-entropy, nats", "nll", lambda v: number(v, 4), lambda v: number(v, 3)),
+        Measure(
+            "Calibration error",
+            tuple((share(one.ece), span(*one.calibration.band)) for one in networks),
+            "what chance alone would show",
+        ),
+    ]
+    if last.confusable is not None:
+        alike = tuple((percent(one.confusable, 2), "") for one in networks)
+        rows.insert(1, Measure("Top-1, look-alikes as one", alike, ""))
     return rows
-
-
-def _ends(one: Evaluation, field: str, words: Callable[[float], str]) -> str:
-    interval = one.intervals[field]
-    return f"{words(interval.low)} – {words(interval.high)}"
 
 
 # ---------------------------------------------------------------------------- pictures
 
 
 def _galleries(
-    content: AtlasContent, predictions: Predictions | None, thumbnail: Thumbnail | None
+    content: AtlasContent, predictions: Predictions | None, site: Site
 ) -> dict[str, Any]:
-    """Pictures of errors, doubts and differences; without thumbnails only the confused pairs' names."""
-    study = content.study
+    """Pictures of errors, doubts and differences; without pictures only the confused pairs' names."""
+    result, study = content.evaluation, content.study
     if study is None and predictions is not None:
-        split = content.evaluation.split if content.evaluation is not None else "test"
-        study = error_study(predictions, split=split)
-    against = content.evaluation.against if content.evaluation is not None else None
-    found: dict[str, Any] = {
-        "study": study,
-        "worst": [],
-        "uncertain": [],
-        "suspects": [],
-        "disagreements": [],
-        "confused": [
-            (pair, _pair_pictures(pair, predictions, thumbnail))
-            for pair in _pairs(content.evaluation)
-        ],
-    }
-    if thumbnail is None:
-        return found
-    if study is not None:
-        found |= _study_galleries(study, thumbnail)
-    if against is not None:
-        found["disagreements"] = _disagreements(against, thumbnail)
-    return found
-
-
-def _study_galleries(study: ErrorStudy, thumbnail: Thumbnail) -> dict[str, list[Shown]]:
-    def gallery(doubts: Iterable[Doubt]) -> list[Shown]:
-        return [_doubt(doubt, thumbnail) for doubt in doubts]
-
+        study = error_study(predictions, split=result.split if result is not None else "test")
+    doubts = study if site.pictures else None
+    against = result.against if result is not None and site.pictures else None
+    probable = min(_SUSPECTS, doubts.probable) if doubts else 0
     return {
-        "worst": gallery(study.worst[:_WORST]),
-        "uncertain": gallery(study.uncertain[:_UNCERTAIN]),
-        "suspects": [
-            _suspect(doubt, thumbnail) for doubt in study.suspects[: min(_SUSPECTS, study.probable)]
-        ],
+        "study": study,
+        "confused": [(pair, _pair_pictures(pair, predictions, site)) for pair in _pairs(result)],
+        "worst": [_doubt(one, site) for one in doubts.worst[:_WORST]] if doubts else [],
+        "uncertain": [_doubt(one, site) for one in doubts.uncertain[:_UNCERTAIN]] if doubts else [],
+        "suspects": [_suspect(one, site) for one in doubts.suspects[:probable]] if doubts else [],
+        "disagreements": _disagreements(against, site) if against is not None else [],
     }
 
 
-def _doubt(doubt: Doubt, thumbnail: Thumbnail) -> Shown:
+def _doubt(doubt: Doubt, site: Site) -> Shown:
     says: tuple[tuple[str, str, float | None], ...] = (("", doubt.predicted, doubt.probability),)
     if doubt.wrong:
         says += (("is", doubt.label, doubt.probability_of_label),)
-    return Shown(thumbnail(doubt.path), doubt.path, says)
+    return Shown(site.thumbnail(doubt.path), doubt.path, says)
 
 
-def _suspect(doubt: Doubt, thumbnail: Thumbnail) -> Shown:
+def _suspect(doubt: Doubt, site: Site) -> Shown:
     says = (
         ("labelled", doubt.label, doubt.probability_of_label),
         ("looks like", doubt.predicted, doubt.probability),
     )
-    return Shown(thumbnail(doubt.path), doubt.path, says)
+    return Shown(site.thumbnail(doubt.path), doubt.path, says)
 
 
-def _disagreements(
-    against: PairedDifference, thumbnail: Thumbnail
-) -> list[tuple[str, int, list[Shown]]]:
+def _disagreements(against: PairedDifference, site: Site) -> list[tuple[str, int, list[Shown]]]:
     """For each of the two runs: its name, how many pictures it alone has right, and the first of them."""
     names = (against.first, against.second)
     first = [one for one in against.disagreements if one.first == one.label]
     second = [one for one in against.disagreements if one.second == one.label]
     return [
-        (name, len(ones), [_disagreement(one, names, thumbnail) for one in ones[:_DISAGREED]])
+        (name, len(ones), [_disagreement(one, names, site) for one in ones[:_DISAGREED]])
         for name, ones in zip(names, (first, second), strict=True)
         if ones
     ]
 
 
-def _disagreement(one: Disagreement, names: tuple[str, str], thumbnail: Thumbnail) -> Shown:
+def _disagreement(one: Disagreement, names: tuple[str, str], site: Site) -> Shown:
     says = (
         (f"{names[0]}:", one.first, one.first_probability),
         (f"{names[1]}:", one.second, one.second_probability),
         ("is", one.label, None),
     )
-    return Shown(thumbnail(one.path), one.path, says)
+    return Shown(site.thumbnail(one.path), one.path, says)
 
 
-def _pairs(evaluation: Evaluation | None) -> Sequence[Confusion]:
-    pairs = evaluation.confusions if evaluation is not None else ()
+def _pairs(result: Evaluation | None) -> Sequence[Confusion]:
+    pairs = result.confusions if result is not None else ()
     return ([pair for pair in pairs if pair.n > 1] or pairs)[:_PAIRS]
 
 
 def _pair_pictures(
-    pair: Confusion, predictions: Predictions | None, thumbnail: Thumbnail | None
+    pair: Confusion, predictions: Predictions | None, site: Site
 ) -> list[tuple[str, PagePicture]]:
     """Pictures of the one class that were taken for the other, the surest first."""
-    if predictions is None or thumbnail is None or pair.label not in predictions.classes:
+    if predictions is None or not site.pictures or pair.label not in predictions.classes:
         return []
     label, said = (predictions.classes.index(name) for name in (pair.label, pair.prediction))
     rows = ((predictions.labels == label) & (predictions.predicted == said)).nonzero().flatten()
     sure = predictions.probabilities[rows, said]
     chosen = rows[sure.argsort(descending=True, stable=True)][:_PER_PAIR]
     paths = [predictions.paths[int(row)] for row in chosen]
-    return [(path, thumbnail(path)) for path in paths]
+    return [(path, site.thumbnail(path)) for path in paths]

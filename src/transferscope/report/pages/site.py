@@ -1,8 +1,7 @@
-"""What every page shares: templates, style sheet, numbers in words, pictures as WebP files."""
+"""A folder of pages: templates, the style sheet and the script, pictures as WebP files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from PIL import Image
+from PIL import Image, ImageOps
 
-from transferscope.report import figures
+from transferscope.errors import PictureError
+from transferscope.images import read_picture
+from transferscope.report import wording
+from transferscope.report.figures import style
+from transferscope.storage import sha256_bytes
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+THUMBNAIL = 160
+"""Side of a thumbnail in pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,79 +41,98 @@ class PagePicture:
     height: int
 
 
-class Pages:
-    """Writes pages, and what they all need, under one folder."""
+class Site:
+    """Writes pages, and what they all need, under one folder; each picture once.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: of the pages, new.
+        root: folder of the data's own pictures.
+        pictures: whether the data's own pictures are shown.
+    """
+
+    def __init__(self, folder: Path, root: Path = Path(), *, pictures: bool = True):
         self.folder = folder
-        self.environment = jinja2.Environment(
+        self.root = root
+        self.pictures = pictures
+        self._written: dict[str, PagePicture] = {}
+        self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters.update(
-            number=number,
-            percent=percent,
-            chance=probability,
-            signed=signed,
+        self._environment.filters.update(
+            number=wording.number,
+            percent=wording.percent,
+            span=wording.span,
+            chance=wording.probability,
+            signed=wording.signed,
             address=partial(quote, safe="/"),
         )
 
     def write_assets(self) -> None:
         """The style sheet, with the figures' two colours, and the script."""
         (self.folder / "assets").mkdir()
-        colours = f":root{{--base:{figures.BASE_COLOUR};--tuned:{figures.TUNED_COLOUR}}}\n"
-        style = (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
-        self._write("assets/atlas.css", colours + style)
+        colours = f":root{{--base:{style.BASE_COLOUR};--tuned:{style.TUNED_COLOUR}}}\n"
+        rules = (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
+        self._write("assets/atlas.css", colours + rules)
         self._write("assets/atlas.js", (TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
 
     def write_page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
-        """Renders `template` with `values`, with `root` and `page` for its links, to the file `name`."""
+        """Renders `template` to the file `name`.
+
+        Args:
+            name: of the file, relative to the folder.
+            template: file name without its endings.
+            values: of the page, `title` and `navigation` among them; `root` and `page` are added for
+                links, `own_pictures` for what is left out, `shown`, the slugs of the pages there are.
+        """
         root = "../" * name.count("/")
-        html = self.environment.get_template(f"{template}.html.j2").render(
-            values, root=root, page=name
+        html = self._environment.get_template(f"{template}.html.j2").render(
+            {"shown": (), "own_pictures": self.pictures} | dict(values), root=root, page=name
         )
         self._write(name, html)
 
     def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         # A file name that is not UTF-8 reaches a page as lone surrogates: shown as "?".
-        (self.folder / name).write_bytes(text.encode("utf-8", "replace"))
+        path.write_bytes(text.encode("utf-8", "replace"))
 
+    # ------------------------------------------------------------------ pictures
 
-def save_picture(picture: Image.Image, path: Path, *, quality: int) -> None:
-    """Writes a WebP file, with its transparency if it has any."""
-    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    picture.convert(mode).save(path, format="WEBP", quality=quality, method=4)
+    def save(self, picture: Image.Image, file: str, words: str, *, quality: int) -> PagePicture:
+        """Writes a WebP file, with its transparency if it has any."""
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        picture.convert(mode).save(path, format="WEBP", quality=quality, method=4)
+        return PagePicture(file, words, *picture.size)
 
+    def thumbnail(self, path: str) -> PagePicture:
+        """A centre crop of one of the data's own pictures."""
+        if not self.pictures:
+            return PagePicture(None, "picture left out", THUMBNAIL, THUMBNAIL)
+        name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
+        file = f"images/pictures/{name}.webp"
+        return self._own(self.root / path, file, path, THUMBNAIL, crop=True)
 
-# ---------------------------------------------------------------------------- words
+    def whole(self, source: Path, file: str, words: str, *, side: int) -> PagePicture:
+        """One of the data's own pictures uncropped, at most `side` pixels a side, as `file`."""
+        return self._own(source, file, words, side, crop=False)
 
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Fixed decimals with a true minus sign; a dash for what is not a number."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """`number`, with a plus sign where it is positive."""
-    text = number(value, digits)
-    return text if text[0] in "−–" or not float(text) else f"+{text}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share of 1 as a percentage; a dash for what is not a number."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.{digits}f}%"
-
-
-def probability(value: float | None) -> str:
-    """A p or q value: three decimals, and never a plain 0."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    def _own(self, source: Path, file: str, words: str, side: int, *, crop: bool) -> PagePicture:
+        if file not in self._written:
+            try:
+                picture = read_picture(source, least_side=side * (2 if crop else 1))
+            except PictureError:
+                self._written[file] = PagePicture(None, "picture not found", side, side)
+            else:
+                if crop:
+                    picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+                else:
+                    picture.thumbnail((side, side))
+                quality = 82 if crop else 80
+                self._written[file] = self.save(picture, file, words, quality=quality)
+        return self._written[file]
