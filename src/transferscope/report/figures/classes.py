@@ -20,26 +20,7 @@ from transferscope.evaluation import Evaluation, Predictions, confusion_counts
 from transferscope.evaluation.ordering import class_order
 from transferscope.evaluation.told import trend_told
 from transferscope.evaluation.trend import SizedClass, sized_classes
-from transferscope.report.figures.style import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TEXT,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    count_tick,
-    drawing,
-    grid,
-    heading,
-    legend,
-    named_rows,
-    note,
-    percent_tick,
-    plain_axes,
-    text_width,
-)
+from transferscope.report.figures import style
 
 NUMBERED = 24
 """Classes up to which a confusion matrix has its counts written in, in the order of the classes; with
@@ -56,9 +37,6 @@ def size_trend_figure(evaluation: Evaluation) -> str:
 
     A dot is a class, its area the number of pictures evaluated. The grey band is the curve's 95%
     band. The classes farthest from the curve, in standard deviations of chance, are named.
-
-    Returns:
-        SVG text.
 
     Raises:
         InputError: the evaluation has no trend.
@@ -78,19 +56,18 @@ def size_trend_figure(evaluation: Evaluation) -> str:
     named = [one for one in classes if abs(one.deviation) >= _DEVIATES]
     named = sorted(named, key=lambda one: (-abs(one.deviation), one.name))[:_NAMED]
     most = max(one.n for one in classes)
-    with drawing() as draw:
-        figure = draw(760, 400)
-        axes = figure.subplots()
-        plain_axes(axes)
-        heading(figure, [trend_told(trend)])
+    with style.panel(760, 400) as (figure, axes):
+        style.heading(figure, [trend_told(trend)])
         axes.set_xscale("log")
-        axes.fill_between(trend.sizes, trend.low, trend.high, color=MUTED, alpha=0.16, linewidth=0)
-        axes.plot(trend.sizes, trend.accuracy, color=INK, linewidth=1.4)
+        axes.fill_between(
+            trend.sizes, trend.low, trend.high, color=style.MUTED, alpha=0.16, linewidth=0
+        )
+        axes.plot(trend.sizes, trend.accuracy, color=style.INK, linewidth=1.4)
         axes.scatter(
             [one.training for one in classes],
             [one.accuracy for one in classes],
             s=[10 + 110 * one.n / most for one in classes],
-            color=TUNED_COLOUR,
+            color=style.TUNED_COLOUR,
             alpha=0.5,
             linewidths=0,
             clip_on=False,
@@ -101,12 +78,12 @@ def size_trend_figure(evaluation: Evaluation) -> str:
         lowest = min(one.accuracy for one in classes)
         axes.set_ylim(max(-0.02, math.floor(10 * lowest - 0.5) / 10), 1.02)
         _size_axis(axes)
-        axes.yaxis.set_major_formatter(percent_tick)
-        grid(axes)
+        axes.yaxis.set_major_formatter(style.percent_tick)
+        style.grid(axes)
         axes.set_xlabel("training pictures of the class")
         axes.set_ylabel("pictures recognised")
         _name_classes(axes, named)
-        return as_svg(
+        return style.as_svg(
             figure, "class-sizes", "Accuracy against training pictures", [one.name for one in named]
         )
 
@@ -117,7 +94,7 @@ def _size_axis(axes: Axes) -> None:
     subs = (1.0, 2.0, 5.0) if high / low > 4 else tuple(float(s) for s in range(1, 10))
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(count_tick)
+    axes.xaxis.set_major_formatter(style.count_tick)
 
 
 def _name_classes(axes: Axes, named: Sequence[SizedClass]) -> None:
@@ -127,13 +104,13 @@ def _name_classes(axes: Axes, named: Sequence[SizedClass]) -> None:
     for one in sorted(named, key=lambda one: (-one.accuracy, one.training)):
         own = _TREND_HEIGHT * (high - one.accuracy) / (high - low)
         place = max(own, place + _LINE)
-        note(
+        style.note(
             axes,
-            clipped(one.name, 24),
+            style.clipped(one.name, 24),
             (one.training, one.accuracy),
             (10, (own - place) * 0.75),
             va="center",
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": style.MUTED, "linewidth": 0.6, "shrinkB": 3},
         )
 
 
@@ -143,32 +120,26 @@ def confusion_figure(predictions: Predictions) -> str:
     Up to `NUMBERED` classes the counts are written into the cells, and the classes keep their order; of
     more, those that are confused stand side by side (`class_order`). The figure grows with the number
     of classes, so that its text never does the opposite.
-
-    Returns:
-        SVG text.
     """
     count = len(predictions.classes)
     order = list(range(count)) if count <= NUMBERED else class_order(predictions)
     classes = [predictions.classes[index] for index in order]
     counts = confusion_counts(predictions)[np.ix_(order, order)]
     cell = 34 if count <= 12 else 26 if count <= NUMBERED else 20 if count <= 50 else 15
-    labels = [clipped(name, 22) for name in classes]
-    reach = 24 + 7.2 * max(map(text_width, labels))
-    with drawing() as draw:
-        figure = draw(count * cell + reach + 24, count * cell + reach + 24)
-        axes = figure.subplots()
-        plain_axes(axes)
+    labels = [style.clipped(name, 22) for name in classes]
+    reach = 24 + 7.2 * max(map(style.text_width, labels))
+    with style.panel(count * cell + reach + 24, count * cell + reach + 24) as (figure, axes):
         _confusion_cells(axes, counts)
         axes.set_xlim(-0.5, count - 0.5)
         axes.set_ylim(count - 0.5, -0.5)
         axes.set_aspect("equal")
-        size = TEXT if count <= 50 else 7.5
+        size = style.TEXT if count <= 50 else 7.5
         axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(count), labels, fontsize=size)
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(0.5, count - 1), minor=True)
         axes.set_yticks(np.arange(0.5, count - 1), minor=True)
-        axes.grid(which="minor", color=MUTED, alpha=0.12, linewidth=0.5)
+        axes.grid(which="minor", color=style.MUTED, alpha=0.12, linewidth=0.5)
         axes.tick_params(which="minor", length=0)
         axes.set_axisbelow(True)
         tall = count > NUMBERED
@@ -178,7 +149,7 @@ def confusion_figure(predictions: Predictions) -> str:
             axes.tick_params(length=0)
         axes.set_xlabel("predicted", loc="left" if tall else "center")
         axes.set_ylabel("true", loc="top" if tall else "center")
-        return as_svg(figure, "confusion", "Confusion matrix", classes)
+        return style.as_svg(figure, "confusion", "Confusion matrix", classes)
 
 
 def _confusion_cells(axes: Axes, counts: np.ndarray) -> None:
@@ -191,7 +162,7 @@ def _confusion_cells(axes: Axes, counts: np.ndarray) -> None:
             [(x - 0.5, y - 0.5), (x + 0.5, y - 0.5), (x + 0.5, y + 0.5), (x - 0.5, y + 0.5)]
             for y, x in cells
         ]
-        colour = mpl.colors.to_rgb(MUTED if right else TUNED_COLOUR)
+        colour = mpl.colors.to_rgb(style.MUTED if right else style.TUNED_COLOUR)
         least, most = (0.06, 0.40) if right else (0.22, 0.95)
         axes.add_collection(
             PolyCollection(
@@ -203,7 +174,9 @@ def _confusion_cells(axes: Axes, counts: np.ndarray) -> None:
     if len(counts) <= NUMBERED:
         for row, column in filled:
             said = str(counts[row, column])
-            axes.text(column, row, said, ha="center", va="center", fontsize=SMALL, color=INK)
+            axes.text(
+                column, row, said, ha="center", va="center", fontsize=style.SMALL, color=style.INK
+            )
 
 
 def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) -> str:
@@ -216,9 +189,6 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
         evaluation: of the tuned classifier.
         base: of the untuned backbone's probe on the same pictures.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: the evaluation has no classes.
     """
@@ -227,15 +197,12 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
     names = sorted(
         evaluation.per_class, key=lambda name: (evaluation.per_class[name].accuracy, name)
     )
-    with drawing() as draw:
-        figure = draw(760, 84 + 20 * len(names))
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(760, 84 + 20 * len(names)) as (figure, axes):
         results = [evaluation.per_class[name] for name in names]
         axes.add_collection(
             LineCollection(
                 [[(end, row) for end in one.interval] for row, one in enumerate(results)],
-                colors=TUNED_COLOUR,
+                colors=style.TUNED_COLOUR,
                 alpha=0.6,
                 linewidths=1,
             )
@@ -243,17 +210,21 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
         before = base.per_class if base is not None else {}
         known = [(before[name].accuracy, row) for row, name in enumerate(names) if name in before]
         tuned = [(one.accuracy, row) for row, one in enumerate(results)]
-        for dots, size, colour in ((known, 8, BASE_COLOUR), (tuned, 6, TUNED_COLOUR)):
+        for dots, size, colour in ((known, 8, style.BASE_COLOUR), (tuned, 6, style.TUNED_COLOUR)):
             places = np.array(dots).reshape(-1, 2).T
             axes.plot(*places, "o", markersize=size, color=colour, clip_on=False)
         labels = [
-            f"{clipped(name, 30)}  ({one.n})" for name, one in zip(names, results, strict=True)
+            f"{style.clipped(name, 30)}  ({one.n})"
+            for name, one in zip(names, results, strict=True)
         ]
-        named_rows(axes, labels, fontsize=SMALL)
+        style.named_rows(axes, labels, fontsize=style.SMALL)
         axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(percent_tick)
-        grid(axes)
+        axes.xaxis.set_major_formatter(style.percent_tick)
+        style.grid(axes)
         axes.set_xlabel("pictures recognised, with 95% interval (in brackets: how many there are)")
         if base is not None:
-            legend(axes, [("base with a probe", BASE_COLOUR, 1.0), ("tuned", TUNED_COLOUR, 1.0)])
-        return as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)
+            style.legend(
+                axes,
+                [("base with a probe", style.BASE_COLOUR, 1.0), ("tuned", style.TUNED_COLOUR, 1.0)],
+            )
+        return style.as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)

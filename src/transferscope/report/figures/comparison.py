@@ -12,20 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from transferscope.errors import InputError
-from transferscope.report.figures.style import (
-    BASE_COLOUR,
-    MUTED,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    drawing,
-    grid,
-    legend,
-    named_rows,
-    note,
-    percent_tick,
-    plain_axes,
-)
+from transferscope.report.figures import style
 
 if TYPE_CHECKING:
     from transferscope.comparison import Comparison, LayerComparison
@@ -42,56 +29,52 @@ def layer_box_plot(comparison: Comparison) -> str:
     The grey band holds the central 90% of chance.
     A bit-identical layer is a line at 1.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: no layer was compared.
     """
     if not comparison.layers:
         raise InputError("the comparison has no layers; compare at least one to draw it")
     rows = len(comparison.layers)
-    with drawing() as draw:
-        figure = draw(760, 88 + 66 * rows)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(760, 88 + 66 * rows) as (figure, axes):
         lowest = min(_layer_row(axes, layer, row) for row, layer in enumerate(comparison.layers))
         axes.set_xlim(min(0.9, math.floor(lowest * 10 - 0.2) / 10), 1.03)
         names = [layer.layer for layer in comparison.layers]
-        named_rows(axes, [clipped(name, 34) for name in names])
+        style.named_rows(axes, [style.clipped(name, 34) for name in names])
         axes.set_ylim(rows - 0.45, -0.55)
-        grid(axes, "x", alpha=0.18)
+        style.grid(axes, "x", alpha=0.18)
         axes.set_xlabel("similarity of two renders")
-        legend(
+        style.legend(
             axes,
             [
-                ("base against tuned", TUNED_COLOUR, 0.9),
-                ("same network, another seed (ceiling)", BASE_COLOUR, 0.9),
-                ("unrelated channels (chance)", MUTED, 0.3),
+                ("base against tuned", style.TUNED_COLOUR, 0.9),
+                ("same network, another seed (ceiling)", style.BASE_COLOUR, 0.9),
+                ("unrelated channels (chance)", style.MUTED, 0.3),
             ],
         )
-        return as_svg(figure, "layers", "Similarity of base and tuned renders by layer", names)
+        return style.as_svg(
+            figure, "layers", "Similarity of base and tuned renders by layer", names
+        )
 
 
 def _layer_row(axes: Axes, layer: LayerComparison, row: int) -> float:
     """Draws one layer; the least similarity that is shown of it."""
     if layer.identical:
-        axes.plot([1, 1], [row - 0.34, row + 0.34], color=TUNED_COLOUR, linewidth=2.5)
-        note(axes, "identical", (1, row), (-8, 0), ha="right", va="center")
+        axes.plot([1, 1], [row - 0.34, row + 0.34], color=style.TUNED_COLOUR, linewidth=2.5)
+        style.note(axes, "identical", (1, row), (-8, 0), ha="right", va="center")
         return 1.0
     shown = [1.0, layer.chance]
     if layer.chance_values:
         low, high = np.percentile(layer.chance_values, (5, 95))
         band = Rectangle(
-            (low, row - 0.4), high - low, 0.8, facecolor=MUTED, alpha=0.14, linewidth=0
+            (low, row - 0.4), high - low, 0.8, facecolor=style.MUTED, alpha=0.14, linewidth=0
         )
         axes.add_patch(band)
         shown.append(float(low))
-    axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=1)
+    axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=style.MUTED, linewidth=1)
     cross = [channel.similarity for channel in layer.channels]
     within = [value for channel in layer.channels for value in channel.rerender.values()]
-    _box(axes, within, row - 0.18, BASE_COLOUR)
-    _box(axes, cross, row + 0.18, TUNED_COLOUR)
+    _box(axes, within, row - 0.18, style.BASE_COLOUR)
+    _box(axes, cross, row + 0.18, style.TUNED_COLOUR)
     return min(filter(math.isfinite, shown + cross + within))
 
 
@@ -126,9 +109,6 @@ def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
 def channel_null_figure(layer: LayerComparison) -> str:
     """The null distribution of one layer and the statistics of its channels.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: the layer is identical or has no null, so there is nothing to draw.
     """
@@ -146,11 +126,8 @@ def channel_null_figure(layer: LayerComparison) -> str:
     high = float(max(null.max(), values.max()))
     margin = 0.05 * (high - low) or 0.05
     edges = np.linspace(low - margin, high + margin, 33)
-    with drawing() as draw:
-        figure = draw(760, 270)
-        axes = figure.subplots()
-        plain_axes(axes)
-        for sample, colour in ((null, BASE_COLOUR), (values, TUNED_COLOUR)):
+    with style.panel(760, 270) as (figure, axes):
+        for sample, colour in ((null, style.BASE_COLOUR), (values, style.TUNED_COLOUR)):
             shares = np.histogram(sample, edges)[0] / len(sample)
             axes.stairs(shares, edges, fill=False, color=colour, linewidth=1.6)
             if sample is null:
@@ -159,29 +136,31 @@ def channel_null_figure(layer: LayerComparison) -> str:
             values,
             np.full(len(values), -0.02),
             "|",
-            color=TUNED_COLOUR,
+            color=style.TUNED_COLOUR,
             markersize=7,
             transform=axes.get_xaxis_transform(),
             clip_on=False,
         )
         changed = [channel.statistic for channel in layer.channels if channel.changed]
         if changed:
-            axes.axvline(min(changed), color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+            axes.axvline(min(changed), color=style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
             place = (min(changed), 0.97)
             across = ("data", "axes fraction")
-            note(axes, "changed from here", place, (5, 0), xycoords=across, va="top")
+            style.note(axes, "changed from here", place, (5, 0), xycoords=across, va="top")
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
-        axes.yaxis.set_major_formatter(percent_tick)
+        axes.yaxis.set_major_formatter(style.percent_tick)
         axes.tick_params(axis="x", pad=7)
         axes.set_xlabel("statistic: similarity within a network − similarity across")
         axes.set_ylabel("share")
-        legend(
+        style.legend(
             axes,
             [
-                (f"null: one network re-rendered ({len(null)})", BASE_COLOUR, 0.5),
-                (f"channels: base against tuned ({len(values)})", TUNED_COLOUR, 0.9),
+                (f"null: one network re-rendered ({len(null)})", style.BASE_COLOUR, 0.5),
+                (f"channels: base against tuned ({len(values)})", style.TUNED_COLOUR, 0.9),
             ],
         )
         name = f"null-{layer.layer}"
-        return as_svg(figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,))
+        return style.as_svg(
+            figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,)
+        )

@@ -16,21 +16,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from transferscope.data.inspection import QUANTILES
 from transferscope.errors import InputError
-from transferscope.report.figures.style import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    count_tick,
-    drawing,
-    legend,
-    named_rows,
-    note,
-    plain_axes,
-)
+from transferscope.report.figures import style
 
 if TYPE_CHECKING:
     from transferscope.data.inspection import Inspection
@@ -54,9 +40,6 @@ def class_figure(inspection: Inspection) -> str:
     Up to 30 classes stand in one column and up to 120 in two; of more, the 60 largest and the 60
     smallest are shown.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: the set has no classes.
     """
@@ -68,11 +51,11 @@ def class_figure(inspection: Inspection) -> str:
     columns = _columns(names)
     rows = len(columns[0][1])
     strengths = {split: _STRENGTHS.get(split, 0.7) for split in inspection.splits}
-    with drawing() as draw:
+    with style.drawing() as draw:
         figure = draw(760, 48 + 19 * rows + (18 if columns[0][0] else 0))
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (title, shown) in zip(panels, columns, strict=True):
-            plain_axes(axes)
+            style.plain_axes(axes)
             starts = np.zeros(len(shown))
             for split, strength in strengths.items():
                 values = np.array([counts[name][split] for name in shown], dtype=float)
@@ -81,23 +64,29 @@ def class_figure(inspection: Inspection) -> str:
                     values,
                     left=starts,
                     height=0.68,
-                    color=BASE_COLOUR,
+                    color=style.BASE_COLOUR,
                     alpha=strength,
                     linewidth=0,
                 )
                 starts += values
             for row, name in enumerate(shown):
-                note(axes, f"{totals[name]:,}", (totals[name], row), (4, 0), va="center_baseline")
-            named_rows(axes, [clipped(name, 34 if len(columns) == 1 else 22) for name in shown])
+                style.note(
+                    axes, f"{totals[name]:,}", (totals[name], row), (4, 0), va="center_baseline"
+                )
+            style.named_rows(
+                axes, [style.clipped(name, 34 if len(columns) == 1 else 22) for name in shown]
+            )
             axes.set_ylim(rows - 0.4, -0.6)
             axes.set_xlim(0, max(totals.values()) * 1.12 or 1)
             axes.xaxis.set_major_locator(NullLocator())
             axes.spines["bottom"].set_visible(False)
             if title:
-                axes.set_title(title, loc="left", fontsize=SMALL, color=INK)
+                axes.set_title(title, loc="left", fontsize=style.SMALL, color=style.INK)
         if len(strengths) > 1:
-            legend(panels[0], [(split, BASE_COLOUR, alpha) for split, alpha in strengths.items()])
-        return as_svg(figure, "classes", "Pictures by class", names)
+            style.legend(
+                panels[0], [(split, style.BASE_COLOUR, alpha) for split, alpha in strengths.items()]
+            )
+        return style.as_svg(figure, "classes", "Pictures by class", names)
 
 
 def _columns(names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
@@ -120,9 +109,6 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
         inspection: of at least one picture.
         side: of what a network sees, in pixels: pictures below it are enlarged.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: there are no pictures.
     """
@@ -130,35 +116,31 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
     widths, heights = inspection.widths, inspection.heights
     low = 0.8 * min(float(min(widths.min(), heights.min())), side)
     high = 1.25 * max(float(max(widths.max(), heights.max())), side)
-    with drawing() as draw:
-        figure = draw(500, 440)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(500, 440) as (figure, axes):
         for along, across in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
             along("log")
             across(low, high)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator(_pixel_ticks(low, high)))
-            axis.set_major_formatter(count_tick)
+            axis.set_major_formatter(style.count_tick)
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
         axes.set_aspect("equal")
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        axes.plot([side, side, high], [high, side, side], color=TUNED_COLOUR, linewidth=1, zorder=0)
-        note(axes, f"{side} px", (high, side), (0, -4), ha="right", va="top")
+        axes.plot([low, high], [low, high], color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        axes.plot(
+            [side, side, high], [high, side, side], color=style.TUNED_COLOUR, linewidth=1, zorder=0
+        )
+        style.note(axes, f"{side} px", (high, side), (0, -4), ha="right", va="top")
         _dots(axes, np.log(widths), np.log(heights), widths, heights)
         axes.set_xlabel("width, pixels")
         axes.set_ylabel("height, pixels")
-        return as_svg(figure, "sizes", "Widths and heights", ())
+        return style.as_svg(figure, "sizes", "Widths and heights", ())
 
 
 def aspect_figure(inspection: Inspection) -> str:
     """Width / height by class: median, quartiles and the central 90%.
 
     Of more than 40 classes those are shown whose median is the farthest from the whole set's.
-
-    Returns:
-        SVG text.
 
     Raises:
         InputError: there are no pictures.
@@ -172,11 +154,11 @@ def aspect_figure(inspection: Inspection) -> str:
         key=lambda name: (-abs(math.log(shapes[name][middle] / whole[middle])), name),
     )
     shown = sorted(far[:SHAPE_CAP], key=lambda name: (shapes[name][middle], name))
-    rows = [("all pictures", whole, MUTED), *((n, shapes[n], BASE_COLOUR) for n in shown)]
-    with drawing() as draw:
-        figure = draw(760, 56 + 19 * len(rows))
-        axes = figure.subplots()
-        plain_axes(axes)
+    rows = [
+        ("all pictures", whole, style.MUTED),
+        *((n, shapes[n], style.BASE_COLOUR) for n in shown),
+    ]
+    with style.panel(760, 56 + 19 * len(rows)) as (figure, axes):
         for row, (_, quantiles, colour) in enumerate(rows):
             _strip(axes, quantiles, row, colour)
         axes.set_xscale("log")
@@ -187,27 +169,21 @@ def aspect_figure(inspection: Inspection) -> str:
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(lambda value, _: _ratio(value))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.axvline(1, color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        named_rows(axes, [clipped(name, 34) for name, _, _ in rows])
+        axes.axvline(1, color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        style.named_rows(axes, [style.clipped(name, 34) for name, _, _ in rows])
         axes.set_xlabel("width : height")
-        return as_svg(figure, "aspects", "Shapes by class", shown)
+        return style.as_svg(figure, "aspects", "Shapes by class", shown)
 
 
 def tone_figure(inspection: Inspection) -> str:
     """Brightness against contrast, outliers marked.
-
-    Returns:
-        SVG text.
 
     Raises:
         InputError: there are no pictures.
     """
     _need_pictures(inspection)
     light, contrast = inspection.brightness, inspection.contrast
-    with drawing() as draw:
-        figure = draw(500, 440)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(500, 440) as (figure, axes):
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.01, max(0.42, 1.05 * float(contrast.max())))
         _dots(axes, light, contrast, light, contrast)
@@ -219,13 +195,13 @@ def tone_figure(inspection: Inspection) -> str:
             "o",
             markersize=5,
             markerfacecolor="none",
-            markeredgecolor=TUNED_COLOUR,
+            markeredgecolor=style.TUNED_COLOUR,
             markeredgewidth=1.1,
             clip_on=False,
         )
         axes.set_xlabel("brightness: mean grey, black 0 to white 1")
         axes.set_ylabel("contrast: deviation of grey")
-        return as_svg(figure, "tones", "Brightness and contrast", ())
+        return style.as_svg(figure, "tones", "Brightness and contrast", ())
 
 
 # ---------------------------------------------------------------------------- parts of figures
@@ -264,7 +240,7 @@ def _dots(
             y_shown,
             "o",
             markersize=diameter,
-            color=BASE_COLOUR,
+            color=style.BASE_COLOUR,
             alpha=0.55,
             markeredgewidth=0,
             clip_on=False,

@@ -15,19 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from transferscope.evaluation import Abstention, Bin, Calibration, Operating
 from transferscope.evaluation.told import calibration_told
-from transferscope.report.figures.style import (
-    INK,
-    MUTED,
-    SMALL,
-    TUNED_COLOUR,
-    as_svg,
-    drawing,
-    grid,
-    heading,
-    note,
-    percent_tick,
-    plain_axes,
-)
+from transferscope.report.figures import style
 
 _SAME_PLACE = 0.03  # difference in coverage below which two thresholds share a label
 
@@ -40,21 +28,18 @@ def reliability_figure(calibration: Calibration) -> str:
 
     The area of a dot is its bin's number of pictures; the bars are Wilson intervals. Below stand the
     confidences as a histogram.
-
-    Returns:
-        SVG text.
     """
     bins = calibration.bins
     total = max(sum(one.n for one in bins), 1)
-    with drawing() as draw:
+    with style.drawing() as draw:
         figure = draw(500, 560)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1))
-        heading(figure, calibration_told(calibration))
+        style.heading(figure, calibration_told(calibration))
         for axes in (upper, lower):
-            plain_axes(axes)
-            axes.yaxis.set_major_formatter(percent_tick)
-        upper.plot([0, 1], [0, 1], color=MUTED, alpha=0.6, linewidth=1, linestyle=(0, (4, 2)))
-        note(
+            style.plain_axes(axes)
+            axes.yaxis.set_major_formatter(style.percent_tick)
+        upper.plot([0, 1], [0, 1], color=style.MUTED, alpha=0.6, linewidth=1, linestyle=(0, (4, 2)))
+        style.note(
             upper,
             "as often right as stated",
             (0.03, 0.03),
@@ -62,35 +47,35 @@ def reliability_figure(calibration: Calibration) -> str:
             rotation=45,
             rotation_mode="anchor",
             transform_rotates_text=True,
-            color=MUTED,
+            color=style.MUTED,
         )
         _reliability_dots(upper, bins, total)
         upper.set_xlim(0, 1)
         upper.set_ylim(0, 1)
         upper.set_ylabel("of these, right")
-        grid(upper)
+        style.grid(upper)
         lower.bar(
             [one.low for one in bins],
             [one.n / total for one in bins],
             [one.high - one.low for one in bins],
             align="edge",
-            color=TUNED_COLOUR,
+            color=style.TUNED_COLOUR,
             alpha=0.55,
             linewidth=0,
         )
         lower.set_ylim(bottom=0)
         lower.yaxis.set_major_locator(MaxNLocator(3))
-        lower.xaxis.set_major_formatter(percent_tick)
+        lower.xaxis.set_major_formatter(style.percent_tick)
         lower.set_xlabel("confidence: probability stated for the answer")
         lower.set_ylabel("pictures")
-        return as_svg(figure, "reliability", "Accuracy against confidence", ())
+        return style.as_svg(figure, "reliability", "Accuracy against confidence", ())
 
 
 def _reliability_dots(axes: Axes, bins: Sequence[Bin], total: int) -> None:
     axes.add_collection(
         LineCollection(
             [[(one.confidence, end) for end in one.interval] for one in bins],
-            colors=TUNED_COLOUR,
+            colors=style.TUNED_COLOUR,
             linewidths=1.2,
         )
     )
@@ -98,7 +83,7 @@ def _reliability_dots(axes: Axes, bins: Sequence[Bin], total: int) -> None:
         [one.confidence for one in bins],
         [one.accuracy for one in bins],
         s=[14 + 260 * one.n / total for one in bins],
-        color=TUNED_COLOUR,
+        color=style.TUNED_COLOUR,
         alpha=0.75,
         linewidths=0,
         clip_on=False,
@@ -113,26 +98,20 @@ def coverage_figure(abstention: Abstention) -> str:
     """Accuracy of the surest answers against their share, with the thresholds chosen on validation.
 
     A threshold that leaves nothing out, or out of which nothing comes, is not drawn.
-
-    Returns:
-        SVG text.
     """
     marks = [one for one in abstention.operating if one.accuracy is not None and one.coverage < 1]
-    with drawing() as draw:
-        figure = draw(760, 330)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(760, 330) as (figure, axes):
         said = (
             f"All answered: {abstention.accuracy[-1]:.1%} right. Mean share of wrong answers over "
             f"all coverages: {abstention.area:.2%}."
         )
-        heading(figure, [said])
-        axes.plot(abstention.coverage, abstention.accuracy, color=TUNED_COLOUR, linewidth=1.8)
+        style.heading(figure, [said])
+        axes.plot(abstention.coverage, abstention.accuracy, color=style.TUNED_COLOUR, linewidth=1.8)
         axes.plot(
             abstention.coverage[-1],
             abstention.accuracy[-1],
             "o",
-            color=TUNED_COLOUR,
+            color=style.TUNED_COLOUR,
             markersize=6,
             clip_on=False,
         )
@@ -144,11 +123,11 @@ def coverage_figure(abstention: Abstention) -> str:
         axes.set_ylim(max(0.0, math.floor(20 * (lowest - 0.02)) / 20), 1)
         axes.set_xlim(0, 1)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(percent_tick)
-        grid(axes)
+            axis.set_major_formatter(style.percent_tick)
+        style.grid(axes)
         axes.set_xlabel("pictures answered, the surest first")
         axes.set_ylabel("of these, right")
-        return as_svg(figure, "coverage", "Accuracy against the share that is answered", ())
+        return style.as_svg(figure, "coverage", "Accuracy against the share that is answered", ())
 
 
 def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
@@ -167,13 +146,13 @@ def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
                 "o",
                 markersize=8,
                 markerfacecolor="none",
-                markeredgecolor=INK,
+                markeredgecolor=style.INK,
                 markeredgewidth=1.3,
                 clip_on=False,
             )
         wanted = ", ".join(f"{one.wanted:.0%}" for one in sorted(group, key=lambda one: one.wanted))
         place = (group[0].coverage, group[0].accuracy or 0.0)
-        note(axes, wanted, place, (-7, -11), ha="right", va="center")
+        style.note(axes, wanted, place, (-7, -11), ha="right", va="center")
     lines = [
         f"{one.wanted:.0%} wanted: confidence ≥ {one.min_confidence:.3f}, {one.coverage:.1%} answered, "
         f"{one.accuracy or 0.0:.1%} of them right"
@@ -186,6 +165,6 @@ def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
         transform=axes.transAxes,
         va="bottom",
         linespacing=1.4,
-        fontsize=SMALL,
-        color=INK,
+        fontsize=style.SMALL,
+        color=style.INK,
     )

@@ -15,22 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from transferscope.errors import InputError
-from transferscope.report.figures.style import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    drawing,
-    grid,
-    legend_above,
-    panel_title,
-    percent_tick,
-    plain_axes,
-    text_width,
-)
+from transferscope.report.figures import style
 from transferscope.report.wording import rate_words
 
 TRIAL_CAP = 60
@@ -49,9 +34,6 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
             to values), top1 (on validation, in [0, 1]), loss, seconds (of this trial alone), status
             ("finished" or "stopped early") and chosen.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: there are no trials.
     """
@@ -60,7 +42,7 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
     ranked = sorted(trials, key=_rank)
     shown = ranked[:TRIAL_CAP]
     names = list(dict.fromkeys(name for trial in shown for name in trial["settings"]))
-    with drawing() as draw:
+    with style.drawing() as draw:
         figure = draw(760, 216 + 20 * len(shown) + (16 if len(ranked) > len(shown) else 0))
         above, below = figure.subplots(2, 1, height_ratios=(132, 40 + 20 * len(shown)))
         _time_panel(above, trials)
@@ -71,9 +53,9 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
         for status in ("finished", "stopped early"):
             if any(trial.get("status") == status for trial in trials):
                 legend.append(Line2D([], [], label=status, **_trial_dot({"status": status})))
-        legend_above(figure, legend)
+        style.legend_above(figure, legend)
         texts = [_setting(value) for trial in shown for value in trial["settings"].values()]
-        return as_svg(figure, "search", "Trials of the search", texts)
+        return style.as_svg(figure, "search", "Trials of the search", texts)
 
 
 def _rank(trial: Mapping[str, Any]) -> tuple[bool, float, float, int]:
@@ -88,7 +70,7 @@ def _rank(trial: Mapping[str, Any]) -> tuple[bool, float, float, int]:
 
 
 def _trial_dot(trial: Mapping[str, Any]) -> dict[str, Any]:
-    colour = TUNED_COLOUR if trial.get("chosen") else BASE_COLOUR
+    colour = style.TUNED_COLOUR if trial.get("chosen") else style.BASE_COLOUR
     hollow = trial.get("status") == "stopped early"
     return {
         "marker": "o",
@@ -101,26 +83,28 @@ def _trial_dot(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time_panel(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
-    plain_axes(axes)
+    style.plain_axes(axes)
     ended = np.cumsum([float(trial["seconds"]) for trial in trials])
     top1 = np.array([float(trial["top1"]) for trial in trials])
     best = np.maximum.accumulate(np.nan_to_num(top1, nan=-math.inf))
     seen = np.isfinite(best)
     unit, name = (60.0, "minutes") if ended[-1] > 180 else (1.0, "seconds")
-    axes.step(ended[seen] / unit, best[seen], where="post", color=MUTED, alpha=0.5, linewidth=1.2)
+    axes.step(
+        ended[seen] / unit, best[seen], where="post", color=style.MUTED, alpha=0.5, linewidth=1.2
+    )
     for trial, x, y in sorted(
         zip(trials, ended / unit, top1, strict=True), key=lambda one: bool(one[0].get("chosen"))
     ):
         axes.plot(x, y, clip_on=False, **_trial_dot(trial))
     axes.set_xlim(0, ended[-1] / unit * 1.02 or 1)
-    axes.yaxis.set_major_formatter(percent_tick)
+    axes.yaxis.set_major_formatter(style.percent_tick)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     low, high = np.nanmin(top1, initial=1.0), np.nanmax(top1, initial=0.0)
     room = max(0.12 * (high - low), 0.01)
     axes.set_ylim(max(0.0, low - room), min(1.0, high + room))  # dots may stand on the edge
-    grid(axes, "y", alpha=0.13)
+    style.grid(axes, "y", alpha=0.13)
     axes.set_xlabel(f"{name} of searching")
-    panel_title(axes, "Validation accuracy by time; the line is the best so far")
+    style.panel_title(axes, "Validation accuracy by time; the line is the best so far")
 
 
 def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
@@ -130,9 +114,9 @@ def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence
         **{n: [_setting(trial["settings"].get(n)) for trial in shown] for n in names},
         "seconds": [f"{float(trial['seconds']):.1f}" for trial in shown],
     }
-    widths = {n: max(map(text_width, [n, *column])) + 2.5 for n, column in cells.items()}
+    widths = {n: max(map(style.text_width, [n, *column])) + 2.5 for n, column in cells.items()}
     words = min(0.72, sum(widths.values()) * 6.1 / 740)  # of the panel's width
-    plain_axes(axes)
+    style.plain_axes(axes)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_xlim(0, 1)
@@ -149,7 +133,7 @@ def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence
     known = [float(t["top1"]) for t in shown if math.isfinite(float(t["top1"]))]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     for row, trial in enumerate(shown):
-        axes.plot([left, right], [row, row], color=MUTED, alpha=0.16, linewidth=0.7, zorder=0)
+        axes.plot([left, right], [row, row], color=style.MUTED, alpha=0.16, linewidth=0.7, zorder=0)
         top1 = float(trial["top1"])
         if math.isfinite(top1):
             place = left + (right - left) * ((top1 - low) / (high - low) if high > low else 1.0)
@@ -173,8 +157,8 @@ def _word(
         x,
         row,
         text,
-        fontsize=SMALL,
-        color=MUTED if muted else INK,
+        fontsize=style.SMALL,
+        color=style.MUTED if muted else style.INK,
         alpha=0.7 if muted else 1.0,
         fontweight="bold" if bold else "normal",
         ha=align,
@@ -187,4 +171,4 @@ def _setting(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return rate_words(value)
-    return clipped(str(value), 18)
+    return style.clipped(str(value), 18)

@@ -226,6 +226,16 @@ def drawing() -> Iterator[Callable[[float, float], Figure]]:
         yield draw
 
 
+@contextmanager
+def panel(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel, sides in pixels, while matplotlib's parameters are ours."""
+    with drawing() as draw:
+        figure = draw(width, height)
+        axes = figure.subplots()
+        plain_axes(axes)
+        yield figure, axes
+
+
 def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
     """The figure as SVG text that can stand in a page or alone."""
     if lacking := font_note(texts):

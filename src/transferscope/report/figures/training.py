@@ -16,22 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from transferscope.errors import InputError
-from transferscope.report.figures.style import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TEXT,
-    TUNED_COLOUR,
-    as_svg,
-    drawing,
-    grid,
-    legend_above,
-    note,
-    panel_title,
-    percent_tick,
-    plain_axes,
-)
+from transferscope.report.figures import style
 from transferscope.report.wording import rate_words
 
 _DASHED = (0, (4, 2))
@@ -55,9 +40,6 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
             validation_top1, calibrated_loss, learning_rate and best. An empty cell is a gap in the
             line; without any rate the panel of rates is left out.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: there are no rows, or a cell is not a number.
     """
@@ -67,33 +49,33 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
     rates = np.where(epochs > 0, _column(rows, "learning_rate"), math.nan)
     calibrated = _column(rows, "calibrated_loss")
     best = _best_epoch(rows, epochs)
-    with drawing() as draw:
+    with style.drawing() as draw:
         if np.isfinite(rates).any():
             figure = draw(760, 372)
-            grid = figure.add_gridspec(2, 2, height_ratios=(4.6, 1))
-            strip = figure.add_subplot(grid[1, :])
+            cells = figure.add_gridspec(2, 2, height_ratios=(4.6, 1))
+            strip = figure.add_subplot(cells[1, :])
             _rate_strip(strip, epochs, rates, best)
         else:
             figure = draw(760, 290)
-            grid = figure.add_gridspec(1, 2)
+            cells = figure.add_gridspec(1, 2)
         for place, (measure, title) in enumerate((("loss", "Loss"), ("top1", "Accuracy"))):
-            axes = figure.add_subplot(grid[0, place])
+            axes = figure.add_subplot(cells[0, place])
             train, validation = (_column(rows, f"{p}_{measure}") for p in ("train", "validation"))
             _epoch_axis(axes, epochs, best, title)
-            _line(axes, epochs, train, colour=MUTED, style=_DASHED)
+            _line(axes, epochs, train, colour=style.MUTED, dashes=_DASHED)
             if measure == "loss" and np.isfinite(calibrated).any():
-                axes.plot(epochs, validation, color=TUNED_COLOUR, linewidth=0.9)
+                axes.plot(epochs, validation, color=style.TUNED_COLOUR, linewidth=0.9)
                 validation = calibrated
-            _line(axes, epochs, validation, colour=TUNED_COLOUR, style="-")
+            _line(axes, epochs, validation, colour=style.TUNED_COLOUR, dashes="-")
             if measure == "top1":
-                axes.yaxis.set_major_formatter(percent_tick)
+                axes.yaxis.set_major_formatter(style.percent_tick)
             if best is not None and math.isfinite(value := validation[epochs == best][-1]):
                 said = f"{value:.3f}" if measure == "loss" else f"{value:.1%}"
                 said = f"{_epoch_name(best)}: {said}"
-                axes.set_title(said, loc="right", fontsize=SMALL, color=INK)
+                axes.set_title(said, loc="right", fontsize=style.SMALL, color=style.INK)
                 axes.plot(best, value, **_ring())
         _history_legend(figure, best, calibrated=bool(np.isfinite(calibrated).any()))
-        return as_svg(figure, "history", "Loss, accuracy and learning rate by epoch", ())
+        return style.as_svg(figure, "history", "Loss, accuracy and learning rate by epoch", ())
 
 
 def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
@@ -120,7 +102,7 @@ def _best_epoch(rows: Sequence[Mapping[str, str]], epochs: np.ndarray) -> float 
 
 def _rate_strip(axes: Axes, epochs: np.ndarray, rates: np.ndarray, best: float | None) -> None:
     _epoch_axis(axes, epochs, best, "Learning rate")
-    _line(axes, epochs, rates, colour=MUTED, style="-")
+    _line(axes, epochs, rates, colour=style.MUTED, dashes="-")
     highest = float(np.nanmax(rates))
     axes.set_ylim(-0.06 * highest, highest * 1.15 or 1)
     axes.yaxis.set_major_locator(FixedLocator([0, highest] if highest else [0]))
@@ -129,24 +111,24 @@ def _rate_strip(axes: Axes, epochs: np.ndarray, rates: np.ndarray, best: float |
 
 
 def _epoch_axis(axes: Axes, epochs: np.ndarray, best: float | None, title: str) -> None:
-    plain_axes(axes)
+    style.plain_axes(axes)
     margin = 0.03 * float(epochs[-1] - epochs[0]) or 0.5
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(lambda epoch, _: "start" if epoch == 0 else f"{epoch:.0f}")
-    panel_title(axes, title)
-    grid(axes, "y", alpha=0.13)
+    style.panel_title(axes, title)
+    style.grid(axes, "y", alpha=0.13)
     if best is not None:
-        axes.axvline(best, color=TUNED_COLOUR, linewidth=0.9, linestyle=_DOTTED, zorder=0)
+        axes.axvline(best, color=style.TUNED_COLOUR, linewidth=0.9, linestyle=_DOTTED, zorder=0)
 
 
-def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, colour: str, style: Any) -> None:
+def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, colour: str, dashes: Any) -> None:
     """A line with a dot an epoch; of many epochs, only those between two gaps have theirs."""
     known = np.isfinite(values)
     left, right = np.append(False, known[:-1]), np.append(known[1:], False)
     dotted = known if len(values) <= _MARKED else known & ~left & ~right
-    alpha = _FAINT if colour == MUTED else 1.0
-    axes.plot(epochs, values, color=colour, alpha=alpha, linestyle=style, linewidth=1.7)
+    alpha = _FAINT if colour == style.MUTED else 1.0
+    axes.plot(epochs, values, color=colour, alpha=alpha, linestyle=dashes, linewidth=1.7)
     axes.plot(epochs[dotted], values[dotted], "o", color=colour, alpha=alpha, markersize=3)
 
 
@@ -161,23 +143,29 @@ def _ring() -> dict[str, Any]:
         "markersize": 9,
         "markeredgewidth": 1.7,
         "markerfacecolor": "none",
-        "markeredgecolor": TUNED_COLOUR,
+        "markeredgecolor": style.TUNED_COLOUR,
     }
 
 
 def _history_legend(figure: Figure, best: float | None, *, calibrated: bool) -> None:
     handles = [
         Line2D(
-            [], [], color=MUTED, alpha=_FAINT, linestyle=_DASHED, linewidth=1.7, label="training"
+            [],
+            [],
+            color=style.MUTED,
+            alpha=_FAINT,
+            linestyle=_DASHED,
+            linewidth=1.7,
+            label="training",
         ),
-        Line2D([], [], color=TUNED_COLOUR, linewidth=1.7, label="validation"),
+        Line2D([], [], color=style.TUNED_COLOUR, linewidth=1.7, label="validation"),
     ]
     if calibrated:
         name = "validation loss before calibration"
-        handles.append(Line2D([], [], color=TUNED_COLOUR, linewidth=0.9, label=name))
+        handles.append(Line2D([], [], color=style.TUNED_COLOUR, linewidth=0.9, label=name))
     if best is not None:
         handles.append(Line2D([], [], label=f"best: {_epoch_name(best)}", **_ring()))
-    legend_above(figure, handles)
+    style.legend_above(figure, handles)
 
 
 # ---------------------------------------------------------------------------- learning rates
@@ -201,9 +189,6 @@ def lr_figure(
         suggestion: the rate to be marked; None where the test found none.
         smoothed: the losses as the test smoothed them to find its suggestion.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: fewer than two finite losses, rates that do not rise from above 0, or not as many
             of the one as of the other.
@@ -225,45 +210,44 @@ def lr_figure(
         )
     steps, values, smooth = steps[known], values[known], smooth[known]
     low, high = _loss_limits(values, smooth)
-    with drawing() as draw:
-        figure = draw(760, 300)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(760, 300) as (figure, axes):
         axes.set_xscale("log")
-        axes.plot(steps, values, color=MUTED, linewidth=1, alpha=0.35)
-        axes.plot(steps, smooth, color=BASE_COLOUR, linewidth=2.2)
+        axes.plot(steps, values, color=style.MUTED, linewidth=1, alpha=0.35)
+        axes.plot(steps, smooth, color=style.BASE_COLOUR, linewidth=2.2)
         axes.set_ylim(low, high)
         axes.set_xlim(steps[0], steps[-1])
         _decades(axes, float(steps[0]), float(steps[-1]))
-        grid(axes, alpha=0.13)
+        style.grid(axes, alpha=0.13)
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss")
         if suggestion is not None:
             _mark_suggestion(axes, steps, smooth, suggestion)
-        legend_above(
+        style.legend_above(
             figure,
             [
-                Line2D([], [], color=BASE_COLOUR, linewidth=2.2, label="loss, smoothed"),
-                Line2D([], [], color=MUTED, linewidth=1, alpha=0.5, label="loss of each step"),
+                Line2D([], [], color=style.BASE_COLOUR, linewidth=2.2, label="loss, smoothed"),
+                Line2D(
+                    [], [], color=style.MUTED, linewidth=1, alpha=0.5, label="loss of each step"
+                ),
             ],
         )
-        return as_svg(figure, "rates", "Learning-rate range test", ())
+        return style.as_svg(figure, "rates", "Learning-rate range test", ())
 
 
 def _mark_suggestion(axes: Axes, steps: np.ndarray, smooth: np.ndarray, suggestion: float) -> None:
-    axes.axvline(suggestion, color=TUNED_COLOUR, linewidth=1.1, linestyle=_DOTTED, zorder=1)
+    axes.axvline(suggestion, color=style.TUNED_COLOUR, linewidth=1.1, linestyle=_DOTTED, zorder=1)
     height = float(np.interp(math.log(suggestion), np.log(steps), smooth))
     axes.plot(suggestion, height, **_ring())
     middle = math.sqrt(float(steps[0] * steps[-1]))
     left = suggestion < middle
-    note(
+    style.note(
         axes,
         f"suggested: {rate_words(suggestion)}",
         (suggestion, 0.03),
         (6 if left else -6, 0),
         xycoords=("data", "axes fraction"),
         ha="left" if left else "right",
-        fontsize=TEXT,
+        fontsize=style.TEXT,
         fontweight="bold",
     )
 
