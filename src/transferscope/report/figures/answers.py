@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -118,7 +119,7 @@ class _Tile:
     def draw(self, answer: Prediction) -> None:
         self._caption(answer)
         if answer.error is not None:
-            self._reason(answer.error)
+            self._blank(_TILE, _SIDE, f"not read: {answer.error}")
         elif answer.strip is not None:
             self._strip(answer)
         else:
@@ -143,24 +144,10 @@ class _Tile:
 
     def _caption(self, answer: Prediction) -> None:
         axes = self._axes(0, 0, _TILE, 20)
-        axes.text(
-            0,
-            9,
-            style.clipped(_file_name(answer), 44),
-            fontsize=style.TEXT,
-            va="center",
-            color=style.INK,
-        )
+        _say(axes, 0, 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
         if answer.abstained:
-            axes.text(
-                _TILE,
-                9,
-                "unsure",
-                fontsize=style.TEXT,
-                va="center",
-                ha="right",
-                color=style.TUNED_COLOUR,
-            )
+            orange = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR}
+            _say(axes, _TILE, 9, "unsure", ha="right", **orange)
 
     def _picture(self, path: str, width: float, height: float) -> tuple[float, float] | None:
         """Fits the picture into a box below the caption; its size, or None if it can't be read."""
@@ -185,22 +172,9 @@ class _Tile:
 
     def _blank(self, width: float, height: float, words: str) -> None:
         axes = self._axes(0, 24, width, height)
-        axes.add_patch(
-            Rectangle((0, 0), width, height, facecolor=style.MUTED, alpha=0.08, linewidth=0)
-        )
+        _bar(axes, (0, 0), width, height, style.MUTED, 0.08)
         lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
-        axes.text(
-            width / 2,
-            height / 2,
-            "\n".join(lines[:7]),
-            fontsize=style.SMALL,
-            ha="center",
-            va="center",
-            color=style.INK,
-        )
-
-    def _reason(self, reason: str) -> None:
-        self._blank(_TILE, _SIDE, f"not read: {reason}")
+        _say(axes, width / 2, height / 2, "\n".join(lines[:7]), ha="center")
 
     def _guesses(self, answer: Prediction) -> None:
         left = _SIDE + 16
@@ -208,19 +182,10 @@ class _Tile:
         axes = self._axes(left, 24, width, _SIDE)
         for place, guess in enumerate(answer.top[:_GUESSES]):
             y = place * _ROW + 8
-            sure = place == 0 and not answer.abstained
-            name = style.clipped(guess.name, 24)
-            axes.text(0, y, name, fontsize=style.SMALL, va="center", color=style.INK)
-            axes.text(
-                width,
-                y,
-                _share(guess),
-                fontsize=style.SMALL,
-                va="center",
-                ha="right",
-                color=style.INK,
-            )
+            _say(axes, 0, y, style.clipped(guess.name, 24))
+            _say(axes, width, y, _share(guess), ha="right")
             _bar(axes, (0, y + 8), width, 4, style.MUTED, 0.13)
+            sure = place == 0 and not answer.abstained
             colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
             _bar(axes, (0, y + 8), width * guess.probability, 4, colour, alpha)
 
@@ -230,8 +195,7 @@ class _Tile:
             self._blank(_TILE, _STRIP, "the picture is gone")
         width, height = size or (_TILE, _STRIP)
         axes = self._axes(0, 24 + height + 6, _TILE, _TALL - 30 - height)
-        read = style.clipped(answer.strip or "", 30)
-        axes.text(0, 12, read, fontsize=1.5 * style.TEXT, va="center", color=style.INK)
+        _say(axes, 0, 12, style.clipped(answer.strip or "", 30), fontsize=1.5 * style.TEXT)
         step = width / len(answer.pieces)
         colour = style.MUTED if answer.abstained else style.TUNED_COLOUR
         for place, guess in enumerate(answer.pieces):
@@ -246,8 +210,12 @@ def _column(axes: Axes, middle: float, step: float, guess: Guess, colour: str) -
     _bar(axes, (left, base - high), width, high, colour, 0.9)
     words = [style.clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
     for line, text in enumerate(words):
-        at = base + 10 + 14 * line
-        axes.text(middle, at, text, fontsize=style.SMALL, ha="center", va="center", color=style.INK)
+        _say(axes, middle, base + 10 + 14 * line, text, ha="center")
+
+
+def _say(axes: Axes, x: float, y: float, text: str, **settings: Any) -> None:
+    looks: dict[str, Any] = {"fontsize": style.SMALL, "va": "center", "color": style.INK}
+    axes.text(x, y, text, **looks | settings)
 
 
 def _bar(
