@@ -68,7 +68,7 @@ def page(slug: str, *, title: str, order: int) -> Callable[[Make], Make]:
     """Registers the function below it as a page; see `Page` for the arguments."""
 
     def register(make: Make) -> Make:
-        assert slug not in _PAGES or _PAGES[slug].make.__module__ == make.__module__, slug
+        assert slug not in _PAGES, f"two pages are called {slug!r}"
         _PAGES[slug] = Page(slug, title, order, make)
         return make
 

@@ -65,7 +65,6 @@ class Site:
         self._environment.filters.update(
             number=wording.number,
             percent=wording.percent,
-            span=wording.span,
             chance=wording.probability,
             signed=wording.signed,
             address=partial(quote, safe="/"),

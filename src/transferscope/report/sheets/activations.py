@@ -351,15 +351,11 @@ class _Head:
         page = Image.new("RGB", (_WIDTH + 2 * _MARGIN, top + body.height + _MARGIN), _PAPER)
         page.paste(body, (_MARGIN, top))
         ratio = _HEAD / max(self.picture.size)
-        size = (
-            max(1, round(self.picture.width * ratio)),
-            max(1, round(self.picture.height * ratio)),
-        )
-        page.paste(
-            self.picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (_MARGIN,) * 2
-        )
+        width, height = (max(1, round(side * ratio)) for side in self.picture.size)
+        small = self.picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        page.paste(small, (_MARGIN, _MARGIN))
         draw = ImageDraw.Draw(page)
-        left = _MARGIN + size[0] + 24
+        left = _MARGIN + width + 24
         write_line(
             draw, (left, _MARGIN + 28), clipped(self.maps.layer, 56), size=30, colour=INK_RGB
         )
@@ -402,13 +398,10 @@ class _Head:
         left, top = right - width, _MARGIN + _HEAD - 40
         ramp = _coloured(np.linspace(low, 1, width, dtype=np.float32), 1.0)
         page.paste(Image.fromarray(ramp[None].repeat(14, axis=0)), (left, top))
+        end, words = "own largest", "each channel has its own scale"
         if self.scale == "layer":
-            end, words = (
-                short(float(self.limits[0, 0, 0])),
-                f"one scale; {COVERED:.0%} of the values within",
-            )
-        else:
-            end, words = "own largest", "each channel has its own scale"
+            end = short(float(self.limits[0, 0, 0]))
+            words = f"one scale; {COVERED:.0%} of the values within"
         write_line(draw, (right, top - 10), words, size=13, right=True)
         write_line(draw, (right, top + 32), end, size=13, right=True)
         write_line(draw, (left, top + 32), f"−{end}" if low else "0", size=13)

@@ -23,11 +23,8 @@ def ideal_figure(versions: Sequence[Ideal], *, name: str, model: str) -> Image.I
     height, width = versions[0].picture.shape[:2]
     scale = _SIDE / max(height, width)
     across, down = round(width * scale), round(height * scale)
-    page = Image.new(
-        "RGB",
-        (_GAP + len(versions) * (across + _GAP), _HEAD + down + _FOOT),
-        "white",
-    )
+    size = (_GAP + len(versions) * (across + _GAP), _HEAD + down + _FOOT)
+    page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
     write_line(
         pen, (_GAP, 38), clipped(f"{name}, as {model} wants it", 80), size=24, colour=INK_RGB

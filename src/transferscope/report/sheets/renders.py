@@ -75,19 +75,13 @@ def write_sheets(
 
 def sheet(tiles: Sequence[Tile], *, title: str, unit: str = "channel") -> Image.Image:
     """One page; drawings keep their proportions."""
-    width, height = tiles[0].render.picture.shape[1], tiles[0].render.picture.shape[0]
+    height, width = tiles[0].render.picture.shape[:2]
     scale = _SIDE / max(width, height)
     across, down = round(width * scale), round(height * scale)
     columns = min(_COLUMNS, max(3, len(tiles)))
     rows = -(-len(tiles) // columns)
-    page = Image.new(
-        "RGB",
-        (
-            _GAP + columns * (across + _GAP),
-            _HEAD + rows * (down + _CAPTION + _GAP) + _GAP,
-        ),
-        "white",
-    )
+    size = (_GAP + columns * (across + _GAP), _HEAD + rows * (down + _CAPTION + _GAP) + _GAP)
+    page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
     write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK_RGB)
     write_line(pen, (_GAP, 50), _legend(tiles, unit), size=13)
