@@ -29,8 +29,8 @@ from transferscope.evaluation import (
     error_study,
     wilson_interval,
 )
-from transferscope.report.atlas import AtlasContent
 from transferscope.report.model_card import ModelCard
+from transferscope.report.pages.content import AtlasContent
 from transferscope.visualize.records import Render, Status
 
 NASTY = "<b>猫 & \"狗\"</b> $x^2$ '_'"

@@ -16,8 +16,8 @@ from conftest import SPEC, Heard, command, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError, OutputError, PictureError, UnknownName
 from transferscope.images import InputSpec, as_float
-from transferscope.report import LayerMaps, write_sheet
-from transferscope.report import activation_sheet as drawn
+from transferscope.report.sheets import activations as drawn
+from transferscope.report.sheets.activations import LayerMaps, write_sheet
 from transferscope.workflows import activation_sheets, activations_of, describe_layers
 
 CONVOLUTIONS = ["stem"] + [f"stages.{i}.conv{j}" for i in range(3) for j in (1, 2)]

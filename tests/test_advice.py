@@ -19,7 +19,7 @@ from transferscope.data import Picture, make_split, scan
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
 from transferscope.evaluation import paired_interval
 from transferscope.features import cached_pictures
-from transferscope.report.advice_figures import plane_figure, stage_figure
+from transferscope.report.figures.advice import plane_figure, stage_figure
 from transferscope.storage import read_json, read_tensors, write_tensors
 from transferscope.training.advice import (
     LARGE,

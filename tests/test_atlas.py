@@ -15,8 +15,12 @@ from PIL import Image
 
 import atlas_content as made
 from transferscope.errors import InputError, OutputError
-from transferscope.report.atlas import STATUS_WORDS, AtlasContent, headline, write_atlas
 from transferscope.report.model_card import card_sections
+from transferscope.report.pages import registry
+from transferscope.report.pages.atlas import STATUS_WORDS, write_atlas
+from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.overview import headline
+from transferscope.report.pages.site import TEMPLATES
 
 VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
 
@@ -551,3 +555,38 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
         for row in section.table.rows if section.table is not None else ():
             assert " ".join(" ".join(filter(None, row)).split()) in words
     assert made.NASTY in words
+
+
+# ---------------------------------------------------------------------------- the registry
+
+
+def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
+    found = registry.all_pages()
+    titles = ["Overview", "Data", "Evaluation", "Model card", "Method"]
+    assert [page.title for page in found] == titles
+    assert len({page.order for page in found}) == len(found)
+    for page in found:
+        assert (TEMPLATES / f"{page.slug}.html.j2").is_file()
+        assert page.file in pages
+    for name, shown in pages.items():
+        bar = shown.html[: shown.html.index("<main")]
+        links = re.findall(r'href="(?:\.\./)?(\w+\.html)"[^>]*>\w', bar)
+        assert links == ["index.html", *(page.file for page in found)], name
+
+
+def test_a_page_is_one_function_and_absent_where_it_has_nothing_to_show(
+    content: AtlasContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {page.slug: page for page in registry.all_pages() if page.slug != "method"}
+    monkeypatch.setattr(registry, "_PAGES", others)
+
+    @registry.page("method", title="Robust & <sound>", order=15)
+    def shown(content: AtlasContent, site: object) -> registry.Section | None:
+        return registry.Section({}) if content.history else None
+
+    out = write_atlas(content, tmp_path / "atlas").parent
+    html = (out / "index.html").read_text(encoding="utf-8")
+    assert html.index("Robust &amp; &lt;sound&gt;") < html.index(">Data<")
+    out = write_atlas(dataclasses.replace(content, history=[]), tmp_path / "none").parent
+    assert not (out / "method.html").exists()
+    assert "Robust" not in (out / "index.html").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import atlas_content as made
-from transferscope.report.atlas import write_atlas
+from transferscope.report.pages.atlas import write_atlas
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

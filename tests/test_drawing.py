@@ -21,7 +21,7 @@ from PIL import Image
 from conftest import Heard, command, same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
 from transferscope.images import as_float, to_picture
-from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_sheets
+from transferscope.report.sheets.renders import PAGE, Tile, reached, sheet, write_sheets
 from transferscope.storage import read_tensors
 from transferscope.visualize import (
     Exemplar,

@@ -24,8 +24,8 @@ from transferscope.evaluation import (
     size_trend,
 )
 from transferscope.evaluation.ordering import class_order
-from transferscope.report import evaluation_figures as figures
-from transferscope.report.answer_figure import refuse_figure_suffix, write_answer_figure
+from transferscope.report.figures import classes, evaluation
+from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -89,7 +89,7 @@ def test_few_classes_and_classes_without_a_picture_have_an_order(count: int) -> 
 def test_confusion_counts_stand_in_their_cells() -> None:
     labels = torch.tensor([0] * 9 + [1] * 5)
     record = predictions(labels, torch.tensor([0] * 7 + [1] * 2 + [1] * 5), ("cat", "dog"))
-    shown = texts(figures.confusion_figure(record))
+    shown = texts(classes.confusion_figure(record))
     assert sorted(text for text in shown if text.isdigit()) == ["2", "5", "7"]
     assert {"cat", "dog", "true", "predicted"} <= set(shown)
 
@@ -99,7 +99,7 @@ def test_a_hundred_classes_are_all_named_readable_and_in_the_order() -> None:
     labels = torch.arange(100).repeat(2)
     guesses = torch.where(torch.arange(200) < 100, labels, 99 - labels)
     record = predictions(labels, guesses, names)
-    svg = figures.confusion_figure(record)
+    svg = classes.confusion_figure(record)
     shown = texts(svg)
     assert all(shown.count(name) == 2 for name in names)
     assert [text for text in shown if text in names][:100] == [
@@ -113,7 +113,7 @@ def test_a_hundred_classes_are_all_named_readable_and_in_the_order() -> None:
 def test_few_classes_keep_their_order() -> None:
     labels = torch.arange(6)
     record = predictions(labels, 5 - labels, tuple("fedcba"))
-    shown = [text for text in texts(figures.confusion_figure(record)) if text in "abcdef"]
+    shown = [text for text in texts(classes.confusion_figure(record)) if text in "abcdef"]
     assert shown == list("fedcba" * 2)
 
 
@@ -122,13 +122,13 @@ def test_few_classes_keep_their_order() -> None:
 
 def test_reliability_says_both_errors_the_band_and_the_verdict() -> None:
     record = made.calibration()
-    words = " ".join(texts(figures.reliability_figure(record)))
+    words = " ".join(texts(evaluation.reliability_figure(record)))
     assert "Calibration error 3.1%; before the temperature of 1.31: 8.4%." in words
     assert "would show 1.2% to 5.5%: this is inside." in words
     above = dataclasses.replace(record, ece=0.09)
-    assert "this is above." in " ".join(texts(figures.reliability_figure(above)))
+    assert "this is above." in " ".join(texts(evaluation.reliability_figure(above)))
     below = dataclasses.replace(record, ece=0.01)
-    assert "this is below." in " ".join(texts(figures.reliability_figure(below)))
+    assert "this is below." in " ".join(texts(evaluation.reliability_figure(below)))
 
 
 def test_every_bin_has_its_dot_and_its_interval() -> None:
@@ -139,7 +139,10 @@ def test_every_bin_has_its_dot_and_its_interval() -> None:
         return len(list(ElementTree.fromstring(svg).iter(f"{SVG}path")))
 
     # a bin is a path for its interval, its dot's outline and its bar in the histogram
-    assert marks(figures.reliability_figure(record)) >= marks(figures.reliability_figure(fewer)) + 6
+    assert (
+        marks(evaluation.reliability_figure(record))
+        >= marks(evaluation.reliability_figure(fewer)) + 6
+    )
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -148,16 +151,16 @@ def test_all_right_and_all_wrong_are_drawn(right: bool) -> None:
     result = evaluate(record, split="test", training={"cat": 3, "猫 & <dog>": 5})
     assert result.trend is None
     for svg in (
-        figures.reliability_figure(calibration_of(record)),
-        figures.coverage_figure(abstention_of(record)),
-        figures.per_class_figure(result, base=result),
-        figures.confusion_figure(record),
+        evaluation.reliability_figure(calibration_of(record)),
+        evaluation.coverage_figure(abstention_of(record)),
+        classes.per_class_figure(result, base=result),
+        classes.confusion_figure(record),
     ):
         ElementTree.fromstring(svg)
-    assert any("猫 & <dog>" in text for text in texts(figures.confusion_figure(record)))
+    assert any("猫 & <dog>" in text for text in texts(classes.confusion_figure(record)))
     share = "100.0%" if right else "0.0%"
     assert f"All answered: {share} right." in " ".join(
-        texts(figures.coverage_figure(abstention_of(record)))
+        texts(evaluation.coverage_figure(abstention_of(record)))
     )
 
 
@@ -165,11 +168,11 @@ def test_all_right_and_all_wrong_are_drawn(right: bool) -> None:
 
 
 def test_thresholds_are_marked_and_named() -> None:
-    shown = texts(figures.coverage_figure(made.abstention()))
+    shown = texts(evaluation.coverage_figure(made.abstention()))
     assert "90%" in shown
     assert "99%" in shown
     assert "99% wanted: confidence ≥ 0.971, 42.0% answered, 100.0% of them right" in shown
-    plain = texts(figures.coverage_figure(made.abstention(operating=False)))
+    plain = texts(evaluation.coverage_figure(made.abstention(operating=False)))
     assert not any("wanted" in text for text in plain)
 
 
@@ -178,7 +181,7 @@ def test_a_threshold_that_leaves_nothing_is_not_drawn() -> None:
     none = dataclasses.replace(record.operating[0], coverage=0.0, accuracy=None)
     everything = dataclasses.replace(record.operating[0], coverage=1.0)
     record = dataclasses.replace(record, operating=(none, everything))
-    assert not any("wanted" in text for text in texts(figures.coverage_figure(record)))
+    assert not any("wanted" in text for text in texts(evaluation.coverage_figure(record)))
 
 
 # ---------------------------------------------------------------------------- class sizes
@@ -198,7 +201,7 @@ def test_the_trend_says_its_odds_and_names_what_deviates() -> None:
         for name, hits, size in zip(names, right, training, strict=True)
     }
     record = dataclasses.replace(base, per_class=per_class, trend=trend)
-    shown = texts(figures.size_trend_figure(record))
+    shown = texts(classes.size_trend_figure(record))
     assert any(f"{trend.odds_ratio:.2f} times as high" in text for text in shown)
     named = [text for text in shown if text.endswith((" 5", " 3", " 4"))]
     assert any(text.endswith(" 5") for text in named)
@@ -207,7 +210,7 @@ def test_the_trend_says_its_odds_and_names_what_deviates() -> None:
 
 def test_no_trend_is_refused() -> None:
     with pytest.raises(InputError, match="fewer than five classes"):
-        figures.size_trend_figure(dataclasses.replace(made.evaluation(0.8), trend=None))
+        classes.size_trend_figure(dataclasses.replace(made.evaluation(0.8), trend=None))
 
 
 # ---------------------------------------------------------------------------- answers

@@ -13,7 +13,7 @@ import pytest
 
 import atlas_content as made
 from transferscope.errors import InputError
-from transferscope.report import evaluation_figures, figures
+from transferscope.report.figures import classes, comparison, evaluation, style
 
 PATHS = tuple(f"{number}.png" for number in range(12))
 
@@ -30,15 +30,13 @@ def font_sizes(svg: str) -> list[float]:
 
 
 EVERY: dict[str, Callable[[], str]] = {
-    "layers": lambda: figures.layer_box_plot(made.comparison(PATHS)),
-    "null": lambda: figures.channel_null_figure(made.comparison(PATHS).layers[1]),
-    "confusion": lambda: evaluation_figures.confusion_figure(made.predictions(PATHS)),
-    "per_class": lambda: evaluation_figures.per_class_figure(
-        made.evaluation(0.8), base=made.evaluation(0.7)
-    ),
-    "reliability": lambda: evaluation_figures.reliability_figure(made.calibration()),
-    "coverage": lambda: evaluation_figures.coverage_figure(made.abstention()),
-    "trend": lambda: evaluation_figures.size_trend_figure(made.evaluation(0.8)),
+    "layers": lambda: comparison.layer_box_plot(made.comparison(PATHS)),
+    "null": lambda: comparison.channel_null_figure(made.comparison(PATHS).layers[1]),
+    "confusion": lambda: classes.confusion_figure(made.predictions(PATHS)),
+    "per_class": lambda: classes.per_class_figure(made.evaluation(0.8), base=made.evaluation(0.7)),
+    "reliability": lambda: evaluation.reliability_figure(made.calibration()),
+    "coverage": lambda: evaluation.coverage_figure(made.abstention()),
+    "trend": lambda: classes.size_trend_figure(made.evaluation(0.8)),
 }
 
 
@@ -52,7 +50,7 @@ def test_figures_hold_on_light_and_dark_pages(name: str) -> None:
     svg = EVERY[name]()
     assert "currentColor" in svg
     colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
-    assert colours <= {"#22262b", "#e6e6e3", figures.BASE_COLOUR, figures.TUNED_COLOUR}
+    assert colours <= {"#22262b", "#e6e6e3", style.BASE_COLOUR, style.TUNED_COLOUR}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -75,42 +73,42 @@ def test_matplotlibs_settings_are_left_alone(name: str) -> None:
 
 def test_layers_are_named_and_the_frozen_one_is_called_identical() -> None:
     record = made.comparison(PATHS)
-    shown = texts(figures.layer_box_plot(record))
+    shown = texts(comparison.layer_box_plot(record))
     assert {"blocks.2.1", "blocks.4.2", "head <conv>"} <= set(shown)
     assert shown.count("identical") == 1
     drawn = dataclasses.replace(record, layers=record.layers[1:])
-    assert "identical" not in texts(figures.layer_box_plot(drawn))
+    assert "identical" not in texts(comparison.layer_box_plot(drawn))
 
 
 def test_no_layer_and_no_null_are_refused() -> None:
     record = made.comparison(PATHS)
     with pytest.raises(InputError, match="no layers"):
-        figures.layer_box_plot(dataclasses.replace(record, layers=()))
+        comparison.layer_box_plot(dataclasses.replace(record, layers=()))
     with pytest.raises(InputError, match=r"blocks\.2\.1"):
-        figures.channel_null_figure(record.layers[0])
+        comparison.channel_null_figure(record.layers[0])
 
 
 def test_the_null_figure_marks_where_changed_begins_only_if_something_changed() -> None:
     layer = made.comparison(PATHS).layers[1]
-    assert "changed from here" in texts(figures.channel_null_figure(layer))
+    assert "changed from here" in texts(comparison.channel_null_figure(layer))
     quiet = tuple(dataclasses.replace(channel, changed=False) for channel in layer.channels)
     layer = dataclasses.replace(layer, channels=quiet)
-    assert "changed from here" not in texts(figures.channel_null_figure(layer))
+    assert "changed from here" not in texts(comparison.channel_null_figure(layer))
 
 
 def test_names_are_literal_whatever_their_script() -> None:
-    svg = evaluation_figures.per_class_figure(made.evaluation(0.8))
+    svg = classes.per_class_figure(made.evaluation(0.8))
     assert any(text.startswith(made.NASTY) for text in texts(svg))
     assert "<b>" not in svg
 
 
 def test_a_missing_glyph_names_the_package_with_a_font(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_drawable", lambda letter: ord(letter) < 0x2E80)
-    note = figures.font_note(["cat", "猫"])
+    monkeypatch.setattr(style, "_drawable", lambda letter: ord(letter) < 0x2E80)
+    note = style.font_note(["cat", "猫"])
     assert note is not None
     assert "猫" in note
     assert "fonts-noto-cjk" in note
-    assert figures.font_note(["cat", "Löwenzahn"]) is None
+    assert style.font_note(["cat", "Löwenzahn"]) is None
     assert note in texts(_with_class("猫"))
     assert not any("package" in text for text in texts(_with_class("cat")))
 
@@ -131,9 +129,7 @@ def test_long_names_are_cut_in_the_middle() -> None:
 def _with_class(name: str) -> str:
     record = made.evaluation(0.8)
     (result, *_) = record.per_class.values()
-    return evaluation_figures.per_class_figure(
-        dataclasses.replace(record, per_class={name: result})
-    )
+    return classes.per_class_figure(dataclasses.replace(record, per_class={name: result}))
 
 
 def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import inspection_content as made
-from transferscope.data.findings import findings, opening, sampled
+from transferscope.data.findings import findings, opening
 from transferscope.data.inspection import Inspection
+from transferscope.report.sheets.samples import sampled
 
 
 @pytest.fixture(scope="module")

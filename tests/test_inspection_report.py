@@ -21,13 +21,10 @@ from transferscope.data.duplicates import NearPair
 from transferscope.data.inspection import Inspection
 from transferscope.data.scan import Scan
 from transferscope.errors import InputError, OutputError
-from transferscope.report import data_figures, figures
-from transferscope.report.inspection import (
-    REASON_WORDS,
-    TILE,
-    sample_sheet,
-    write_inspection,
-)
+from transferscope.report.figures import data as data_figures
+from transferscope.report.figures import style
+from transferscope.report.pages.data import REASON_WORDS, write_inspection
+from transferscope.report.sheets.samples import TILE, sample_sheet
 
 __all__ = ["browser"]  # a fixture
 
@@ -190,7 +187,7 @@ def test_figures_hold_on_light_and_dark_pages(name: str, classes: int) -> None:
     ElementTree.fromstring(svg)
     colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
     assert "currentColor" in svg
-    assert colours <= {"#22262b", "#e6e6e3", figures.BASE_COLOUR, figures.TUNED_COLOUR}
+    assert colours <= {"#22262b", "#e6e6e3", style.BASE_COLOUR, style.TUNED_COLOUR}
     assert svg == FIGURES[name](made.many(classes, 4))
 
 
@@ -214,7 +211,7 @@ def test_of_many_classes_the_ends_are_shown() -> None:
 
 
 def test_every_outlier_is_ringed(record: Inspection) -> None:
-    rings = data_figures.tone_figure(record).count(f"stroke: {figures.TUNED_COLOUR}")
+    rings = data_figures.tone_figure(record).count(f"stroke: {style.TUNED_COLOUR}")
     assert rings >= len(record.outliers) >= 1
 
 

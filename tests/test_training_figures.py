@@ -14,15 +14,9 @@ import pytest
 
 import atlas_content as made
 from transferscope.errors import InputError
-from transferscope.report.figures import BASE_COLOUR, TUNED_COLOUR
-from transferscope.report.training_figures import (
-    TRIAL_CAP,
-    _loss_limits,
-    _smoothed,
-    history_figure,
-    lr_figure,
-    search_figure,
-)
+from transferscope.report.figures.search import TRIAL_CAP, search_figure
+from transferscope.report.figures.style import BASE_COLOUR, TUNED_COLOUR
+from transferscope.report.figures.training import _loss_limits, history_figure, lr_figure
 
 RATES = np.geomspace(1e-6, 1, 61)
 LOSSES = 2 - 0.5 / (1 + np.exp(-4 * (np.log10(RATES) + 3))) + np.maximum(0, RATES - 0.05) * 1e4
@@ -33,6 +27,20 @@ def texts(svg: str) -> list[str]:
         "".join(element.itertext()).strip()
         for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     ]
+
+
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """Means over five steps of the finite losses; what is not finite stays."""
+    known = np.isfinite(losses)
+    smooth = losses.copy()
+    smooth[known] = np.convolve(np.pad(losses[known], 2, mode="edge"), np.full(5, 0.2), "valid")
+    return smooth
+
+
+def rates_figure(losses: np.ndarray = LOSSES, suggestion: float | None = None) -> str:
+    return lr_figure(
+        RATES.tolist(), losses.tolist(), suggestion, smoothed=smoothed(losses).tolist()
+    )
 
 
 def trials(count: int) -> list[dict[str, Any]]:
@@ -53,7 +61,7 @@ def trials(count: int) -> list[dict[str, Any]]:
 
 EVERY: dict[str, Callable[[], str]] = {
     "history": lambda: history_figure(made.history()),
-    "rates": lambda: lr_figure(RATES.tolist(), LOSSES.tolist(), 1e-3),
+    "rates": lambda: rates_figure(LOSSES, 1e-3),
     "search": lambda: search_figure(trials(12)),
 }
 
@@ -137,8 +145,8 @@ def test_a_history_that_is_not_numbers_is_refused() -> None:
 
 
 def test_the_suggested_rate_is_named() -> None:
-    assert "suggested: 2.5e-4" in texts(lr_figure(RATES.tolist(), LOSSES.tolist(), 2.5e-4))
-    assert not any("suggested" in t for t in texts(lr_figure(RATES.tolist(), LOSSES.tolist())))
+    assert "suggested: 2.5e-4" in texts(rates_figure(LOSSES, 2.5e-4))
+    assert not any("suggested" in t for t in texts(rates_figure()))
 
 
 @pytest.mark.parametrize("explosion", [1e2, 1e12, math.inf, math.nan])
@@ -146,39 +154,30 @@ def test_a_divergence_does_not_flatten_the_test(explosion: float) -> None:
     losses = LOSSES.copy()
     losses[-4:] = explosion
     known = losses[np.isfinite(losses)]
-    low, high = _loss_limits(known, _smoothed(known))
+    low, high = _loss_limits(known, smoothed(known))
     assert 1.2 < low < 1.5
     assert 2.0 < high < 2.4
-    ticks = [
-        float(t) for t in texts(lr_figure(RATES.tolist(), losses.tolist(), 1e-3)) if "." in t[:2]
-    ]
+    ticks = [float(t) for t in texts(rates_figure(losses, 1e-3)) if "." in t[:2]]
     assert max(ticks) < 2.4
 
 
-def test_smoothing_keeps_a_line_and_the_place_of_the_minimum() -> None:
-    line = np.linspace(3, 1, 50)
-    np.testing.assert_allclose(_smoothed(line)[2:-2], line[2:-2])
-    valley = np.abs(np.arange(50) - 31.0)
-    assert int(np.argmin(_smoothed(valley))) == 31
-    assert len(_smoothed(np.array([1.0, 2.0]))) == 2
-
-
-def test_the_tests_own_smoothing_is_drawn_where_it_is_given() -> None:
+def test_the_tests_own_smoothing_is_drawn() -> None:
     rates, losses = RATES.tolist(), LOSSES.tolist()
-    assert lr_figure(rates, losses, smoothed=losses) != lr_figure(rates, losses)
+    assert lr_figure(rates, losses, smoothed=losses) != rates_figure()
     with pytest.raises(InputError, match="give one loss a rate"):
         lr_figure(rates, losses, smoothed=losses[1:])
 
 
 def test_what_is_no_range_test_is_refused() -> None:
     with pytest.raises(InputError, match="2 rates and 3 losses"):
-        lr_figure([1e-3, 1e-2], [1, 2, 3])
+        lr_figure([1e-3, 1e-2], [1, 2, 3], smoothed=[1, 2, 3])
     with pytest.raises(InputError, match="rise from above 0"):
-        lr_figure([1e-2, 1e-3], [1, 2])
+        lr_figure([1e-2, 1e-3], [1, 2], smoothed=[1, 2])
     with pytest.raises(InputError, match="rise from above 0"):
-        lr_figure([0, 1e-3], [1, 2])
+        lr_figure([0, 1e-3], [1, 2], smoothed=[1, 2])
+    losses = [1, math.nan, math.inf]
     with pytest.raises(InputError, match="1 of 3 losses are finite"):
-        lr_figure([1e-4, 1e-3, 1e-2], [1, math.nan, math.inf])
+        lr_figure([1e-4, 1e-3, 1e-2], losses, smoothed=losses)
 
 
 # ---------------------------------------------------------------------------- search

@@ -127,7 +127,7 @@ def predict(
     The exit code is 0 if at least one picture was read.
     """
     from transferscope.evaluation import predict as predict_pictures
-    from transferscope.report.answer_figure import refuse_figure_suffix, write_answer_figure
+    from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
     from transferscope.storage import write_csv
     from transferscope.workflows import open_model
 

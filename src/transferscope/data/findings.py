@@ -12,6 +12,7 @@ import numpy as np
 
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
+from transferscope.wording import counted, listed
 
 NETWORK_SIDE = 224
 """Side in pixels of what most backbones see; the page says which pictures are below it."""
@@ -163,7 +164,7 @@ def _class_findings(inspection: Inspection) -> Iterator[Finding]:
         yield Finding(
             "fix",
             f"{counted(len(few), 'class has', 'classes have')} fewer than {_FEW} {pictures}: "
-            f"{_listed(few)}.",
+            f"{listed(few, 4)}.",
             "Add some, or merge them into a neighbour; so few are learned by heart.",
             "classes",
         )
@@ -174,7 +175,7 @@ def _class_findings(inspection: Inspection) -> Iterator[Finding]:
             yield Finding(
                 "fix",
                 f"{counted(len(lacking), 'class has', 'classes have')} no {split} pictures: "
-                f"{_listed(lacking)}.",
+                f"{listed(lacking, 4)}.",
                 "How well they are recognised will not be known.",
                 "classes",
             )
@@ -283,27 +284,8 @@ def _association(labels: np.ndarray, kinds: Sequence[str]) -> float:
     return float(association(table, method="cramer")) if table.shape[1] > 1 else 0.0
 
 
-def counted(number: int, one: str, more: str | None = None) -> str:
-    """`1 picture`, `2,000 pictures`."""
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
-
-
 def _share(part: int, whole: int) -> str:
     return "All" if part == whole else f"{math.floor(100 * part / whole)}%"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
-    return ", ".join(f"“{name}”" for name in names[:4]) + more
-
-
-def sampled(places: Sequence[int], count: int, *, seed: int) -> list[int]:
-    """`count` of `places`, spread over them: one drawn from each of as many equal stretches."""
-    if len(places) <= count:
-        return list(places)
-    edges = np.linspace(0, len(places), count + 1)
-    drawn = np.random.default_rng(seed).uniform(edges[:-1], edges[1:])
-    return [places[min(int(at), len(places) - 1)] for at in drawn]
 
 
 def urgency(found: Copies | NearPair) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transferscope.evaluation.abstaining import Operating
+from transferscope.evaluation.calibration import Calibration
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.trend import SizeTrend
@@ -84,6 +85,19 @@ def views_told(views: ViewsGain) -> str:
     return (
         f"Averaged over {views.views} views: {views.top1:.2%}, {views.gain:+.2%} (95% interval {low:+.2%} to "
         f"{high:+.2%}), in {views.cost:.1f} times the time."
+    )
+
+
+def calibration_told(calibration: Calibration) -> tuple[str, str]:
+    """The calibration error before and after the temperature, and whether chance explains it."""
+    low, high = calibration.band
+    verdict = "inside" if calibration.within_chance else "above"
+    if calibration.ece < low:
+        verdict = "below"
+    return (
+        f"Calibration error {calibration.ece:.1%}; before the temperature of "
+        f"{calibration.temperature:.2f}: {calibration.ece_before:.1%}.",
+        f"By chance a perfectly calibrated one would show {low:.1%} to {high:.1%}: this is {verdict}.",
     )
 
 

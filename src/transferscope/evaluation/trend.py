@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,42 @@ def size_trend(
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
     )
+
+
+@dataclass(frozen=True)
+class SizedClass:
+    """A class beside the trend.
+
+    Attributes:
+        name: of the class.
+        training: its training pictures.
+        n: its evaluated pictures.
+        accuracy: share of these that were recognised.
+        deviation: of the accuracy from the trend, in standard deviations of chance.
+    """
+
+    name: str
+    training: int
+    n: int
+    accuracy: float
+    deviation: float
+
+
+def sized_classes(
+    trend: SizeTrend, classes: Mapping[str, tuple[int, int, float]]
+) -> list[SizedClass]:
+    """Where classes stand beside the trend.
+
+    Args:
+        trend: over their sizes.
+        classes: name to training pictures (at least 1), evaluated pictures and accuracy.
+    """
+    found = []
+    for name, (training, n, accuracy) in classes.items():
+        expected = float(np.interp(math.log(training), np.log(trend.sizes), trend.accuracy))
+        spread = math.sqrt(max(expected * (1 - expected), 1e-4) / n)
+        found.append(SizedClass(name, training, n, accuracy, (accuracy - expected) / spread))
+    return found
 
 
 def _fitted(

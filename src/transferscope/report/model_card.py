@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from transferscope.evaluation import ClassResult, Evaluation
 from transferscope.evaluation.told import figures_told, told
+from transferscope.wording import counted, listed
 
 Library = Literal["timm", "transferscope"]
 
@@ -114,20 +115,12 @@ def card_sections(card: ModelCard) -> list[Section]:
     return [
         _intended(card),
         _data(card),
-        Section(
-            "Training",
-            () if card.training else ("How it was trained is unknown.",),
-            table=_facts(card.training),
-        ),
+        _facts("Training", card.training, "How it was trained is unknown."),
         *_results(card),
         Section("Limits", entries=tuple(limits(card))),
         _licence(card),
         _loading(card),
-        Section(
-            "Made with",
-            () if card.environment else ("The versions of what it was made with are unknown.",),
-            table=_facts(card.environment),
-        ),
+        _facts("Made with", card.environment, "The versions of what it was made with are unknown."),
     ]
 
 
@@ -163,7 +156,7 @@ def limits(card: ModelCard) -> list[str]:
         )
     elif card.near_duplicates:
         found.append(
-            f"{_counted(card.near_duplicates, 'pair')} of near duplicates across the splits: the figures are "
+            f"{counted(card.near_duplicates, 'pair')} of near duplicates across the splits: the figures are "
             "likely too good."
         )
     return found
@@ -172,7 +165,7 @@ def limits(card: ModelCard) -> list[str]:
 def _measured_limits(card: ModelCard, result: Evaluation) -> list[str]:
     low, high = result.top1_interval
     found = [
-        f"The figures come from {_counted(result.n, 'picture')} like those trained on; top-1 is known to lie "
+        f"The figures come from {counted(result.n, 'picture')} like those trained on; top-1 is known to lie "
         f"between {low:.1%} and {high:.1%} (95%). Pictures from another camera, place or time may do worse: "
         "that was not measured."
     ]
@@ -188,16 +181,10 @@ def _measured_limits(card: ModelCard, result: Evaluation) -> list[str]:
     hard = [name for name, one in _hardest(result) if one.accuracy < _LOW]
     if hard:
         found.append(f"Fewer than {_LOW:.0%} are recognised of {_listed(hard)}.")
+    doubt = "more than chance explains: do not take them at their word"
     if result.calibration.within_chance:
-        found.append(
-            f"Its probabilities are off by {result.ece:.1%} on average, no more than chance explains with this "
-            "many pictures."
-        )
-    else:
-        found.append(
-            f"Its probabilities are off by {result.ece:.1%} on average, more than chance explains: do not take "
-            "them at their word."
-        )
+        doubt = "no more than chance explains with this many pictures"
+    found.append(f"Its probabilities are off by {result.ece:.1%} on average, {doubt}.")
     if result.trend is not None and result.trend.clear and result.trend.odds_ratio > 1:
         found.append("Classes with fewer training pictures are recognised less well.")
     return found
@@ -246,48 +233,29 @@ def _results(card: ModelCard) -> list[Section]:
     if result is None:
         return [Section("Results", ("It was not evaluated.",))]
     words = [
-        f"On {_counted(result.n, 'picture')} of the {result.split} split, on which nothing was trained."
+        f"On {counted(result.n, 'picture')} of the {result.split} split, on which nothing was trained."
         if result.split == "test"
-        else f"On {_counted(result.n, 'picture')} ({result.split})."
+        else f"On {counted(result.n, 'picture')} ({result.split})."
     ]
     before = card.evaluation_base
     if before is not None and before != result:
         words.append(
             f"A linear probe on the untuned backbone has a top-1 of {before.top1:.2%} on the same pictures."
         )
+    words += told(replace(result, against=None))
+    header = ("Class", "Test pictures", "Recognised", "95% interval (Wilson)")
     hardest = tuple(
-        (
-            name,
-            str(one.n),
-            f"{one.accuracy:.1%}",
-            f"{one.interval[0]:.0%} to {one.interval[1]:.0%}",
-        )
+        (name, str(one.n), f"{one.accuracy:.1%}", "{:.0%} to {:.0%}".format(*one.interval))
         for name, one in _hardest(result)[:_HARDEST]
     )
-    confusions = tuple(
-        (pair.label, pair.prediction, str(pair.n)) for pair in result.confusions[:_CONFUSIONS]
-    )
     sections = [
-        Section(
-            "Results",
-            (*words, *told(replace(result, against=None))),
-            table=_measures(result),
-        ),
-        Section(
-            "Hardest classes",
-            table=Table(
-                ("Class", "Test pictures", "Recognised", "95% interval (Wilson)"),
-                hardest,
-                (1, 2, 3),
-            ),
-        ),
+        Section("Results", tuple(words), table=_measures(result)),
+        Section("Hardest classes", table=Table(header, hardest, (1, 2, 3))),
     ]
-    if confusions:
-        sections.append(
-            Section(
-                "Confused most often", table=Table(("Is", "Taken for", "Times"), confusions, (2,))
-            )
-        )
+    if result.confusions:
+        rows = tuple((p.label, p.prediction, str(p.n)) for p in result.confusions[:_CONFUSIONS])
+        table = Table(("Is", "Taken for", "Times"), rows, (2,))
+        sections.append(Section("Confused most often", table=table))
     return sections
 
 
@@ -353,8 +321,10 @@ def _loading(card: ModelCard) -> Section:
     return Section("How to use it", (prepared,), code=tuple(codes))
 
 
-def _facts(facts: Mapping[str, str] | None) -> Table | None:
-    return Table(("", ""), tuple(facts.items())) if facts else None
+def _facts(title: str, facts: Mapping[str, str] | None, unknown: str) -> Section:
+    if not facts:
+        return Section(title, (unknown,))
+    return Section(title, table=Table(("", ""), tuple(facts.items())))
 
 
 def _hardest(result: Evaluation) -> list[tuple[str, ClassResult]]:
@@ -365,18 +335,12 @@ def _known(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
 def _classes(n: int) -> str:
-    return "1 class" if n == 1 else f"{n:,} classes"
+    return counted(n, "class", "classes")
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many there are more."""
-    shown = ", ".join(f"“{_line(name)}”" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+    return listed([_line(name) for name in names], _NAMED)
 
 
 # ---------------------------------------------------------------------------- Markdown

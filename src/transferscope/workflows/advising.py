@@ -37,7 +37,7 @@ from transferscope.features import (
     mean_of,
 )
 from transferscope.images import as_float
-from transferscope.report.advice_figures import plane_figure, stage_figure
+from transferscope.report.figures.advice import plane_figure, stage_figure
 from transferscope.storage import refuse_foreign, replaced_folder, write_json, write_text
 from transferscope.training import choose_recipe, frozen_front
 from transferscope.training.advice import (

@@ -9,8 +9,8 @@ from transferscope.data import CONFUSABLE, demo_fonts, write_demo_set
 from transferscope.errors import RunError
 from transferscope.evaluation import predict
 from transferscope.storage import read_csv, write_json
+from transferscope.workflows.atlas import write_run_atlas
 from transferscope.workflows.judging import evaluate_run
-from transferscope.workflows.publishing import write_run_atlas
 from transferscope.workflows.run import SILENT, Reporter, Run
 from transferscope.workflows.seeing import compare_run
 from transferscope.workflows.tuning import tune

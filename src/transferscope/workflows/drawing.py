@@ -16,8 +16,8 @@ from transferscope.data import refuse_unreadable, scan
 from transferscope.errors import InputError, UnknownName
 from transferscope.features import channel_responses
 from transferscope.images import as_float, to_picture
-from transferscope.report.ideal_figure import ideal_figure
-from transferscope.report.render_sheet import Tile, write_sheets
+from transferscope.report.sheets.ideal import ideal_figure
+from transferscope.report.sheets.renders import Tile, write_sheets
 from transferscope.storage import cache_dir, replaced_folder, sha256_file, sha256_json
 from transferscope.visualize import Render, Sign
 from transferscope.visualize.ideal import ideal

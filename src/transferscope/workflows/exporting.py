@@ -15,7 +15,7 @@ from transferscope.errors import DataError, InputError
 from transferscope.exports import Parity, export_hub, export_onnx, export_program
 from transferscope.report.model_card import model_card_markdown
 from transferscope.storage import refuse_foreign
-from transferscope.workflows.carding import card_of
+from transferscope.workflows.model_card import card_of
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of, refuse_inside
 
 Format = Literal["onnx", "torch", "hub"]

@@ -30,7 +30,8 @@ from transferscope.features import (
     mean_of,
     planned_bytes,
 )
-from transferscope.report import lr_figure, search_figure
+from transferscope.report.figures.search import search_figure
+from transferscope.report.figures.training import lr_figure
 from transferscope.storage import read_json, write_csv, write_json, write_text
 from transferscope.training import (
     CachedBatches,

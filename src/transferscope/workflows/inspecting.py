@@ -35,7 +35,7 @@ from transferscope.data.augmentation import AugmentationName, augmentation, prev
 from transferscope.errors import DataError, PictureError
 from transferscope.features import POOLED, cached_pictures, extract
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
-from transferscope.report import write_inspection
+from transferscope.report.pages.data import write_inspection
 from transferscope.storage import cache_dir, refuse_foreign, sha256_file
 from transferscope.workflows.run import SILENT, Reporter, Run, refuse_inside
 

@@ -28,7 +28,7 @@ from transferscope.evaluation import (
     write_study,
 )
 from transferscope.features import POOLED, extract, fit_probe
-from transferscope.report import evaluation_figures as figures
+from transferscope.report.figures import classes, evaluation
 from transferscope.storage import sha256_bytes, write_json, write_text
 from transferscope.workflows.run import SILENT, Reporter, Run, files_of, labels_of
 
@@ -408,12 +408,12 @@ def _write_figures(
     folder: Path, result: Evaluation, before: Evaluation | None, predictions: Predictions
 ) -> None:
     drawn = {
-        "reliability": figures.reliability_figure(result.calibration),
-        "coverage": figures.coverage_figure(result.abstention),
-        "per-class": figures.per_class_figure(result, base=before),
-        "confusion": figures.confusion_figure(predictions),
+        "reliability": evaluation.reliability_figure(result.calibration),
+        "coverage": evaluation.coverage_figure(result.abstention),
+        "per-class": classes.per_class_figure(result, base=before),
+        "confusion": classes.confusion_figure(predictions),
     }
     if result.trend is not None:
-        drawn["class-sizes"] = figures.size_trend_figure(result)
+        drawn["class-sizes"] = classes.size_trend_figure(result)
     for name, svg in drawn.items():
         write_text(folder / f"{name}.svg", svg)

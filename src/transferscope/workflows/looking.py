@@ -19,7 +19,8 @@ from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier, stages_of
 from transferscope.errors import InputError
 from transferscope.images import as_float, to_picture
-from transferscope.report import LayerMaps, LayerSheet, Scale, write_sheet, write_sheets_page
+from transferscope.report.pages.activations import write_sheets_page
+from transferscope.report.sheets.activations import LayerMaps, LayerSheet, Scale, write_sheet
 from transferscope.storage import refuse_foreign, replaced_folder, write_tensors
 from transferscope.workflows.run import SILENT, Reporter
 

@@ -33,7 +33,7 @@ from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.evaluation import Predictions, fit_temperature
 from transferscope.features import cache_budget, cached_pictures
-from transferscope.report import history_figure
+from transferscope.report.figures.training import history_figure
 from transferscope.report.loggers import Logger, LoggerName, open_logger, refuse_unknown
 from transferscope.storage import (
     environment,

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from transferscope.report.figures import clipped
-from transferscope.report.lettering import INK, MUTED, write_line
+from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, write_line
 from transferscope.visualize.ideal import Ideal
 
 _SIDE, _GAP, _HEAD, _FOOT = 320, 16, 58, 60
@@ -24,18 +23,17 @@ def ideal_figure(versions: Sequence[Ideal], *, name: str, model: str) -> Image.I
     height, width = versions[0].picture.shape[:2]
     scale = _SIDE / max(height, width)
     across, down = round(width * scale), round(height * scale)
-    page = Image.new(
-        "RGB",
-        (_GAP + len(versions) * (across + _GAP), _HEAD + down + _FOOT),
-        "white",
-    )
+    size = (_GAP + len(versions) * (across + _GAP), _HEAD + down + _FOOT)
+    page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
-    write_line(pen, (_GAP, 38), clipped(f"{name}, as {model} wants it", 80), size=24, colour=INK)
+    write_line(
+        pen, (_GAP, 38), clipped(f"{name}, as {model} wants it", 80), size=24, colour=INK_RGB
+    )
     for number, one in enumerate(versions):
         left = _GAP + number * (across + _GAP)
         picture = Image.fromarray(one.picture).resize((across, down), Image.Resampling.LANCZOS)
         page.paste(picture, (left, _HEAD))
-        write_line(pen, (left, _HEAD + down + 20), one.said, size=15, colour=INK)
+        write_line(pen, (left, _HEAD + down + 20), one.said, size=15, colour=INK_RGB)
         said = f"{one.probability:.1%}, logit {one.logit:.1f}"
-        write_line(pen, (left, _HEAD + down + 42), said, size=15, colour=MUTED)
+        write_line(pen, (left, _HEAD + down + 42), said, size=15, colour=MUTED_RGB)
     return page

@@ -1,31 +1,20 @@
-"""Figures of an advice, as SVG text in the style of `figures`: probes by stage, and the lesson's plane.
+"""Figures of an advice, as SVG text in the style of `style`: probes by stage, and the lesson's plane.
 
 Blue is what was measured, orange what is recommended.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from transferscope.report.figures import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TEXT,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    drawing,
-    plain_axes,
-)
+from transferscope.report.figures import style
 from transferscope.training.advice import (
     LARGE,
     LESSON,
@@ -47,21 +36,18 @@ def stage_figure(advice: Advice) -> str:
 
     The dashed line is the control (random weights), the dotted one chance. Filled points are those of
     stages that are not measurably worse than the best. What would be tuned is shaded.
-
-    Returns:
-        SVG text.
     """
-    with drawing() as draw:
+    with style.drawing() as draw:
         figure = draw(760, 20 + 270 * len(advice.backbones))
         panels = figure.subplots(len(advice.backbones), 1, squeeze=False)[:, 0]
         for axes, one in zip(panels, advice.backbones, strict=True):
             _stages(axes, one)
         names = [stage.stage for one in advice.backbones for stage in one.stages]
-        return as_svg(figure, "stages", "Probe accuracy by stage", names)
+        return style.as_svg(figure, "stages", "Probe accuracy by stage", names)
 
 
 def _stages(axes: Axes, one: BackboneAdvice) -> None:
-    plain_axes(axes)
+    style.plain_axes(axes)
     levels = (one.control.top1, one.chance)
     places = np.arange(len(one.stages))
     values = np.array([stage.top1 for stage in one.stages])
@@ -70,61 +56,49 @@ def _stages(axes: Axes, one: BackboneAdvice) -> None:
         places,
         values,
         yerr=np.maximum([values - low, high - values], 0),
-        color=BASE_COLOUR,
+        color=style.BASE_COLOUR,
         linewidth=1.4,
         elinewidth=1.4,
         capsize=3,
         zorder=3,
     )
-    for place, stage in zip(places, one.stages, strict=True):
+    for place, stage in enumerate(one.stages):
         axes.plot(
             place,
             stage.top1,
             "o",
             markersize=7,
-            color=BASE_COLOUR,
-            markerfacecolor=BASE_COLOUR if stage.as_good_as_best else "white",
+            color=style.BASE_COLOUR,
+            markerfacecolor=style.BASE_COLOUR if stage.as_good_as_best else "white",
             markeredgewidth=1.5,
             zorder=4,
         )
         above = not any(0 < level - stage.interval[1] < _LABEL for level in levels)
-        axes.annotate(
+        style.note(
+            axes,
             f"{stage.top1:.1%}",
             (place, stage.interval[1 if above else 0]),
-            xytext=(0, 5 if above else -5),
-            textcoords="offset points",
+            (0, 5 if above else -5),
             ha="center",
             va="bottom" if above else "top",
-            fontsize=SMALL,
-            color=INK,
             zorder=5,
         )
-    for level, words, style in (
+    for level, words, dashes in (
         (one.control.top1, "random weights", (0, (5, 3))),
         (one.chance, "always the largest class", (0, (1, 2.5))),
     ):
-        axes.axhline(level, color=MUTED, linewidth=1, linestyle=style, zorder=1)
-        axes.annotate(
-            f"{words}, {level:.1%}",
-            (1, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=SMALL,
-            color=INK,
-        )
+        axes.axhline(level, color=style.MUTED, linewidth=1, linestyle=dashes, zorder=1)
+        across = ("axes fraction", "data")
+        style.note(axes, f"{words}, {level:.1%}", (1, level), (0, 3), xycoords=across, ha="right")
     _tuned(axes, one)
-    axes.set_xticks(places, [clipped(stage.stage, 16) for stage in one.stages])
+    axes.set_xticks(places, [style.clipped(stage.stage, 16) for stage in one.stages])
     axes.set_xlim(-0.5, len(one.stages) - 0.5)
     axes.set_ylim(0, 1.09)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter(style.percent_tick)
+    style.grid(axes, "y")
     axes.set_ylabel("unseen pictures recognised")
-    title = f"{one.backbone}: a linear probe of each stage"
-    axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
+    style.panel_title(axes, f"{one.backbone}: a linear probe of each stage")
 
 
 def _tuned(axes: Axes, one: BackboneAdvice) -> None:
@@ -139,10 +113,10 @@ def _tuned(axes: Axes, one: BackboneAdvice) -> None:
     if start is not None:
         width = len(names) - 0.5 - start
         axes.add_patch(
-            Rectangle((start, 0), width, 1.09, facecolor=TUNED_COLOUR, alpha=0.1, linewidth=0)
+            Rectangle((start, 0), width, 1.09, facecolor=style.TUNED_COLOUR, alpha=0.1, linewidth=0)
         )
-        axes.axvline(start, color=TUNED_COLOUR, linewidth=1.4, zorder=2)
-    axes.set_title(words, loc="right", fontsize=SMALL, color=INK)
+        axes.axvline(start, color=style.TUNED_COLOUR, linewidth=1.4, zorder=2)
+    axes.set_title(words, loc="right", fontsize=style.SMALL, color=style.INK)
 
 
 def plane_figure(advice: Advice) -> str:
@@ -150,16 +124,10 @@ def plane_figure(advice: Advice) -> str:
 
     A backbone's dot stands at the mean of its two measures of similarity, which the ends of its line
     show. The first stands at the set's height; further ones are drawn beneath or above it.
-
-    Returns:
-        SVG text.
     """
     height = advice.per_class
     low, high = min(_LEAST, height / 2), max(_MOST, height * 2)
-    with drawing() as draw:
-        figure = draw(620, 470)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(620, 470) as (figure, axes):
         axes.set_yscale("log")
         axes.set_xlim(0, 1)
         axes.set_ylim(low, high)
@@ -168,13 +136,13 @@ def plane_figure(advice: Advice) -> str:
             shift = _APART * number * (1 if height >= LARGE else -1)  # away from the border
             _placed(axes, one, height, shift, chosen=one.backbone == advice.chosen)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(style.count_tick)
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("similarity to the source task")
         axes.set_ylabel("training pictures a class")
         _marks(axes, any(one.pictures is not None for one in advice.backbones))
         names = [one.backbone for one in advice.backbones]
-        return as_svg(figure, "plane", "Similarity and size of the set", names)
+        return style.as_svg(figure, "plane", "Similarity and size of the set", names)
 
 
 def _quadrants(axes: Axes, advice: Advice, low: float, high: float) -> None:
@@ -185,68 +153,50 @@ def _quadrants(axes: Axes, advice: Advice, low: float, high: float) -> None:
             (SIMILAR if similar else 0, LARGE if large else low),
             1 - SIMILAR if similar else SIMILAR,
             high - LARGE if large else LARGE - low,
-            facecolor=TUNED_COLOUR,
+            facecolor=style.TUNED_COLOUR,
             alpha=0.09,
             linewidth=0,
         )
     )
-    axes.axvline(SIMILAR, color=MUTED, linewidth=0.7, alpha=0.6)
-    axes.axhline(LARGE, color=MUTED, linewidth=0.7, alpha=0.6)
+    axes.axvline(SIMILAR, color=style.MUTED, linewidth=0.7, alpha=0.6)
+    axes.axhline(LARGE, color=style.MUTED, linewidth=0.7, alpha=0.6)
     for (is_similar, is_large), lesson in LESSON.items():
         words = f"{'similar' if is_similar else 'different'}, {'large' if is_large else 'small'}"
         for text, size, weight, down in (
-            (words, TEXT, "bold", -14 if is_large else 22),
-            (lesson, SMALL, "normal", -27 if is_large else 9),
+            (words, style.TEXT, "bold", -14 if is_large else 22),
+            (lesson, style.SMALL, "normal", -27 if is_large else 9),
         ):
-            axes.annotate(
-                text,
-                (SIMILAR if is_similar else 0, high if is_large else low),
-                xytext=(8, down),
-                textcoords="offset points",
-                fontsize=size,
-                fontweight=weight,
-                color=INK,
-            )
+            corner = (SIMILAR if is_similar else 0, high if is_large else low)
+            style.note(axes, text, corner, (8, down), fontsize=size, fontweight=weight)
     source = SOURCE_PICTURES / SOURCE_CLASSES
-    axes.plot(1, source, "D", markersize=6, color=MUTED, clip_on=False)
-    axes.annotate(
-        f"ImageNet: {SOURCE_PICTURES:,} pictures, {SOURCE_CLASSES:,} classes",
-        (1, source),
-        xytext=(-9, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=SMALL,
-        color=INK,
-    )
+    axes.plot(1, source, "D", markersize=6, color=style.MUTED, clip_on=False)
+    said = f"ImageNet: {SOURCE_PICTURES:,} pictures, {SOURCE_CLASSES:,} classes"
+    style.note(axes, said, (1, source), (-9, 0), ha="right", va="center")
 
 
 def _placed(axes: Axes, one: BackboneAdvice, height: float, shift: float, *, chosen: bool) -> None:
     """One backbone's dot, the two measures that it stands between, and its name."""
     place = axes.transData + ScaledTranslation(0, shift / 72, axes.figure.dpi_scale_trans)
-    colour = TUNED_COLOUR if chosen else BASE_COLOUR
+    drawn: dict[str, Any] = {
+        "color": style.TUNED_COLOUR if chosen else style.BASE_COLOUR,
+        "transform": place,
+        "clip_on": False,
+    }
     if one.pictures is not None:
-        ends = [one.gain, one.pictures]
-        axes.plot(ends, [height] * 2, color=colour, linewidth=1.4, transform=place, clip_on=False)
-        axes.plot(
-            one.pictures, height, "s", markersize=5, color=colour, transform=place, clip_on=False
-        )
-        axes.plot(one.gain, height, "^", markersize=6, color=colour, transform=place, clip_on=False)
-    axes.plot(
-        one.similarity, height, "o", markersize=10, color=colour, transform=place, clip_on=False
-    )
+        axes.plot([one.gain, one.pictures], [height] * 2, linewidth=1.4, **drawn)
+        axes.plot(one.pictures, height, "s", markersize=5, **drawn)
+        axes.plot(one.gain, height, "^", markersize=6, **drawn)
+    axes.plot(one.similarity, height, "o", markersize=10, **drawn)
     below = 0.5 * LARGE < height < LARGE  # else the border would run through the name
     end = "left" if one.similarity < 0.12 else "right" if one.similarity > 0.88 else "center"
-    axes.annotate(
+    style.note(
+        axes,
         one.backbone,
         (one.similarity, height),
+        (0, -8 if below else 8),
         xycoords=place,
-        xytext=(0, -8 if below else 8),
-        textcoords="offset points",
         ha=end,
         va="top" if below else "bottom",
-        fontsize=SMALL,
-        color=INK,
     )
 
 
@@ -255,15 +205,8 @@ def _marks(axes: Axes, both: bool) -> None:
     entries = [("o", 9.0, "your set, the mean of" if both else "your set, by transfer gain")]
     if both:
         entries += [("^", 6.0, "transfer gain and"), ("s", 5.0, "statistics of the pictures")]
-    axes.figure.legend(
-        [Line2D([], [], linestyle="", marker=m, markersize=s, color=MUTED) for m, s, _ in entries],
-        [words for _, _, words in entries],
-        loc="outside upper left",
-        ncols=len(entries),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        handletextpad=0.3,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+    handles = [
+        Line2D([], [], linestyle="", marker=m, markersize=s, color=style.MUTED, label=words)
+        for m, s, words in entries
+    ]
+    style.legend_above(axes.figure, handles, handletextpad=0.3, columnspacing=1.4)

@@ -7,17 +7,18 @@ from pathlib import Path
 from transferscope.comparison import Comparison
 from transferscope.errors import RunError
 from transferscope.evaluation import ErrorStudy, Predictions
-from transferscope.report import AtlasContent, write_atlas
+from transferscope.report.pages.atlas import write_atlas
+from transferscope.report.pages.content import AtlasContent
 from transferscope.storage import read_json
 from transferscope.visualize import Render, Sweep
-from transferscope.workflows.carding import (
+from transferscope.workflows.inspecting import inspect_run, previews
+from transferscope.workflows.model_card import (
     card_of,
     counts_of,
     run_evaluations,
     run_title,
     training_facts,
 )
-from transferscope.workflows.inspecting import inspect_run, previews
 from transferscope.workflows.run import SILENT, Reporter, Run
 from transferscope.workflows.seeing import compared_units
 

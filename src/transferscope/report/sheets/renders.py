@@ -9,8 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from transferscope.report.figures import clipped
-from transferscope.report.lettering import INK, MUTED, write_line
+from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, write_line
 from transferscope.visualize.records import Render, Status
 
 PAGE = 64
@@ -76,21 +75,15 @@ def write_sheets(
 
 def sheet(tiles: Sequence[Tile], *, title: str, unit: str = "channel") -> Image.Image:
     """One page; drawings keep their proportions."""
-    width, height = tiles[0].render.picture.shape[1], tiles[0].render.picture.shape[0]
+    height, width = tiles[0].render.picture.shape[:2]
     scale = _SIDE / max(width, height)
     across, down = round(width * scale), round(height * scale)
     columns = min(_COLUMNS, max(3, len(tiles)))
     rows = -(-len(tiles) // columns)
-    page = Image.new(
-        "RGB",
-        (
-            _GAP + columns * (across + _GAP),
-            _HEAD + rows * (down + _CAPTION + _GAP) + _GAP,
-        ),
-        "white",
-    )
+    size = (_GAP + columns * (across + _GAP), _HEAD + rows * (down + _CAPTION + _GAP) + _GAP)
+    page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
-    write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK)
+    write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK_RGB)
     write_line(pen, (_GAP, 50), _legend(tiles, unit), size=13)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
@@ -124,10 +117,10 @@ def _caption(pen: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, width: i
     sign = "" if render.sign == "plus" else " (−)"
     said, colour = _SAID[render.status], _WARNING
     if not said or render.status == "dead_on_data":
-        colour = MUTED
+        colour = MUTED_RGB
     said = said or reached(render)
     name = clipped(f"{tile.name}{sign}", (width - 7 * len(said)) / 8)
-    write_line(pen, (left, top + 11), name, size=13, colour=INK)
+    write_line(pen, (left, top + 11), name, size=13, colour=INK_RGB)
     write_line(pen, (left + width, top + 11), said, size=13, colour=colour, right=True)
 
 

@@ -1,4 +1,4 @@
-"""Figures of a set of pictures, as SVG text in the style of `figures`: classes, sizes, shapes, tones.
+"""Figures of a set of pictures, as SVG text in the style of `style`: classes, sizes, shapes, tones.
 
 Blue is the set, orange what deserves a look.
 """
@@ -12,22 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from transferscope.data.inspection import QUANTILES
 from transferscope.errors import InputError
-from transferscope.report.figures import (
-    BASE_COLOUR,
-    INK,
-    MUTED,
-    SMALL,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    drawing,
-    legend,
-    plain_axes,
-)
+from transferscope.report.figures import style
 
 if TYPE_CHECKING:
     from transferscope.data.inspection import Inspection
@@ -41,6 +30,7 @@ SHAPE_CAP = 40
 _ONE_COLUMN = 30  # classes up to which the bars stand in one column
 _CELLS = 48  # of the lattice on which pictures of about one size become one dot
 _MARKED = 400  # outliers marked at most
+_RATIOS = ((1, 8), (1, 4), (1, 2), (2, 3), (1, 1), (3, 2), (2, 1), (4, 1), (8, 1))
 _STRENGTHS = {"train": 0.95, "validation": 0.52, "test": 0.26}  # of the blue, by split
 
 
@@ -50,9 +40,6 @@ def class_figure(inspection: Inspection) -> str:
     Up to 30 classes stand in one column and up to 120 in two; of more, the 60 largest and the 60
     smallest are shown.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: the set has no classes.
     """
@@ -61,62 +48,58 @@ def class_figure(inspection: Inspection) -> str:
         raise InputError("the set has no classes; sort it into class folders to draw them")
     totals = {name: sum(parts.values()) for name, parts in counts.items()}
     names = sorted(totals, key=lambda name: (-totals[name], name))
-    if len(names) <= _ONE_COLUMN:
-        columns = [("", names)]
-    elif len(names) <= 2 * COLUMN_CAP:
-        half = math.ceil(len(names) / 2)
-        columns = [("", names[:half]), ("", names[half:])]
-    else:
-        columns = [
-            (f"the {COLUMN_CAP} largest of {len(names):,}", names[:COLUMN_CAP]),
-            (f"the {COLUMN_CAP} smallest", names[-COLUMN_CAP:]),
-        ]
-    longest = max(totals.values())
+    columns = _columns(names)
     rows = len(columns[0][1])
-    with drawing() as draw:
+    strengths = {split: _STRENGTHS.get(split, 0.7) for split in inspection.splits}
+    with style.drawing() as draw:
         figure = draw(760, 48 + 19 * rows + (18 if columns[0][0] else 0))
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (title, shown) in zip(panels, columns, strict=True):
-            plain_axes(axes)
+            style.plain_axes(axes)
             starts = np.zeros(len(shown))
-            for split in inspection.splits:
+            for split, strength in strengths.items():
                 values = np.array([counts[name][split] for name in shown], dtype=float)
                 axes.barh(
                     range(len(shown)),
                     values,
                     left=starts,
                     height=0.68,
-                    color=BASE_COLOUR,
-                    alpha=_STRENGTHS.get(split, 0.7),
+                    color=style.BASE_COLOUR,
+                    alpha=strength,
                     linewidth=0,
                 )
                 starts += values
             for row, name in enumerate(shown):
-                axes.annotate(
-                    f"{totals[name]:,}",
-                    (totals[name], row),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    va="center_baseline",
-                    fontsize=SMALL,
-                    color=INK,
+                style.note(
+                    axes, f"{totals[name]:,}", (totals[name], row), (4, 0), va="center_baseline"
                 )
-            width = 34 if len(columns) == 1 else 22
-            axes.set_yticks(range(len(shown)), [clipped(name, width) for name in shown])
-            axes.set_ylim(rows - 0.4, -0.6)
-            axes.set_xlim(0, longest * 1.12 or 1)
-            axes.xaxis.set_major_locator(NullLocator())
-            axes.tick_params(axis="y", length=0)
-            for side in ("left", "bottom"):
-                axes.spines[side].set_visible(False)
-            if title:
-                axes.set_title(title, loc="left", fontsize=SMALL, color=INK)
-        if len(inspection.splits) > 1:
-            legend(
-                panels[0],
-                [(split, BASE_COLOUR, _STRENGTHS.get(split, 0.7)) for split in inspection.splits],
+            style.named_rows(
+                axes, [style.clipped(name, 34 if len(columns) == 1 else 22) for name in shown]
             )
-        return as_svg(figure, "classes", "Pictures by class", names)
+            axes.set_ylim(rows - 0.4, -0.6)
+            axes.set_xlim(0, max(totals.values()) * 1.12 or 1)
+            axes.xaxis.set_major_locator(NullLocator())
+            axes.spines["bottom"].set_visible(False)
+            if title:
+                axes.set_title(title, loc="left", fontsize=style.SMALL, color=style.INK)
+        if len(strengths) > 1:
+            style.legend(
+                panels[0], [(split, style.BASE_COLOUR, alpha) for split, alpha in strengths.items()]
+            )
+        return style.as_svg(figure, "classes", "Pictures by class", names)
+
+
+def _columns(names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Names of classes, the largest first, as columns with their titles."""
+    if len(names) <= _ONE_COLUMN:
+        return [("", names)]
+    if len(names) <= 2 * COLUMN_CAP:
+        half = math.ceil(len(names) / 2)
+        return [("", names[:half]), ("", names[half:])]
+    return [
+        (f"the {COLUMN_CAP} largest of {len(names):,}", names[:COLUMN_CAP]),
+        (f"the {COLUMN_CAP} smallest", names[-COLUMN_CAP:]),
+    ]
 
 
 def size_figure(inspection: Inspection, *, side: int) -> str:
@@ -126,9 +109,6 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
         inspection: of at least one picture.
         side: of what a network sees, in pixels: pictures below it are enlarged.
 
-    Returns:
-        SVG text.
-
     Raises:
         InputError: there are no pictures.
     """
@@ -136,44 +116,31 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
     widths, heights = inspection.widths, inspection.heights
     low = 0.8 * min(float(min(widths.min(), heights.min())), side)
     high = 1.25 * max(float(max(widths.max(), heights.max())), side)
-    with drawing() as draw:
-        figure = draw(500, 440)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(500, 440) as (figure, axes):
         for along, across in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
             along("log")
             across(low, high)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator(_pixel_ticks(low, high)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_major_formatter(style.count_tick)
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
         axes.set_aspect("equal")
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        axes.plot([side, side, high], [high, side, side], color=TUNED_COLOUR, linewidth=1, zorder=0)
-        axes.annotate(
-            f"{side} px",
-            (high, side),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=SMALL,
-            color=INK,
+        axes.plot([low, high], [low, high], color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        axes.plot(
+            [side, side, high], [high, side, side], color=style.TUNED_COLOUR, linewidth=1, zorder=0
         )
+        style.note(axes, f"{side} px", (high, side), (0, -4), ha="right", va="top")
         _dots(axes, np.log(widths), np.log(heights), widths, heights)
         axes.set_xlabel("width, pixels")
         axes.set_ylabel("height, pixels")
-        return as_svg(figure, "sizes", "Widths and heights", ())
+        return style.as_svg(figure, "sizes", "Widths and heights", ())
 
 
 def aspect_figure(inspection: Inspection) -> str:
     """Width / height by class: median, quartiles and the central 90%.
 
     Of more than 40 classes those are shown whose median is the farthest from the whole set's.
-
-    Returns:
-        SVG text.
 
     Raises:
         InputError: there are no pictures.
@@ -187,47 +154,36 @@ def aspect_figure(inspection: Inspection) -> str:
         key=lambda name: (-abs(math.log(shapes[name][middle] / whole[middle])), name),
     )
     shown = sorted(far[:SHAPE_CAP], key=lambda name: (shapes[name][middle], name))
-    rows = [("all pictures", whole, MUTED), *((n, shapes[n], BASE_COLOUR) for n in shown)]
-    with drawing() as draw:
-        figure = draw(760, 56 + 19 * len(rows))
-        axes = figure.subplots()
-        plain_axes(axes)
+    rows = [
+        ("all pictures", whole, style.MUTED),
+        *((n, shapes[n], style.BASE_COLOUR) for n in shown),
+    ]
+    with style.panel(760, 56 + 19 * len(rows)) as (figure, axes):
         for row, (_, quantiles, colour) in enumerate(rows):
             _strip(axes, quantiles, row, colour)
         axes.set_xscale("log")
         reach = 1.08 * max(max(q[-2], 1 / q[1]) for _, q, _ in rows)
         reach = max(reach, 1.6)
         axes.set_xlim(1 / reach, reach)
-        ticks = [
-            t for t in (1 / 8, 1 / 4, 1 / 2, 2 / 3, 1, 3 / 2, 2, 4, 8) if 1 / reach < t < reach
-        ]
+        ticks = [w / h for w, h in _RATIOS if 1 / reach < w / h < reach]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _ratio(value)))
+        axes.xaxis.set_major_formatter(lambda value, _: _ratio(value))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.axvline(1, color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        axes.set_yticks(range(len(rows)), [clipped(name, 34) for name, _, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
+        axes.axvline(1, color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+        style.named_rows(axes, [style.clipped(name, 34) for name, _, _ in rows])
         axes.set_xlabel("width : height")
-        return as_svg(figure, "aspects", "Shapes by class", shown)
+        return style.as_svg(figure, "aspects", "Shapes by class", shown)
 
 
 def tone_figure(inspection: Inspection) -> str:
     """Brightness against contrast, outliers marked.
-
-    Returns:
-        SVG text.
 
     Raises:
         InputError: there are no pictures.
     """
     _need_pictures(inspection)
     light, contrast = inspection.brightness, inspection.contrast
-    with drawing() as draw:
-        figure = draw(500, 440)
-        axes = figure.subplots()
-        plain_axes(axes)
+    with style.panel(500, 440) as (figure, axes):
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.01, max(0.42, 1.05 * float(contrast.max())))
         _dots(axes, light, contrast, light, contrast)
@@ -239,13 +195,13 @@ def tone_figure(inspection: Inspection) -> str:
             "o",
             markersize=5,
             markerfacecolor="none",
-            markeredgecolor=TUNED_COLOUR,
+            markeredgecolor=style.TUNED_COLOUR,
             markeredgewidth=1.1,
             clip_on=False,
         )
         axes.set_xlabel("brightness: mean grey, black 0 to white 1")
         axes.set_ylabel("contrast: deviation of grey")
-        return as_svg(figure, "tones", "Brightness and contrast", ())
+        return style.as_svg(figure, "tones", "Brightness and contrast", ())
 
 
 # ---------------------------------------------------------------------------- parts of figures
@@ -284,7 +240,7 @@ def _dots(
             y_shown,
             "o",
             markersize=diameter,
-            color=BASE_COLOUR,
+            color=style.BASE_COLOUR,
             alpha=0.55,
             markeredgewidth=0,
             clip_on=False,
@@ -311,7 +267,7 @@ def _pixel_ticks(low: float, high: float) -> list[float]:
 
 
 def _ratio(value: float) -> str:
-    for width, height in ((1, 8), (1, 4), (1, 2), (2, 3), (1, 1), (3, 2), (2, 1), (4, 1), (8, 1)):
+    for width, height in _RATIOS:
         if math.isclose(value, width / height, rel_tol=1e-6):
             return f"{width}:{height}"
     return f"{value:.2f}"

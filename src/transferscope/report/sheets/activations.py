@@ -19,9 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from transferscope.errors import InputError
-from transferscope.report.figures import clipped, font_note
-from transferscope.report.lettering import INK, MUTED, write_line
-from transferscope.report.pages import Pages, number
+from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, font_note, write_line
+from transferscope.wording import short
 
 Scale = Literal["layer", "channel"]
 """What the colours of a sheet end at: one value for the whole layer, or each channel's own."""
@@ -132,40 +131,6 @@ def write_sheet(
         files.append(f"{stem}-{page}.png" if len(starts) > 1 else f"{stem}.png")
         head.above(body).save(folder / files[-1], compress_level=1)
     return replace(sheet, pages=tuple(files))
-
-
-def write_sheets_page(
-    folder: Path, sheets: Sequence[LayerSheet], *, title: str, network: str, picture: Image.Image
-) -> None:
-    """Writes index.html beside the sheets: a table of the layers, then the sheets, first to last.
-
-    Args:
-        folder: where the sheets are.
-        sheets: in the order of the forward pass.
-        title: of the page, such as the picture's file name; in any script.
-        network: what the maps are of.
-        picture: as the network saw it.
-    """
-    picture.save(folder / "picture.png")
-    pages = Pages(folder)
-    pages.write_assets()
-    values = {
-        "title": title,
-        "network": network,
-        "sheets": [
-            (sheet, [_file_and_size(folder, file) for file in sheet.pages]) for sheet in sheets
-        ],
-        "picture": picture,
-        "covered": COVERED,
-        "has_method": False,
-        "navigation": [("index.html", "Activations")],
-    }
-    pages.write_page("index.html", "activations", values)
-
-
-def _file_and_size(folder: Path, file: str) -> tuple[str, int, int]:
-    with Image.open(folder / file) as sheet:
-        return file, sheet.width, sheet.height
 
 
 # ---------------------------------------------------------------------------- numbers
@@ -303,7 +268,7 @@ def _label(channel: int, width: int, dead: bool) -> np.ndarray:
     """What stands above a map, uint8 (height, width, 3): its index, and whether it is zero everywhere."""
     label = Image.new("RGB", (width, _LABEL), _PAPER)
     draw = ImageDraw.Draw(label)
-    write_line(draw, (0, _LABEL - 4), str(channel), size=12, colour=MUTED if dead else INK)
+    write_line(draw, (0, _LABEL - 4), str(channel), size=12, colour=MUTED_RGB if dead else INK_RGB)
     if dead and width >= 70:
         write_line(draw, (width, _LABEL - 4), "zero", size=12, right=True)
     return np.asarray(label)
@@ -347,11 +312,13 @@ def _bars(maps: LayerMaps, shown: range) -> Image.Image:
             colour = (_WARM[1], _COLD[1])[value < 0]
             draw.rectangle((left, min(zero, zero - end), right, max(zero, zero - end)), fill=colour)
         if column % 10 == 0:
-            write_line(draw, (left, (row + 1) * _BAR_ROW - 12), str(index), size=12, colour=MUTED)
+            write_line(
+                draw, (left, (row + 1) * _BAR_ROW - 12), str(index), size=12, colour=MUTED_RGB
+            )
     for row in range(rows):
         zero = row * _BAR_ROW + round(high * unit)
         used = min(_BARS, len(shown) - row * _BARS)
-        draw.line((0, zero, round(used * step) - 4, zero), fill=MUTED)
+        draw.line((0, zero, round(used * step) - 4, zero), fill=MUTED_RGB)
     return sheet
 
 
@@ -359,7 +326,7 @@ def _largest(maps: LayerMaps) -> str:
     """The five largest values of a vector, by name or index."""
     order = np.argsort(np.nan_to_num(-maps.values, nan=np.inf), kind="stable")[:5]
     named = [(clipped(maps.names[i], 22) if maps.names else str(i), maps.values[i]) for i in order]
-    return "largest: " + ", ".join(f"{name} {_short(float(value))}" for name, value in named)
+    return "largest: " + ", ".join(f"{name} {short(float(value))}" for name, value in named)
 
 
 # ---------------------------------------------------------------------------- the head
@@ -384,18 +351,16 @@ class _Head:
         page = Image.new("RGB", (_WIDTH + 2 * _MARGIN, top + body.height + _MARGIN), _PAPER)
         page.paste(body, (_MARGIN, top))
         ratio = _HEAD / max(self.picture.size)
-        size = (
-            max(1, round(self.picture.width * ratio)),
-            max(1, round(self.picture.height * ratio)),
-        )
-        page.paste(
-            self.picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (_MARGIN,) * 2
-        )
+        width, height = (max(1, round(side * ratio)) for side in self.picture.size)
+        small = self.picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        page.paste(small, (_MARGIN, _MARGIN))
         draw = ImageDraw.Draw(page)
-        left = _MARGIN + size[0] + 24
-        write_line(draw, (left, _MARGIN + 28), clipped(self.maps.layer, 56), size=30, colour=INK)
+        left = _MARGIN + width + 24
+        write_line(
+            draw, (left, _MARGIN + 28), clipped(self.maps.layer, 56), size=30, colour=INK_RGB
+        )
         for line, text in enumerate(self._lines()):
-            colour = INK if line == 0 else MUTED
+            colour = INK_RGB if line == 0 else MUTED_RGB
             write_line(draw, (left, _MARGIN + 62 + 25 * line), text, size=17, colour=colour)
         if self.maps.values.ndim == 3:
             self._scale_bar(page, draw)
@@ -408,9 +373,7 @@ class _Head:
         else:
             what = f"{sheet.channels:,} channels of {values.shape[1]} × {values.shape[2]}"
         yield f"{self.maps.type}  ·  {what}{f'  ·  {sheet.note}' if sheet.note else ''}"
-        facts = [
-            f"values from {_short(sheet.min)} to {_short(sheet.max)}, mean {_short(sheet.mean)}"
-        ]
+        facts = [f"values from {short(sheet.min)} to {short(sheet.max)}, mean {short(sheet.mean)}"]
         if sheet.dead:
             facts.append(f"{sheet.dead:,} of {sheet.channels:,} zero everywhere")
         if sheet.non_finite:
@@ -435,25 +398,12 @@ class _Head:
         left, top = right - width, _MARGIN + _HEAD - 40
         ramp = _coloured(np.linspace(low, 1, width, dtype=np.float32), 1.0)
         page.paste(Image.fromarray(ramp[None].repeat(14, axis=0)), (left, top))
+        end, words = "own largest", "each channel has its own scale"
         if self.scale == "layer":
-            end, words = (
-                _short(float(self.limits[0, 0, 0])),
-                f"one scale; {COVERED:.0%} of the values within",
-            )
-        else:
-            end, words = "own largest", "each channel has its own scale"
+            end = short(float(self.limits[0, 0, 0]))
+            words = f"one scale; {COVERED:.0%} of the values within"
         write_line(draw, (right, top - 10), words, size=13, right=True)
         write_line(draw, (right, top + 32), end, size=13, right=True)
         write_line(draw, (left, top + 32), f"−{end}" if low else "0", size=13)
         if low:
             write_line(draw, (left + width // 2 - 4, top + 32), "0", size=13)
-
-
-def _short(value: float | None) -> str:
-    """Three significant digits with a true minus sign."""
-    if value is None:
-        return number(value)
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}".replace("-", "−")
-    digits = 0 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
-    return number(value, digits)

@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,17 +19,7 @@ from PIL import Image
 from transferscope.errors import InputError, PictureError
 from transferscope.evaluation import Guess, Prediction
 from transferscope.images import read_picture
-from transferscope.report.figures import (
-    INK,
-    MUTED,
-    SMALL,
-    TEXT,
-    TUNED_COLOUR,
-    as_svg,
-    clipped,
-    drawing,
-    font_note,
-)
+from transferscope.report.figures import style
 from transferscope.storage import write_bytes, write_text
 
 FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
@@ -92,7 +83,7 @@ def write_answer_figure(
     rows = math.ceil(len(shown) / columns)
     width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
     height = _MARGIN + rows * (_TALL + _GAP) + _FOOT
-    with drawing() as draw:
+    with style.drawing() as draw:
         figure = draw(width, height)
         figure.set_layout_engine("none")
         for place, answer in enumerate(shown):
@@ -106,8 +97,8 @@ def write_answer_figure(
                 _MARGIN / width,
                 _FOOT / height,
                 words,
-                fontsize=SMALL,
-                color=INK,
+                fontsize=style.SMALL,
+                color=style.INK,
                 va="bottom",
             )
         _write(figure, Path(path), _texts(shown))
@@ -128,7 +119,7 @@ class _Tile:
     def draw(self, answer: Prediction) -> None:
         self._caption(answer)
         if answer.error is not None:
-            self._reason(answer.error)
+            self._blank(_TILE, _SIDE, f"not read: {answer.error}")
         elif answer.strip is not None:
             self._strip(answer)
         else:
@@ -153,11 +144,10 @@ class _Tile:
 
     def _caption(self, answer: Prediction) -> None:
         axes = self._axes(0, 0, _TILE, 20)
-        axes.text(0, 9, clipped(_file_name(answer), 44), fontsize=TEXT, va="center", color=INK)
+        _say(axes, 0, 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
         if answer.abstained:
-            axes.text(
-                _TILE, 9, "unsure", fontsize=TEXT, va="center", ha="right", color=TUNED_COLOUR
-            )
+            orange = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR}
+            _say(axes, _TILE, 9, "unsure", ha="right", **orange)
 
     def _picture(self, path: str, width: float, height: float) -> tuple[float, float] | None:
         """Fits the picture into a box below the caption; its size, or None if it can't be read."""
@@ -182,20 +172,9 @@ class _Tile:
 
     def _blank(self, width: float, height: float, words: str) -> None:
         axes = self._axes(0, 24, width, height)
-        axes.add_patch(Rectangle((0, 0), width, height, facecolor=MUTED, alpha=0.08, linewidth=0))
+        _bar(axes, (0, 0), width, height, style.MUTED, 0.08)
         lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
-        axes.text(
-            width / 2,
-            height / 2,
-            "\n".join(lines[:7]),
-            fontsize=SMALL,
-            ha="center",
-            va="center",
-            color=INK,
-        )
-
-    def _reason(self, reason: str) -> None:
-        self._blank(_TILE, _SIDE, f"not read: {reason}")
+        _say(axes, width / 2, height / 2, "\n".join(lines[:7]), ha="center")
 
     def _guesses(self, answer: Prediction) -> None:
         left = _SIDE + 16
@@ -203,12 +182,11 @@ class _Tile:
         axes = self._axes(left, 24, width, _SIDE)
         for place, guess in enumerate(answer.top[:_GUESSES]):
             y = place * _ROW + 8
+            _say(axes, 0, y, style.clipped(guess.name, 24))
+            _say(axes, width, y, _share(guess), ha="right")
+            _bar(axes, (0, y + 8), width, 4, style.MUTED, 0.13)
             sure = place == 0 and not answer.abstained
-            name = clipped(guess.name, 24)
-            axes.text(0, y, name, fontsize=SMALL, va="center", color=INK)
-            axes.text(width, y, _share(guess), fontsize=SMALL, va="center", ha="right", color=INK)
-            _bar(axes, (0, y + 8), width, 4, MUTED, 0.13)
-            colour, alpha = (TUNED_COLOUR, 1.0) if sure else (MUTED, 0.55)
+            colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
             _bar(axes, (0, y + 8), width * guess.probability, 4, colour, alpha)
 
     def _strip(self, answer: Prediction) -> None:
@@ -217,10 +195,9 @@ class _Tile:
             self._blank(_TILE, _STRIP, "the picture is gone")
         width, height = size or (_TILE, _STRIP)
         axes = self._axes(0, 24 + height + 6, _TILE, _TALL - 30 - height)
-        read = clipped(answer.strip or "", 30)
-        axes.text(0, 12, read, fontsize=1.5 * TEXT, va="center", color=INK)
+        _say(axes, 0, 12, style.clipped(answer.strip or "", 30), fontsize=1.5 * style.TEXT)
         step = width / len(answer.pieces)
-        colour = MUTED if answer.abstained else TUNED_COLOUR
+        colour = style.MUTED if answer.abstained else style.TUNED_COLOUR
         for place, guess in enumerate(answer.pieces):
             _column(axes, (place + 0.5) * step, step, guess, colour)
 
@@ -229,12 +206,16 @@ def _column(axes: Axes, middle: float, step: float, guess: Guess, colour: str) -
     """The guess for one piece of a strip, under the piece."""
     width, high = min(0.6 * step, 28.0), _COLUMN * guess.probability
     left, base = middle - width / 2, 28 + _COLUMN
-    _bar(axes, (left, base - _COLUMN), width, _COLUMN, MUTED, 0.13)
+    _bar(axes, (left, base - _COLUMN), width, _COLUMN, style.MUTED, 0.13)
     _bar(axes, (left, base - high), width, high, colour, 0.9)
-    words = [clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
+    words = [style.clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
     for line, text in enumerate(words):
-        at = base + 10 + 14 * line
-        axes.text(middle, at, text, fontsize=SMALL, ha="center", va="center", color=INK)
+        _say(axes, middle, base + 10 + 14 * line, text, ha="center")
+
+
+def _say(axes: Axes, x: float, y: float, text: str, **settings: Any) -> None:
+    looks: dict[str, Any] = {"fontsize": style.SMALL, "va": "center", "color": style.INK}
+    axes.text(x, y, text, **looks | settings)
 
 
 def _bar(
@@ -266,10 +247,12 @@ def _texts(answers: Sequence[Prediction]) -> list[str]:
 def _write(figure: Figure, path: Path, texts: Sequence[str]) -> None:
     suffix = path.suffix.lower()
     if suffix == ".svg":
-        write_text(path, as_svg(figure, "answers", "Pictures with their guesses", texts))
+        write_text(path, style.as_svg(figure, "answers", "Pictures with their guesses", texts))
         return
-    if note := font_note(texts):
-        figure.text(0.01, 0.0, note, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
+    if note := style.font_note(texts):
+        figure.text(
+            0.01, 0.0, note, fontsize=style.SMALL, color=style.MUTED, ha="left", va="bottom"
+        )
     metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
     data = io.BytesIO()
     figure.savefig(data, format=suffix[1:], dpi=192, facecolor="white", metadata=metadata)

@@ -1,0 +1,170 @@
+"""How far a classifier's probabilities can be trusted, as SVG text in the style of `style`.
+
+Orange is the tuned classifier, grey what it is measured against; the bars of accuracies are 95% Wilson
+intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+
+from transferscope.evaluation import Abstention, Bin, Calibration, Operating
+from transferscope.evaluation.told import calibration_told
+from transferscope.report.figures import style
+
+_SAME_PLACE = 0.03  # difference in coverage below which two thresholds share a label
+
+
+# ---------------------------------------------------------------------------- calibration
+
+
+def reliability_figure(calibration: Calibration) -> str:
+    """Accuracy against confidence by bin, with the diagonal, and how many pictures each bin has.
+
+    The area of a dot is its bin's number of pictures; the bars are Wilson intervals. Below stand the
+    confidences as a histogram.
+    """
+    bins = calibration.bins
+    total = max(sum(one.n for one in bins), 1)
+    with style.drawing() as draw:
+        figure = draw(500, 560)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1))
+        style.heading(figure, calibration_told(calibration))
+        for axes in (upper, lower):
+            style.plain_axes(axes)
+            axes.yaxis.set_major_formatter(style.percent_tick)
+        upper.plot([0, 1], [0, 1], color=style.MUTED, alpha=0.6, linewidth=1, linestyle=(0, (4, 2)))
+        style.note(
+            upper,
+            "as often right as stated",
+            (0.03, 0.03),
+            (0, 8),
+            rotation=45,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            color=style.MUTED,
+        )
+        _reliability_dots(upper, bins, total)
+        upper.set_xlim(0, 1)
+        upper.set_ylim(0, 1)
+        upper.set_ylabel("of these, right")
+        style.grid(upper)
+        lower.bar(
+            [one.low for one in bins],
+            [one.n / total for one in bins],
+            [one.high - one.low for one in bins],
+            align="edge",
+            color=style.TUNED_COLOUR,
+            alpha=0.55,
+            linewidth=0,
+        )
+        lower.set_ylim(bottom=0)
+        lower.yaxis.set_major_locator(MaxNLocator(3))
+        lower.xaxis.set_major_formatter(style.percent_tick)
+        lower.set_xlabel("confidence: probability stated for the answer")
+        lower.set_ylabel("pictures")
+        return style.as_svg(figure, "reliability", "Accuracy against confidence", ())
+
+
+def _reliability_dots(axes: Axes, bins: Sequence[Bin], total: int) -> None:
+    axes.add_collection(
+        LineCollection(
+            [[(one.confidence, end) for end in one.interval] for one in bins],
+            colors=style.TUNED_COLOUR,
+            linewidths=1.2,
+        )
+    )
+    axes.scatter(
+        [one.confidence for one in bins],
+        [one.accuracy for one in bins],
+        s=[14 + 260 * one.n / total for one in bins],
+        color=style.TUNED_COLOUR,
+        alpha=0.75,
+        linewidths=0,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+# ---------------------------------------------------------------------------- abstaining
+
+
+def coverage_figure(abstention: Abstention) -> str:
+    """Accuracy of the surest answers against their share, with the thresholds chosen on validation.
+
+    A threshold that leaves nothing out, or out of which nothing comes, is not drawn.
+    """
+    marks = [one for one in abstention.operating if one.accuracy is not None and one.coverage < 1]
+    with style.panel(760, 330) as (figure, axes):
+        said = (
+            f"All answered: {abstention.accuracy[-1]:.1%} right. Mean share of wrong answers over "
+            f"all coverages: {abstention.area:.2%}."
+        )
+        style.heading(figure, [said])
+        axes.plot(abstention.coverage, abstention.accuracy, color=style.TUNED_COLOUR, linewidth=1.8)
+        axes.plot(
+            abstention.coverage[-1],
+            abstention.accuracy[-1],
+            "o",
+            color=style.TUNED_COLOUR,
+            markersize=6,
+            clip_on=False,
+        )
+        _mark_thresholds(axes, marks)
+        shown = [
+            a for c, a in zip(abstention.coverage, abstention.accuracy, strict=True) if c >= 0.05
+        ]
+        lowest = min([*shown, *(one.accuracy or 0.0 for one in marks)])
+        axes.set_ylim(max(0.0, math.floor(20 * (lowest - 0.02)) / 20), 1)
+        axes.set_xlim(0, 1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(style.percent_tick)
+        style.grid(axes)
+        axes.set_xlabel("pictures answered, the surest first")
+        axes.set_ylabel("of these, right")
+        return style.as_svg(figure, "coverage", "Accuracy against the share that is answered", ())
+
+
+def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
+    """Rings on the curve with what was wanted, and what they do as lines in the lower left corner."""
+    groups: list[list[Operating]] = []
+    for one in sorted(marks, key=lambda one: (one.coverage, -one.wanted)):
+        if groups and one.coverage - groups[-1][-1].coverage < _SAME_PLACE:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    for group in groups:
+        for one in group:
+            axes.plot(
+                one.coverage,
+                one.accuracy or 0.0,
+                "o",
+                markersize=8,
+                markerfacecolor="none",
+                markeredgecolor=style.INK,
+                markeredgewidth=1.3,
+                clip_on=False,
+            )
+        wanted = ", ".join(f"{one.wanted:.0%}" for one in sorted(group, key=lambda one: one.wanted))
+        place = (group[0].coverage, group[0].accuracy or 0.0)
+        style.note(axes, wanted, place, (-7, -11), ha="right", va="center")
+    lines = [
+        f"{one.wanted:.0%} wanted: confidence ≥ {one.min_confidence:.3f}, {one.coverage:.1%} answered, "
+        f"{one.accuracy or 0.0:.1%} of them right"
+        for one in sorted(marks, key=lambda one: one.wanted)
+    ]
+    axes.text(
+        0.015,
+        0.03,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        va="bottom",
+        linespacing=1.4,
+        fontsize=style.SMALL,
+        color=style.INK,
+    )

@@ -1,0 +1,174 @@
+"""The figure of a search for settings, as SVG text in the style of `style`.
+
+Orange is the trial that was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from transferscope.errors import InputError
+from transferscope.report.figures import style
+from transferscope.wording import rate_words
+
+TRIAL_CAP = 60
+"""Trials of a search that are listed at most: the best."""
+
+
+def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
+    """A budgeted search: what each stretch of time found, and all trials by their accuracy.
+
+    Above, a dot a trial at the time when it ended, with the best so far as a staircase. Below, a
+    line a trial, the best first (60 of them at most): its settings in words and its accuracy. Trials that were
+    stopped early are hollow.
+
+    Args:
+        trials: in the order they were run, each with trial (a number), settings (a mapping of names
+            to values), top1 (on validation, in [0, 1]), loss, seconds (of this trial alone), status
+            ("finished" or "stopped early") and chosen.
+
+    Raises:
+        InputError: there are no trials.
+    """
+    if not trials:
+        raise InputError("the search has no trials; give it a budget of at least one")
+    ranked = sorted(trials, key=_rank)
+    shown = ranked[:TRIAL_CAP]
+    names = list(dict.fromkeys(name for trial in shown for name in trial["settings"]))
+    with style.drawing() as draw:
+        figure = draw(760, 216 + 20 * len(shown) + (16 if len(ranked) > len(shown) else 0))
+        above, below = figure.subplots(2, 1, height_ratios=(132, 40 + 20 * len(shown)))
+        _time_panel(above, trials)
+        _trial_table(below, shown, names)
+        if len(ranked) > len(shown):
+            below.set_xlabel(f"the best {len(shown)} of {len(ranked)} trials")
+        legend = [Line2D([], [], label="chosen", **_trial_dot({"chosen": True}))]
+        for status in ("finished", "stopped early"):
+            if any(trial.get("status") == status for trial in trials):
+                legend.append(Line2D([], [], label=status, **_trial_dot({"status": status})))
+        style.legend_above(figure, legend)
+        texts = [_setting(value) for trial in shown for value in trial["settings"].values()]
+        return style.as_svg(figure, "search", "Trials of the search", texts)
+
+
+def _rank(trial: Mapping[str, Any]) -> tuple[bool, float, float, int]:
+    top1, loss = float(trial["top1"]), float(trial["loss"])
+    known = math.isfinite(top1)
+    return (
+        not known,
+        -top1 if known else 0.0,
+        loss if math.isfinite(loss) else math.inf,
+        int(trial["trial"]),
+    )
+
+
+def _trial_dot(trial: Mapping[str, Any]) -> dict[str, Any]:
+    colour = style.TUNED_COLOUR if trial.get("chosen") else style.BASE_COLOUR
+    hollow = trial.get("status") == "stopped early"
+    return {
+        "marker": "o",
+        "linestyle": "none",
+        "markersize": 8 if trial.get("chosen") else 5.5,
+        "markeredgewidth": 1.3,
+        "markeredgecolor": colour,
+        "markerfacecolor": "none" if hollow else colour,
+    }
+
+
+def _time_panel(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
+    style.plain_axes(axes)
+    ended = np.cumsum([float(trial["seconds"]) for trial in trials])
+    top1 = np.array([float(trial["top1"]) for trial in trials])
+    best = np.maximum.accumulate(np.nan_to_num(top1, nan=-math.inf))
+    seen = np.isfinite(best)
+    unit, name = (60.0, "minutes") if ended[-1] > 180 else (1.0, "seconds")
+    axes.step(
+        ended[seen] / unit, best[seen], where="post", color=style.MUTED, alpha=0.5, linewidth=1.2
+    )
+    for trial, x, y in sorted(
+        zip(trials, ended / unit, top1, strict=True), key=lambda one: bool(one[0].get("chosen"))
+    ):
+        axes.plot(x, y, clip_on=False, **_trial_dot(trial))
+    axes.set_xlim(0, ended[-1] / unit * 1.02 or 1)
+    axes.yaxis.set_major_formatter(style.percent_tick)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    low, high = np.nanmin(top1, initial=1.0), np.nanmax(top1, initial=0.0)
+    room = max(0.12 * (high - low), 0.01)
+    axes.set_ylim(max(0.0, low - room), min(1.0, high + room))  # dots may stand on the edge
+    style.grid(axes, "y", alpha=0.13)
+    axes.set_xlabel(f"{name} of searching")
+    style.panel_title(axes, "Validation accuracy by time; the line is the best so far")
+
+
+def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Columns of words, then a dot on a scale and the accuracy itself."""
+    cells: dict[str, list[str]] = {
+        "trial": [str(trial["trial"]) for trial in shown],
+        **{n: [_setting(trial["settings"].get(n)) for trial in shown] for n in names},
+        "seconds": [f"{float(trial['seconds']):.1f}" for trial in shown],
+    }
+    widths = {n: max(map(style.text_width, [n, *column])) + 2.5 for n, column in cells.items()}
+    words = min(0.72, sum(widths.values()) * 6.1 / 740)  # of the panel's width
+    style.plain_axes(axes)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(shown) - 0.4, -1.4)
+    axes.xaxis.set_major_locator(NullLocator())
+    axes.yaxis.set_major_locator(NullLocator())
+    starts = words * (np.cumsum([0.0, *widths.values()]) / sum(widths.values()))
+    for (name, column), start in zip(cells.items(), starts[:-1], strict=True):
+        _word(axes, start, -1, name.replace("_", " "), muted=True)
+        for row, text in enumerate(column):
+            _word(axes, start, row, text, bold=bool(shown[row].get("chosen")))
+    _word(axes, words, -1, "validation accuracy", muted=True)
+    left, right = words + 0.01, 0.915
+    known = [float(t["top1"]) for t in shown if math.isfinite(float(t["top1"]))]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    for row, trial in enumerate(shown):
+        axes.plot([left, right], [row, row], color=style.MUTED, alpha=0.16, linewidth=0.7, zorder=0)
+        top1 = float(trial["top1"])
+        if math.isfinite(top1):
+            place = left + (right - left) * ((top1 - low) / (high - low) if high > low else 1.0)
+            axes.plot(place, row, clip_on=False, **_trial_dot(trial))
+        said = f"{top1:.1%}" if math.isfinite(top1) else "none"
+        bold = bool(trial.get("chosen"))
+        _word(axes, 1.0, row, said, bold=bold, align="right")
+
+
+def _word(
+    axes: Axes,
+    x: float,
+    row: int,
+    text: str,
+    *,
+    bold: bool = False,
+    muted: bool = False,
+    align: str = "left",
+) -> None:
+    axes.text(
+        x,
+        row,
+        text,
+        fontsize=style.SMALL,
+        color=style.MUTED if muted else style.INK,
+        alpha=0.7 if muted else 1.0,
+        fontweight="bold" if bold else "normal",
+        ha=align,
+        va="center_baseline",
+    )
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return rate_words(value)
+    return style.clipped(str(value), 18)

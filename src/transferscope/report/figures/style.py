@@ -1,0 +1,348 @@
+"""What all figures share: colours, fonts, parts of axes, and how a figure becomes SVG text.
+
+Each figure has a transparent ground, ink in `currentColor` and text that stays text: inside a page
+it takes the page's colours and fonts, and as a file of its own it follows the reader's light or dark
+setting. The same record gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from html import escape
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from PIL import ImageDraw, ImageFont
+
+BASE_COLOUR = "#4477aa"
+TUNED_COLOUR = "#d1622b"
+"""The two networks' colours, in every figure and page: told apart by every kind of colour vision,
+with a contrast of at least 3:1 on white and on near-black."""
+
+INK = "#010203"
+MUTED = "#010204"
+"""Stand-ins that matplotlib draws with; `as_svg` puts the page's colours in their place."""
+
+_PIXELS = 96.0
+"""Pixels an inch: matplotlib's points are 1/72 inch, the browsers' pixels 1/96."""
+
+TEXT = 9.0  # points: 12 px
+SMALL = 8.0  # points: 10.7 px
+
+INK_RGB, MUTED_RGB = (29, 33, 38), (92, 100, 109)
+"""The same on white sheets of pictures."""
+
+_FALLBACKS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Heiti TC",
+    "Microsoft YaHei",
+    "SimHei",
+    "IPAexGothic",
+    "IPAGothic",
+    "TakaoGothic",
+    "NanumGothic",
+    "Arial Unicode MS",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+    "FreeSans",
+    "Symbola",
+)
+"""Families asked for glyphs that DejaVu Sans does not have, where they are installed."""
+
+
+# ---------------------------------------------------------------------------- text in any script
+
+
+def font_note(texts: Iterable[str]) -> str | None:
+    """What to install if letters of `texts` are in no font of this machine, or None if all are.
+
+    The figures' text stays text, so a reader's browser draws it with the reader's own fonts; the
+    note is for the reader who has none either.
+    """
+    lacking = sorted(
+        {
+            letter
+            for text in texts
+            for letter in text
+            if not letter.isspace()
+            and unicodedata.category(letter) not in ("Cf", "Cc", "Cs", "Mn")
+            and not _drawable(letter)
+        }
+    )
+    if not lacking:
+        return None
+    packages = sorted({_font_package(letter) for letter in lacking})
+    shown = "".join(lacking[:6]) + ("…" if len(lacking) > 6 else "")
+    return f"Boxes in place of {shown}? Fonts with these letters: package {', '.join(packages)}."
+
+
+def _font_package(letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    if any(
+        word in name for word in ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH")
+    ):
+        return "fonts-noto-cjk"
+    if unicodedata.category(letter) == "So":
+        return "fonts-noto-color-emoji"
+    return "fonts-noto-core"
+
+
+@lru_cache(maxsize=1)
+def _families() -> tuple[str, ...]:
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *(family for family in _FALLBACKS if family in installed))
+
+
+@lru_cache(maxsize=4096)
+def _font_file(letter: str) -> str | None:
+    """The first of the families' files that has the letter."""
+    for family in _families():
+        file = str(font_manager.findfont(family))
+        if font_manager.get_font(file).get_char_index(ord(letter)):
+            return file
+    return None
+
+
+def _drawable(letter: str) -> bool:
+    return _font_file(letter) is not None
+
+
+def text_width(text: str) -> float:
+    """Width in units of a Latin letter; an East Asian one is two wide."""
+    return sum(1.8 if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in text)
+
+
+def clipped(text: str, width: float) -> str:
+    """`text`, on one line, cut in its middle to about `width` Latin letters."""
+    text = " ".join(text.split())
+    if text_width(text) <= width:
+        return text
+    head, tail = text, text
+    while text_width(head) > width * 0.6:
+        head = head[:-1]
+    while text_width(tail) > width * 0.4 - 1:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def write_line(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    *,
+    size: int,
+    colour: tuple[int, int, int] = MUTED_RGB,
+    right: bool = False,
+) -> None:
+    """Draws a line of text on a picture, in any script that has a font here.
+
+    Its baseline begins, or with `right` ends, at `place`, (x, y) in pixels.
+    """
+    runs = list(_runs(text, size))
+    x = place[0] - (sum(font.getlength(run) for font, run in runs) if right else 0)
+    for font, run in runs:
+        draw.text((x, place[1]), run, font=font, fill=colour, anchor="ls")
+        x += font.getlength(run)
+
+
+def _runs(text: str, size: int) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:
+    """Pieces of `text`, each with the first font that has its letters."""
+    run, file = "", ""
+    for letter in text.encode("utf-8", "replace").decode("utf-8"):
+        found = file if letter.isspace() and file else _font_file(letter) or _font_file("a") or ""
+        if found != file and run:
+            yield _font(file, size), run
+            run = ""
+        run, file = run + letter, found
+    if run:
+        yield _font(file, size), run
+
+
+@lru_cache(maxsize=64)
+def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
+
+
+# ---------------------------------------------------------------------------- drawing
+
+
+@contextmanager
+def drawing() -> Iterator[Callable[[float, float], Figure]]:
+    """Sets matplotlib's parameters, gives a function from (width, height) in pixels to a figure."""
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "transferscope",
+        "text.parse_math": False,
+        "text.usetex": False,
+        "font.family": list(_families()),
+        "font.size": TEXT,
+        "axes.edgecolor": MUTED,
+        "axes.linewidth": 0.7,
+        "axes.labelcolor": INK,
+        "axes.labelsize": SMALL,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "text.color": INK,
+        "axes.unicode_minus": True,
+    }
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)
+        # Only the room for a letter is measured here; `font_note` tells who lacks a font.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+
+        def draw(width: float, height: float) -> Figure:
+            return Figure(figsize=(width / _PIXELS, height / _PIXELS), layout="constrained")
+
+        yield draw
+
+
+@contextmanager
+def panel(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel, sides in pixels, while matplotlib's parameters are ours."""
+    with drawing() as draw:
+        figure = draw(width, height)
+        axes = figure.subplots()
+        plain_axes(axes)
+        yield figure, axes
+
+
+def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
+    """The figure as SVG text that can stand in a page or alone."""
+    if lacking := font_note(texts):
+        figure.text(0.01, 0.0, lacking, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
+        line = 20 / (figure.get_figheight() * _PIXELS)
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
+    raw = io.StringIO()
+    figure.savefig(raw, format="svg", transparent=True)
+    svg = raw.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    width, height = (round(side * _PIXELS) for side in figure.get_size_inches())
+    head, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
+
+    def localised(tag: re.Match[str]) -> str:
+        text = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{prefix}-", tag.group())
+        return text.replace(INK, "currentColor").replace(MUTED, "currentColor")
+
+    body = re.sub(r"<[^>]*>", localised, body)  # the tags alone: what stands between is names
+    style = (  # of a file alone: inside a page the root is not an svg
+        "svg:root{color-scheme:light dark;color:#22262b}"
+        "@media(prefers-color-scheme:dark){svg:root{color:#e6e6e3}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'role="img" aria-label="{escape(title)}" width="{width}" height="{height}" {box.group()}>'
+        f"<title>{escape(title)}</title><style>{style}</style>{body}\n"
+    )
+
+
+# ---------------------------------------------------------------------------- parts of axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """Takes the frame's upper and right side away, and the ground."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.patch.set_visible(False)
+
+
+def grid(axes: Axes, axis: Literal["both", "x", "y"] = "both", *, alpha: float = 0.15) -> None:
+    """Faint lines below what is drawn."""
+    axes.grid(axis=axis, color=MUTED, alpha=alpha, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def named_rows(axes: Axes, names: Sequence[str], **settings: Any) -> None:
+    """A name at each of the rows 0, 1, ... from the top, without a frame beside them."""
+    axes.set_yticks(range(len(names)), names, **settings)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def note(
+    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **settings: Any
+) -> None:
+    """Small text beside the point `at`, `shift` points from it."""
+    looks: dict[str, Any] = {"fontsize": SMALL, "color": INK, **settings}
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", **looks)
+
+
+def panel_title(axes: Axes, text: str) -> None:
+    """A bold line over the left end of the axes."""
+    axes.set_title(text, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
+
+
+def heading(figure: Figure, lines: Sequence[str]) -> None:
+    """What the figure shows, in words above it."""
+    letters = int(figure.get_figwidth() * _PIXELS / 5.7)
+    broken = [part for line in lines for part in textwrap.wrap(line, letters)]
+    figure.suptitle("\n".join(broken), x=0.01, ha="left", fontsize=SMALL, color=INK)
+
+
+def percent_tick(value: float, _: object = None) -> str:
+    """A share of 1 as a percentage of at most four digits."""
+    return f"{100 * value:.4g}%"
+
+
+def count_tick(value: float, _: object = None) -> str:
+    """A whole number with commas."""
+    return f"{value:,.0f}"
+
+
+def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
+    """Swatches, each (label, colour, alpha), in one line above the axes."""
+    handles = [
+        Rectangle((0, 0), 1, 1, facecolor=colour, alpha=alpha, linewidth=0, label=label)
+        for label, colour, alpha in entries
+    ]
+    legend_above(axes.figure, handles, handlelength=1.1, handleheight=0.7, columnspacing=1.4)
+
+
+def legend_above(figure: Figure | SubFigure, handles: Sequence[Artist], **settings: Any) -> None:
+    """Labelled handles in one line above all axes."""
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        borderaxespad=0.2,
+        **{"handlelength": 2, "columnspacing": 1.6} | settings,
+    )

@@ -1,0 +1,1 @@
+"""The atlas and its pages: a file a page, found through `registry`."""

@@ -1,0 +1,273 @@
+"""The page on a set of pictures: what it holds, what to mend before training, and its pictures.
+
+The atlas has it as data.html; alone it is the report of an inspection:
+
+    index.html         findings, figures, contact sheets
+    inspection.json    the same for programs, with every file that needs attention
+    pictures.csv       a row a picture
+    images/ assets/    WebP pictures; the style sheet and the script
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from transferscope.data.duplicates import Copies, NearPair
+from transferscope.data.findings import NETWORK_SIDE, findings, opening, urgency
+from transferscope.data.inspection import (
+    REASONS,
+    Inspection,
+    across_classes,
+    across_splits,
+)
+from transferscope.data.loading import in_order
+from transferscope.report.figures import data as figures
+from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.registry import Section, page
+from transferscope.report.pages.site import PagePicture, Site
+from transferscope.report.sheets.samples import sample_sheet, sampled
+from transferscope.storage import replaced_folder
+from transferscope.wording import counted
+
+CLASS_CAP = 1000
+"""Classes that have a contact sheet and a row in the table, at most."""
+
+_SHEET = 12  # pictures on a contact sheet, half of that where there are hundreds of classes
+_MANY_CLASSES = 200
+_PAIR_SIDE = 192  # of each picture of a pair, in pixels
+_PAIRS = 60  # near duplicates shown
+_PLAIN_PAIRS = 18  # of them, those within one split and one class
+_GROUPS = 24  # groups of copies shown
+_PER_GROUP = 6  # paths told of each
+_OUTLIERS = 12  # pictures shown for each reason
+_FILES = 50  # files told that are left out
+
+REASON_WORDS = {
+    "blank": ("Blank", "contrast below 0.01: nothing is to be seen"),
+    "dark": ("Dark", "far darker than the set"),
+    "bright": ("Bright", "far brighter than the set"),
+    "flat": ("Flat", "far less contrast than the set has"),
+    "harsh": ("Harsh", "far more contrast than the set has"),
+}
+"""Why a picture stands out, for a reader: a heading and a sentence."""
+
+
+@page("data", title="Data", order=20)
+def data(content: AtlasContent, site: Site) -> Section | None:
+    """The pictures of the run, if they were inspected."""
+    if content.inspection is None:
+        return None
+    return Section(_values(content.inspection, site, content.preview))
+
+
+def write_inspection(
+    inspection: Inspection,
+    out: Path,
+    *,
+    title: str,
+    pictures: bool = True,
+    preview: Mapping[str, Image.Image] | None = None,
+) -> Path:
+    """Writes the report as the folder `out`, whole or not at all. The same inspection, the same bytes.
+
+    Args:
+        inspection: what to show.
+        out: a new folder, an empty one, or an earlier report, which is replaced.
+        title: of the page.
+        pictures: False leaves out every picture and every file's name, and so inspection.json and
+            pictures.csv too.
+        preview: an augmentation's name to a sheet of one picture as training will see it.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        OutputError: `out` holds files that are not ours, or cannot be written.
+    """
+    with replaced_folder(out) as folder:
+        site = Site(folder, pictures=pictures)
+        site.write_assets()
+        if pictures:
+            inspection.save(folder)
+        shared = {"title": title, "navigation": [("index.html", "Data")]}
+        site.write_page("index.html", "data", shared | _values(inspection, site, preview))
+    return out / "index.html"
+
+
+def _values(
+    inspection: Inspection, site: Site, preview: Mapping[str, Image.Image] | None
+) -> dict[str, Any]:
+    """What the template shows; its pictures are written below images/data."""
+    (site.folder / "images/data").mkdir(parents=True)
+    many, named = bool(inspection.facts), bool(inspection.scan.classes)
+    values = {
+        "inspection": inspection,
+        "opening": opening(inspection),
+        "glance": _glance(inspection),
+        "classes": _class_rows(inspection),
+        "class_cap": CLASS_CAP,
+        "class_figure": Markup(figures.class_figure(inspection)) if named else None,
+        "size_figure": (
+            Markup(figures.size_figure(inspection, side=NETWORK_SIDE)) if many else None
+        ),
+        "tone_figure": Markup(figures.tone_figure(inspection)) if many else None,
+        "aspect_figure": Markup(figures.aspect_figure(inspection)) if many else None,
+        "network_side": NETWORK_SIDE,
+        "reasons": Counter(reason for _, reason in inspection.scan.excluded).most_common(_FILES),
+        "per_group": _PER_GROUP,
+        **_pictures(inspection, site, preview or {}),
+    }
+    shown = {
+        "near-duplicates": values["pairs"],
+        "copies": values["copies"],
+        "outliers": values["outliers"],
+        "left-out": values["reasons"],
+        "classes": values["classes"],
+        "shapes": many,
+    }
+    sections = {name for name, content in shown.items() if content}
+    return values | {"sections": sections, "findings": findings(inspection, names=site.pictures)}
+
+
+# ---------------------------------------------------------------------------- numbers and rows
+
+
+def _glance(inspection: Inspection) -> list[tuple[str, str]]:
+    """The set's main numbers, label and value."""
+    sizes = inspection.sizes()
+    rows = [("Pictures", f"{len(inspection.scan.pictures):,}")]
+    if inspection.scan.classes:
+        rows.append(("Classes", f"{len(inspection.scan.classes):,}"))
+    if inspection.imbalance is not None:
+        rows.append(("Largest to smallest class", f"{inspection.imbalance:,.1f} : 1"))
+    if sizes:
+        width, height = (sizes[None][measure][3] for measure in ("width", "height"))
+        rows.append(("Median width and height", f"{width:,.0f} × {height:,.0f}"))
+    rows.append(("Files left out", f"{len(inspection.scan.excluded):,}"))
+    surplus = sum(len(one.paths) - 1 for one in inspection.duplicates)
+    rows.append(("Copies, byte for byte", f"{surplus:,}"))
+    rows.append(("Near duplicates", f"{len(inspection.near_duplicates):,}"))
+    rows.append(("Far from the set's tones", f"{len(inspection.outliers):,}"))
+    return rows
+
+
+def _class_rows(inspection: Inspection) -> list[tuple[str, dict[str, int], str]]:
+    """(class, split to number, median size) of the first CLASS_CAP classes."""
+    sizes = inspection.sizes()
+    rows = []
+    for name, parts in list(inspection.counts().items())[:CLASS_CAP]:
+        own = sizes.get(name)
+        middle = f"{own['width'][3]:,.0f} × {own['height'][3]:,.0f}" if own else "–"
+        rows.append((name, parts, middle))
+    return rows
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def _pictures(
+    inspection: Inspection, site: Site, preview: Mapping[str, Image.Image]
+) -> dict[str, list[Any]]:
+    """Rows with their pictures by the template's name; empty where no picture is to be shown."""
+    if not site.pictures:
+        names = ("samples", "pairs", "copies", "outliers", "excluded", "preview")
+        return {name: [] for name in names}
+    place = {picture.path: at for at, picture in enumerate(inspection.scan.pictures)}
+
+    def whole(path: str) -> PagePicture:
+        file = f"images/data/picture-{place[path]}.webp"
+        return site.whole(inspection.scan.root / path, file, path, side=_PAIR_SIDE)
+
+    pairs = sorted(inspection.near_duplicates, key=_pair_order)
+    grave = sum(across_splits(pair) or across_classes(pair) for pair in pairs)
+    return {
+        "samples": _samples(inspection, site),
+        "pairs": [
+            {
+                "pair": pair,
+                "pictures": [whole(path) for path in pair.paths],
+                "distance": _distance(pair),
+                **_verdicts(pair),
+            }
+            for pair in pairs[: min(_PAIRS, grave + _PLAIN_PAIRS)]
+        ],
+        "copies": [
+            {"group": group, "picture": whole(group.paths[0]), **_verdicts(group)}
+            for group in sorted(inspection.duplicates, key=_copies_order)[:_GROUPS]
+        ],
+        "outliers": [
+            {
+                "heading": REASON_WORDS[reason][0],
+                "words": REASON_WORDS[reason][1],
+                "total": len(found),
+                "measure": "brightness" if reason in ("dark", "bright") else "contrast",
+                "shown": [(one, whole(one.path)) for one in found[:_OUTLIERS]],
+            }
+            for reason in REASONS
+            if (found := [one for one in inspection.outliers if one.reason == reason])
+        ],
+        "excluded": list(inspection.scan.excluded[:_FILES]),
+        "preview": [
+            (name, _save(site, sheet, f"training-{index}", f"{name} augmentation", quality=85))
+            for index, (name, sheet) in enumerate(preview.items())
+        ],
+    }
+
+
+def _samples(
+    inspection: Inspection, site: Site
+) -> list[tuple[str, Mapping[str, int], PagePicture]]:
+    """(class, split to number, contact sheet) of the first CLASS_CAP classes that have pictures."""
+    scan = inspection.scan
+    members: list[list[int]] = [[] for _ in scan.classes]
+    unlabelled: list[int] = []
+    for at, picture in enumerate(scan.pictures):
+        (unlabelled if picture.label is None else members[picture.label]).append(at)
+    count = _SHEET if len(scan.classes) <= _MANY_CLASSES else _SHEET // 2
+    counts = inspection.counts()
+    jobs = [
+        (f"class-{label}", name, counts[name], sampled(members[label], count, seed=label))
+        for label, name in enumerate(scan.classes[:CLASS_CAP])
+        if members[label]
+    ]
+    if unlabelled:
+        number = {"": len(unlabelled)}
+        jobs.append(("no-class", "", number, sampled(unlabelled, 2 * _SHEET, seed=0)))
+
+    def draw(job: tuple[str, str, dict[str, int], list[int]]) -> PagePicture:
+        stem, name, _, places = job
+        sheet = sample_sheet(scan.file(scan.pictures[at]) for at in places)
+        words = f"{counted(len(places), 'picture')} of {name or 'no class'}"
+        return _save(site, sheet, stem, words, quality=75)
+
+    pictures = in_order(draw, jobs)
+    return [(job[1], job[2], picture) for job, picture in zip(jobs, pictures, strict=True)]
+
+
+def _save(site: Site, picture: Image.Image, stem: str, words: str, *, quality: int) -> PagePicture:
+    return site.save(picture, f"images/data/{stem}.webp", words, quality=quality)
+
+
+def _verdicts(one: Copies | NearPair) -> dict[str, bool]:
+    return {"split": across_splits(one), "label": across_classes(one)}
+
+
+def _distance(pair: NearPair) -> str:
+    if pair.measure == "embedding":
+        return f"features alike to {1 - pair.distance:.3f}"
+    bits = f"{pair.distance:.0f} of 64 bits differ"
+    return f"mirror images, {bits}" if pair.measure == "mirrored phash" else bits
+
+
+def _pair_order(pair: NearPair) -> tuple[int, str, float, tuple[str, str]]:
+    return urgency(pair), pair.measure, pair.distance, pair.paths
+
+
+def _copies_order(group: Copies) -> tuple[int, int, tuple[str, ...]]:
+    return urgency(group), -len(group.paths), group.paths

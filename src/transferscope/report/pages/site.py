@@ -1,0 +1,137 @@
+"""A folder of pages: templates, the style sheet and the script, pictures as WebP files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from PIL import Image, ImageOps
+
+from transferscope import wording
+from transferscope.errors import PictureError
+from transferscope.images import read_picture
+from transferscope.report.figures import style
+from transferscope.storage import sha256_bytes
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+THUMBNAIL = 160
+"""Side of a thumbnail in pixels."""
+
+
+@dataclass(frozen=True)
+class PagePicture:
+    """A picture's file, relative to the pages' folder, or None with the reason in `words`.
+
+    Attributes:
+        file: None where there is no picture to show.
+        words: what it shows, or why there is none.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    file: str | None
+    words: str
+    width: int
+    height: int
+
+
+class Site:
+    """Writes pages, and what they all need, under one folder; each picture once.
+
+    Args:
+        folder: of the pages, new.
+        root: folder of the data's own pictures.
+        pictures: whether the data's own pictures are shown.
+    """
+
+    def __init__(self, folder: Path, root: Path = Path(), *, pictures: bool = True):
+        self.folder = folder
+        self.root = root
+        self.pictures = pictures
+        self._written: dict[str, PagePicture] = {}
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(
+            number=wording.number,
+            percent=wording.percent,
+            chance=wording.probability,
+            signed=wording.signed,
+            address=partial(quote, safe="/"),
+        )
+
+    def write_assets(self) -> None:
+        """The style sheet, with the figures' two colours, and the script."""
+        (self.folder / "assets").mkdir()
+        colours = f":root{{--base:{style.BASE_COLOUR};--tuned:{style.TUNED_COLOUR}}}\n"
+        rules = (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
+        self._write("assets/atlas.css", colours + rules)
+        self._write("assets/atlas.js", (TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
+
+    def write_page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
+        """Renders `template` to the file `name`.
+
+        Args:
+            name: of the file, relative to the folder.
+            template: file name without its endings.
+            values: of the page, `title` and `navigation` among them; `root` and `page` are added for
+                links, `own_pictures` for what is left out, `shown`, the slugs of the pages there are.
+        """
+        root = "../" * name.count("/")
+        html = self._environment.get_template(f"{template}.html.j2").render(
+            {"shown": (), "own_pictures": self.pictures} | dict(values), root=root, page=name
+        )
+        self._write(name, html)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A file name that is not UTF-8 reaches a page as lone surrogates: shown as "?".
+        path.write_bytes(text.encode("utf-8", "replace"))
+
+    # ------------------------------------------------------------------ pictures
+
+    def save(self, picture: Image.Image, file: str, words: str, *, quality: int) -> PagePicture:
+        """Writes a WebP file, with its transparency if it has any."""
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        picture.convert(mode).save(path, format="WEBP", quality=quality, method=4)
+        return PagePicture(file, words, *picture.size)
+
+    def thumbnail(self, path: str) -> PagePicture:
+        """A centre crop of one of the data's own pictures."""
+        if not self.pictures:
+            return PagePicture(None, "picture left out", THUMBNAIL, THUMBNAIL)
+        name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
+        file = f"images/pictures/{name}.webp"
+        return self._own(self.root / path, file, path, THUMBNAIL, crop=True)
+
+    def whole(self, source: Path, file: str, words: str, *, side: int) -> PagePicture:
+        """One of the data's own pictures uncropped, at most `side` pixels a side, as `file`."""
+        return self._own(source, file, words, side, crop=False)
+
+    def _own(self, source: Path, file: str, words: str, side: int, *, crop: bool) -> PagePicture:
+        if file not in self._written:
+            try:
+                picture = read_picture(source, least_side=side * (2 if crop else 1))
+            except PictureError:
+                self._written[file] = PagePicture(None, "picture not found", side, side)
+            else:
+                if crop:
+                    picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+                else:
+                    picture.thumbnail((side, side))
+                quality = 82 if crop else 80
+                self._written[file] = self.save(picture, file, words, quality=quality)
+        return self._written[file]

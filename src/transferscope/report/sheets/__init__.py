@@ -1,0 +1,1 @@
+"""Grids of pictures with words: activations, renders, ideal pictures, samples."""
