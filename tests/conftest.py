@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -82,6 +83,29 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
             module.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
     return Classifier(network.eval(), SPEC, [f"class {i}" for i in range(classes)])
+
+
+def narrow(name: str, classes: int = 10) -> nn.Module:
+    """torchvision's network of that name an eighth as wide, without weights: the names and shares of its
+    parts stay, 100 million parameters do not."""
+    models = torchvision.models
+    if name == "vgg11_bn":
+        with torch.device("meta"):  # its own 129 million parameters are never drawn
+            network = models.vgg11_bn(num_classes=classes, init_weights=False)
+        plan = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+        network.features = models.vgg.make_layers(plan, batch_norm=True)
+        for place, (inputs, outputs) in {
+            0: (64 * 49, 512),
+            3: (512, 512),
+            6: (512, classes),
+        }.items():
+            network.classifier[place] = nn.Linear(inputs, outputs)
+        return network
+    if name == "vit_b_16":
+        return models.VisionTransformer(64, 16, 12, 3, 96, 384, num_classes=classes)
+    if name == "densenet121":
+        return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
+    raise ValueError(f"no narrow network {name!r}")
 
 
 @pytest.fixture
