@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -125,6 +127,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("weights") / "w.safetensors"
     write_tensors(file, source.network.state_dict(), {})
     return file
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of tests that look at none are empty: most of a small tune's time is the drawing of its
+    curves. What a module's tests share is made before, and so drawn; a test marked `drawn` draws too."""
+    if request.node.get_closest_marker("drawn"):
+        return
+    real = Figure.savefig
+
+    def savefig(self: Figure, file: object, **options: object) -> None:
+        if isinstance(file, io.StringIO):
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            real(self, file, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

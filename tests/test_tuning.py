@@ -15,6 +15,8 @@ from transferscope.errors import InputError, OutputError, UnknownName
 from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Make = Callable[..., Run]
 
 
@@ -113,6 +115,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.drawn
 def test_the_rate_of_the_range_test_is_used_and_shown(make):
     run = make(lr="auto")
     rows = read_csv(run.path / "learning_rate.csv")
@@ -124,6 +127,7 @@ def test_the_rate_of_the_range_test_is_used_and_shown(make):
     assert (run.path / "learning_rate.svg").read_text().lstrip().startswith("<")
 
 
+@pytest.mark.drawn
 def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
     heard = Heard()
     run = make(search=3, reporter=heard)
@@ -147,6 +151,7 @@ def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
     assert again.results["settings"] == run.results["settings"]
 
 
+@pytest.mark.drawn
 def test_the_timeline_has_the_epochs_asked_for(make):
     run = make(epochs=4, keep_every=2)
     files = sorted((run.path / "timeline").iterdir())

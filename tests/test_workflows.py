@@ -34,6 +34,8 @@ from transferscope.workflows import (
     write_run_atlas,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = {'<b>猫 & "狗"</b>': 14, "b": 12, "c": 13}
 
 
@@ -311,6 +313,7 @@ def test_exemplars_are_the_training_pictures_that_excite_most(run, compared):
         assert channel.exemplars["tuned"][0].path == part[best].path
 
 
+@pytest.mark.drawn
 def test_the_atlas_opens_and_shows_every_channel(run, compared):
     evaluate_run(run)
     index = write_run_atlas(run, title='<script>alert("x")</script>')
