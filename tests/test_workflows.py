@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -457,6 +456,4 @@ def test_a_lock_keeps_a_second_process_out(run, photos, weights, tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    began = time.monotonic()
     assert short(photos, weights, out, strategy="probe").results
-    assert time.monotonic() - began < 60
