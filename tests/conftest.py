@@ -10,12 +10,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, bef
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -24,7 +23,9 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.cli import app
 from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
-from transferscope.training import EpochRow
+
+if TYPE_CHECKING:  # whole processes of some tests load this file, and need no more than a network
+    from transferscope.training import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 
@@ -90,7 +91,8 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
 def narrow(name: str, classes: int = 10) -> nn.Module:
     """torchvision's network of that name an eighth as wide, without weights: the names and shares of its
     parts stay, 100 million parameters do not."""
-    models = torchvision.models
+    from torchvision import models
+
     if name == "vgg11_bn":
         with torch.device("meta"):  # its own 129 million parameters are never drawn
             network = models.vgg11_bn(num_classes=classes, init_weights=False)
@@ -133,6 +135,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures of tests that look at none are empty: most of a small tune's time is the drawing of its
     curves. What a module's tests share is made before, and so drawn; a test marked `drawn` draws too."""
+    from matplotlib.figure import Figure
+
     if request.node.get_closest_marker("drawn"):
         return
     real = Figure.savefig
