@@ -6,14 +6,31 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench bench-long clean
+# As tests/test_atlas_browser.py looks for them.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
+.PHONY: demo test browser test-slow check bench bench-long clean
 
 demo: $(READY)
 	$(BIN)/transferscope demo --out demo --resume
 
 # WORKERS at a time: make test WORKERS=1 for one.
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# Some tests open the atlas in a browser: one is installed where that is possible without a question.
+browser:
+	@for name in $(BROWSERS); do ! command -v $$name >/dev/null || exit 0; done; \
+	if [ "$$(id -u)" -eq 0 ]; then root=; else root="sudo -n"; fi; \
+	if ! command -v apt-get >/dev/null; then why="there is no apt-get; install chromium"; \
+	elif [ -n "$$root" ] && ! $$root true 2>/dev/null; then why="'sudo apt-get install chromium' brings one"; \
+	else \
+	    echo "installing chromium (once; tests open the atlas in it)"; \
+	    $$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y -qq chromium >/dev/null && exit 0; \
+	    why="apt-get could not install chromium"; \
+	fi; \
+	echo "no browser here, so the tests that open the atlas in one are skipped: $$why"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

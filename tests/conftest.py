@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
@@ -9,6 +10,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, bef
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.cli import app
 from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
-from transferscope.training import EpochRow
+
+if TYPE_CHECKING:  # whole processes of some tests load this file, and need no more than a network
+    from transferscope.training import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 
@@ -84,6 +88,30 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
     return Classifier(network.eval(), SPEC, [f"class {i}" for i in range(classes)])
 
 
+def narrow(name: str, classes: int = 10) -> nn.Module:
+    """torchvision's network of that name an eighth as wide, without weights: the names and shares of its
+    parts stay, 100 million parameters do not."""
+    from torchvision import models
+
+    if name == "vgg11_bn":
+        with torch.device("meta"):  # its own 129 million parameters are never drawn
+            network = models.vgg11_bn(num_classes=classes, init_weights=False)
+        plan = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+        network.features = models.vgg.make_layers(plan, batch_norm=True)
+        for place, (inputs, outputs) in {
+            0: (64 * 49, 512),
+            3: (512, 512),
+            6: (512, classes),
+        }.items():
+            network.classifier[place] = nn.Linear(inputs, outputs)
+        return network
+    if name == "vit_b_16":
+        return models.VisionTransformer(64, 16, 12, 3, 96, 384, num_classes=classes)
+    if name == "densenet121":
+        return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
+    raise ValueError(f"no narrow network {name!r}")
+
+
 @pytest.fixture
 def tiny() -> Classifier:
     return tiny_classifier()
@@ -101,6 +129,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("weights") / "w.safetensors"
     write_tensors(file, source.network.state_dict(), {})
     return file
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of tests that look at none are empty: most of a small tune's time is the drawing of its
+    curves. What a module's tests share is made before, and so drawn; a test marked `drawn` draws too."""
+    from matplotlib.figure import Figure
+
+    if request.node.get_closest_marker("drawn"):
+        return
+    real = Figure.savefig
+
+    def savefig(self: Figure, file: object, **options: object) -> None:
+        if isinstance(file, io.StringIO):
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            real(self, file, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

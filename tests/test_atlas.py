@@ -87,6 +87,12 @@ def atlas(content: AtlasContent, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
+def without_pictures(content: AtlasContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "atlas"
+    return write_atlas(content, out, pictures=False).parent
+
+
+@pytest.fixture(scope="module")
 def pages(atlas: Path) -> dict[str, Page]:
     return {str(path.relative_to(atlas)): Page(path) for path in sorted(atlas.rglob("*.html"))}
 
@@ -192,6 +198,7 @@ def test_an_identical_layer_says_so_and_tests_nothing(pages: dict[str, Page]) ->
     assert "frozen: bit-identical" in pages["index.html"].words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_identical_layer_drawn_in_both_networks_is_shown_once(
     content: AtlasContent, tmp_path: Path
 ) -> None:
@@ -204,6 +211,7 @@ def test_an_identical_layer_drawn_in_both_networks_is_shown_once(
     assert all("-base-" in name for name in files)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_provenance_is_said_once(content: AtlasContent, tmp_path: Path) -> None:
     told = dataclasses.replace(content, facts={"Renders": "16 steps", "Exemplars": "of 12"})
     out = write_atlas(told, tmp_path / "atlas").parent
@@ -238,6 +246,7 @@ def test_the_same_content_gives_the_same_bytes(
     assert digest(write_atlas(content, tmp_path / "again").parent) == digest(atlas)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_earlier_atlas_is_replaced_whole(content: AtlasContent, tmp_path: Path) -> None:
     alone = dataclasses.replace(content, comparison=None, renders={})
     write_atlas(content, tmp_path / "atlas")
@@ -247,6 +256,7 @@ def test_an_earlier_atlas_is_replaced_whole(content: AtlasContent, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["atlas", "new"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_users_page_in_an_atlas_is_never_lost(content: AtlasContent, tmp_path: Path) -> None:
     atlas = write_atlas(content, tmp_path / "atlas").parent
     (atlas / "notes.html").write_text("mine")
@@ -263,6 +273,7 @@ def test_a_folder_with_other_files_is_refused(content: AtlasContent, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_leaves_the_earlier_atlas(content: AtlasContent, tmp_path: Path) -> None:
     out = tmp_path / "atlas"
     write_atlas(content, out)
@@ -278,6 +289,7 @@ def test_a_failure_leaves_the_earlier_atlas(content: AtlasContent, tmp_path: Pat
     assert digest(out) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_missing_picture_shows_as_a_tile(content: AtlasContent, tmp_path: Path) -> None:
     moved = dataclasses.replace(content, data_root=tmp_path / "moved")
     index = write_atlas(moved, tmp_path / "atlas")
@@ -286,23 +298,24 @@ def test_a_missing_picture_shows_as_a_tile(content: AtlasContent, tmp_path: Path
     assert not any("images/pictures" in reference for reference in page.references)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_missing_render_shows_as_a_tile(content: AtlasContent, tmp_path: Path) -> None:
     renders = {key: one for key, one in content.renders.items() if key[0] != "tuned"}
     index = write_atlas(dataclasses.replace(content, renders=renders), tmp_path / "atlas")
     assert "no render of seed 0" in Page(index.parent / "units/blocks-4-2-3.html").words
 
 
-def test_the_users_pictures_can_be_left_out(content: AtlasContent, tmp_path: Path) -> None:
-    index = write_atlas(content, tmp_path / "atlas", pictures=False)
-    assert list((index.parent / "images/pictures").iterdir()) == []
-    assert list((index.parent / "images/renders").iterdir())
-    for path in index.parent.rglob("*.html"):
+def test_the_users_pictures_can_be_left_out(without_pictures: Path) -> None:
+    assert list((without_pictures / "images/pictures").iterdir()) == []
+    assert list((without_pictures / "images/renders").iterdir())
+    for path in without_pictures.rglob("*.html"):
         page = Page(path)
         assert "#%.png" not in page.html
         assert "picture not found" not in page.words
-    assert "left out of this atlas" in Page(index.parent / "units/blocks-4-2-3.html").words
+    assert "left out of this atlas" in Page(without_pictures / "units/blocks-4-2-3.html").words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_pictures_have_a_page_if_they_were_inspected(
     content: AtlasContent, pages: dict[str, Page], tmp_path: Path
 ) -> None:
@@ -320,10 +333,9 @@ def test_the_pictures_have_a_page_if_they_were_inspected(
     assert "data.html" not in (out / "index.html").read_text(encoding="utf-8")
 
 
-def test_the_inspected_pictures_can_be_left_out(content: AtlasContent, tmp_path: Path) -> None:
-    out = write_atlas(content, tmp_path / "atlas", pictures=False).parent
-    assert list((out / "images/data").iterdir()) == []
-    page = Page(out / "data.html")
+def test_the_inspected_pictures_can_be_left_out(without_pictures: Path) -> None:
+    assert list((without_pictures / "images/data").iterdir()) == []
+    page = Page(without_pictures / "data.html")
     assert "片" not in page.html
     assert "blank.png" not in page.html
     assert "Class by class" in page.words
@@ -381,6 +393,7 @@ def test_figures_that_are_not_numbers_show_as_a_dash(content: AtlasContent, tmp_
     assert STATUS_WORDS["non_finite"] in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_layers_that_differ_only_in_case_or_punctuation_get_their_own_pages(
     content: AtlasContent, tmp_path: Path
 ) -> None:
@@ -401,6 +414,7 @@ def test_layers_that_differ_only_in_case_or_punctuation_get_their_own_pages(
     assert len(list((index.parent / "units").iterdir())) == len(names) * len(layer.channels)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_undecodable_file_name_does_not_stop_the_atlas(
     content: AtlasContent, tmp_path: Path
 ) -> None:
@@ -468,10 +482,9 @@ def test_the_evaluation_shows_doubts_labels_and_another_run(pages: dict[str, Pag
 
 
 def test_galleries_and_their_files_names_are_left_out_with_the_pictures(
-    content: AtlasContent, tmp_path: Path
+    without_pictures: Path,
 ) -> None:
-    out = write_atlas(content, tmp_path / "atlas", pictures=False).parent
-    words = Page(out / "evaluation.html").words
+    words = Page(without_pictures / "evaluation.html").words
     for absent in ("Worst errors", "Least certain", "labelled", "picture left out"):
         assert absent not in words
     assert "2 labels are probably wrong" in words

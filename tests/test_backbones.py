@@ -7,7 +7,7 @@ import skimage
 import torch
 from torch import nn
 
-from conftest import SPEC, TinyNet, same_state, state_of, tiny_classifier
+from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed
 from transferscope.backbones import (
     EMBEDDED,
@@ -171,22 +171,7 @@ def test_fit_state_names_the_wrong_shape():
 # ---------------------------------------------------------------------------- architectures
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "timm/test_resnet",
-        "timm/test_vit",
-        "timm/test_convnext",
-        "timm/test_efficientnet",
-        "torchvision/mobilenet_v2",
-        "torchvision/densenet121",
-        "torchvision/vgg11_bn",
-        "torchvision/googlenet",
-        "torchvision/vit_b_16",
-    ],
-)
-def test_any_architecture_divides_and_resumes(name):
-    classifier = load_backbone(name, weights="random")
+def divides_and_resumes(classifier: Classifier) -> None:
     before = state_of(classifier.network)
     stages = stages_of(classifier)
     assert len(stages) >= 3
@@ -195,6 +180,35 @@ def test_any_architecture_divides_and_resumes(name):
     rest = Resumed(classifier.network, stages[-2], classifier.example())
     assert rest.boundary == stages[-2]
     assert same_state(before, state_of(classifier.network))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm/test_resnet",
+        "timm/test_vit",
+        "timm/test_convnext",
+        "timm/test_efficientnet",
+        "torchvision/mobilenet_v2",
+        "torchvision/googlenet",
+    ],
+)
+def test_any_architecture_divides_and_resumes(name):
+    divides_and_resumes(load_backbone(name, weights="random"))
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("vgg11_bn", ["features", "classifier.0", "classifier.3"]),
+        ("vit_b_16", [f"encoder.layers.encoder_layer_{n}" for n in range(12)] + ["encoder.ln"]),
+        ("densenet121", ["features.transition3", "features.denseblock4", "features.norm5"]),
+    ],
+)
+def test_so_do_large_ones_of_which_a_narrow_copy_is_looked_at(name, last):
+    classifier = Classifier(narrow(name).eval(), InputSpec((64, 64)), list("abcdefghij"))
+    divides_and_resumes(classifier)
+    assert list(stages_of(classifier))[-len(last) :] == last
 
 
 def test_folding_changes_nothing_but_the_speed(lite0):

@@ -177,6 +177,7 @@ def test_a_render_that_left_the_numbers_is_not_called_changed_and_is_saved(tmp_p
         renders={"base": {other: drawings(other, range(3), range(2))}, "tuned": {other: broken}},
         null_renders={other: drawings(other, range(3), range(2, 4))},
     )
+    assert not any(channel.changed for channel in found.layers[0].channels)
     found.save(tmp_path)
     loaded = Comparison.load(tmp_path).layers[0].channels[0]
     assert np.isnan(loaded.activation["tuned"])

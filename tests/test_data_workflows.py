@@ -31,6 +31,8 @@ from transferscope.workflows import (
 from transferscope.workflows import fitting as module
 from transferscope.workflows.run import SILENT
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = {"猫": 14, "dog": 12, "bird": 13}
 
 
@@ -277,6 +279,7 @@ def test_a_runs_pictures_are_looked_at_in_its_split(photos, tuned):
     assert inspect_run(run) is None
 
 
+@pytest.mark.drawn
 def test_the_report_is_written_and_replaced(photos, tmp_path):
     found = inspect_data(photos)
     page = write_report(found, tmp_path / "report", title="photos")
@@ -308,6 +311,7 @@ def test_a_report_inside_the_set_or_over_other_files_is_refused_at_once(photos, 
 # ---------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.drawn
 def test_inspect_prints_json_with_the_keys_promised(photos, tmp_path):
     result = command("inspect", photos, "--json", "--quiet", "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output

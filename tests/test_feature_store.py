@@ -341,7 +341,7 @@ def test_means_of_every_stage_come_of_one_pass(pictures, computed):
 # ---------------------------------------------------------------------------- processes
 
 WORKER = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
@@ -354,51 +354,68 @@ extraction.SHARD = 4
 fill = extraction._fill
 def noted(classifier, stores, missing, *others):
     fill(classifier, stores, missing, *others)
-    with open(Path({out!r}) / f"{{distributed.rank()}}.json", "w") as file:
+    with open(Path(name) / f"{{distributed.rank()}}.json", "w") as file:
         json.dump(list(missing), file)
 extraction._fill = noted
 files = sorted(Path({root!r}).rglob("*.png"))
 with distributed.joined():
-    rows = boundary_rows(tiny_classifier(), files, [sha256_file(f) for f in files], {layer!r})
-    torch.save(rows[:], Path({out!r}) / f"{{distributed.rank()}}.pt")
+    for name in ("whole", "damaged"):
+        os.environ["TRANSFERSCOPE_CACHE"] = f"cache of {{name}}"
+        if name == "damaged" and distributed.is_first():
+            files[1].write_bytes(files[1].read_bytes()[:200])
+        distributed.wait_for_all()
+        hashes = [sha256_file(f) for f in files]
+        rows = boundary_rows(tiny_classifier(), files, hashes, {layer!r})
+        torch.save(rows[:], Path(name) / f"{{distributed.rank()}}.pt")
 """
 
 
-def two_processes(tmp_path: Path, root: Path) -> subprocess.CompletedProcess[str]:
-    script = tmp_path / "worker.py"
-    tests = str(Path(__file__).parent)
-    script.write_text(WORKER.format(tests=tests, out=str(tmp_path), root=str(root), layer=BOUNDARY))
+@pytest.fixture(scope="module")
+def two_processes(
+    tmp_path_factory, make_folder
+) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    """Pictures, the folder of what two processes made of them, and how they ended: the second time with
+    a picture that is damaged by then."""
+    home = tmp_path_factory.mktemp("two")
+    root = make_folder(home / "pictures", {"a": 9, "b": 8}, seed=3)
+    (home / "whole").mkdir()
+    (home / "damaged").mkdir()
+    (home / "worker.py").write_text(
+        WORKER.format(tests=str(Path(__file__).parent), root=str(root), layer=BOUNDARY)
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--standalone", str(script)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command += ["--standalone", "worker.py"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=home
+    )
+    return root, home, ended
 
 
 def test_two_processes_compute_every_picture_once_and_read_the_same(
-    pictures, tmp_path, monkeypatch
+    two_processes, pictures, tmp_path, monkeypatch
 ):
     import json
 
-    files, hashes = pictures
-    ended = two_processes(tmp_path, files[0].parent.parent)
-    assert ended.returncode == 0, ended.stderr
-    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    files, hashes = pictures  # the same, undamaged
+    _, home, ended = two_processes
+    assert (home / "whole" / "0.pt").is_file(), ended.stderr
+    shares = [json.loads((home / "whole" / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert sorted(shares[0] + shares[1]) == sorted(hashes)
     assert abs(len(shares[0]) - len(shares[1])) <= 1
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    found = [torch.load(home / "whole" / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert torch.equal(*found)
     monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "alone"))
     alone = boundary_rows(tiny_classifier(), files, hashes, BOUNDARY)
     torch.testing.assert_close(found[0], alone[:], rtol=2e-3, atol=2e-3)
 
 
-def test_an_error_in_one_process_ends_both(pictures, tmp_path):
-    files, _ = pictures
-    files[1].write_bytes(files[1].read_bytes()[:200])
-    ended = two_processes(tmp_path, files[0].parent.parent)
+def test_an_error_in_one_process_ends_both(two_processes):
+    root, home, ended = two_processes
+    damaged = sorted(root.rglob("*.png"))[1]
     assert ended.returncode != 0
-    assert f"cannot read {str(files[1])!r}" in ended.stderr
+    assert f"cannot read {str(damaged)!r}" in ended.stderr
     assert "process 1 could not go on" in ended.stderr
-    assert not list(tmp_path.glob("*.pt"))
+    assert not list((home / "damaged").glob("*.pt"))
 
 
 def test_a_failure_elsewhere_is_raised_here(monkeypatch):

@@ -27,6 +27,8 @@ from transferscope.workflows import (
     write_run_atlas,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = {"猫": 44, "b & <c>": 40, "d": 42}
 
 

@@ -15,6 +15,8 @@ from transferscope.errors import InputError, OutputError, UnknownName
 from transferscope.storage import read_csv, read_json
 from transferscope.workflows import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Make = Callable[..., Run]
 
 
@@ -36,21 +38,17 @@ def make(photos, weights, tmp_path) -> Make:
 
 def test_full_moves_every_stage_and_probe_none(make, weights):
     source = load_backbone(BACKBONE, weights=weights).network.state_dict()
-    full = make("full", strategy="full", lr=1e-3, recipe={"wise_ft": False})
+    full = make("full", strategy="full", lr=1e-3, keep_every=2)
     probe = make("probe", strategy="probe")
     body = [name for name in source if not name.startswith("classifier")]
     for name in body:
         assert torch.equal(probe.classifier.network.state_dict()[name], source[name])
     convolutions = [n for n in body if n.endswith("weight") and source[n].ndim == 4]
-    tuned = full.classifier.network.state_dict()
-    if full.results["share"] and int(full.history[-1]["epoch"]) and best(full):
-        assert all(not torch.equal(tuned[name], source[name]) for name in convolutions)
+    last = Classifier.load(full.timeline[2]).network.state_dict()  # the best may be the start
+    assert len(convolutions) > 10
+    assert all(not torch.equal(last[name], source[name]) for name in convolutions)
     assert full.results["boundary"] is None
     assert full.results["strategy"] == "full"
-
-
-def best(run: Run) -> int:
-    return next(int(row["epoch"]) for row in run.history if row["best"] == "1")
 
 
 def test_scratch_knows_nothing_of_the_pretrained_weights(make, weights):
@@ -113,6 +111,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.drawn
 def test_the_rate_of_the_range_test_is_used_and_shown(make):
     run = make(lr="auto")
     rows = read_csv(run.path / "learning_rate.csv")
@@ -124,6 +123,7 @@ def test_the_rate_of_the_range_test_is_used_and_shown(make):
     assert (run.path / "learning_rate.svg").read_text().lstrip().startswith("<")
 
 
+@pytest.mark.drawn
 def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
     heard = Heard()
     run = make(search=3, reporter=heard)
@@ -147,6 +147,7 @@ def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
     assert again.results["settings"] == run.results["settings"]
 
 
+@pytest.mark.drawn
 def test_the_timeline_has_the_epochs_asked_for(make):
     run = make(epochs=4, keep_every=2)
     files = sorted((run.path / "timeline").iterdir())
@@ -191,9 +192,7 @@ def test_auto_follows_the_advice_unless_the_depth_is_given(make):
     advised = make("advised", strategy="auto")
     advice = advised.results["advice"]
     assert set(advice["stages"])
-    assert next(iter(advised.results["candidates"])) == "probe"
-    if advice["strategy"] != "probe":
-        assert advice["strategy"] in advised.results["candidates"]
+    assert list(advised.results["candidates"]) == ["probe", advice["strategy"]]
     given = make("given", strategy="auto", unfreeze=2)
     assert "advice" not in given.results
     assert list(given.results["candidates"]) == ["probe", "partial"]

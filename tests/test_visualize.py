@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import transferscope as ts
-from conftest import SPEC, TinyNet, same_state, state_of, tiny_classifier
+from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.backbones.depthwise import phased
 from transferscope.errors import InputError, UnknownName, WeightsError
@@ -368,13 +368,16 @@ def test_non_finite_networks_are_reported_and_spare_their_neighbours():
     [
         ("timm/test_vit", "blocks.1"),
         ("timm/test_convnext", "stages.2"),
-        ("torchvision/densenet121", "features.denseblock1"),
+        ("densenet121", "features.denseblock1"),
         ("torchvision/resnet18", "layer1.0.bn2"),
     ],
 )
 def test_other_architectures_are_drawn_too(name, layer):
     torch.manual_seed(0)
-    classifier = load_backbone(name, weights="random")
+    if "/" in name:
+        classifier = load_backbone(name, weights="random")
+    else:
+        classifier = Classifier(narrow(name).eval(), InputSpec((64, 64)), list("abcdefghij"))
     before = state_of(classifier)
     found = render_channels(classifier, layer, [0, 1], steps=3, precision="fp32")
     assert same_state(before, state_of(classifier))

@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import transferscope as ts
-from conftest import BACKBONE, SPEC, TinyNet
+from conftest import BACKBONE, SPEC, TinyNet, command
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.data import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
@@ -33,6 +32,8 @@ from transferscope.workflows import (
     visualize,
     write_run_atlas,
 )
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CLASSES = {'<b>猫 & "狗"</b>': 14, "b": 12, "c": 13}
 
@@ -82,7 +83,8 @@ def test_the_split_has_every_picture_once_with_its_hash(run, photos):
 def test_base_is_the_untuned_backbone_with_the_probes_head(run, weights):
     source = load_backbone(BACKBONE, weights=weights)
     assert run.base.body_hash() == source.body_hash()
-    assert run.classifier.body_hash() != source.body_hash() or run.results["candidates"]
+    assert run.results["strategy"] == "partial"
+    assert run.classifier.body_hash() != source.body_hash()
     assert run.base.classes == run.classifier.classes
 
 
@@ -258,13 +260,7 @@ def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp
     classifier = open_model(run.path)
     together = predict(classifier, files, top=3)
     alone = [predict(open_model(run.path), [file], top=3)[0] for file in files]
-    command = [sys.executable, "-m", "transferscope", "predict", str(run.path), "--top", "3"]
-    printed = subprocess.run(
-        [*command, "--json", "--quiet", *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = command("predict", run.path, "--top", "3", "--json", "--quiet", *files)
     through_cli = json.loads(printed.stdout)
     for one, other, cli in zip(together, alone, through_cli, strict=True):
         for mine, yours, theirs in zip(one.top, other.top, cli["top"], strict=True):
@@ -279,7 +275,11 @@ def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp
 @pytest.fixture(scope="module")
 def compared(run):
     layers = ("blocks.0", "blocks.2", "blocks.3")
-    return compare_run(run, layers=layers, sample=3), layers
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # of what is drawn, nothing here looks at the beauty
+        patch.setattr("transferscope.workflows.seeing.COMPARED_STEPS", 8)
+        yield compare_run(run, layers=layers, sample=3), layers
 
 
 def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
@@ -290,7 +290,7 @@ def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
     assert boundary == "blocks.2"
     assert by_name["blocks.0"].identical
     assert by_name["blocks.0"].similarity == 1.0
-    assert not by_name["blocks.3"].identical or run.results["candidates"]
+    assert not by_name["blocks.3"].identical
     assert all(len(layer.channels) == 3 for layer in comparison.layers)
     files = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
     again = compare_run(run, layers=layers, sample=3)
@@ -312,6 +312,7 @@ def test_exemplars_are_the_training_pictures_that_excite_most(run, compared):
         assert channel.exemplars["tuned"][0].path == part[best].path
 
 
+@pytest.mark.drawn
 def test_the_atlas_opens_and_shows_every_channel(run, compared):
     evaluate_run(run)
     index = write_run_atlas(run, title='<script>alert("x")</script>')
@@ -455,6 +456,4 @@ def test_a_lock_keeps_a_second_process_out(run, photos, weights, tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    began = time.monotonic()
     assert short(photos, weights, out, strategy="probe").results
-    assert time.monotonic() - began < 60
