@@ -21,7 +21,7 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.cli import app
 from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
-from transferscope.training import EpochRow
+from transferscope.training.checkpoints import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 

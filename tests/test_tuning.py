@@ -97,7 +97,7 @@ def test_any_layer_may_be_the_boundary(make):
     [
         ({"boundary": "blocks.99"}, UnknownName, "blocks.99"),
         ({"boundary": "blocks.1", "unfreeze": 2}, InputError, "both given"),
-        ({"head": "tree"}, InputError, "head 'tree'"),
+        ({"head": "tree"}, InputError, "--head is 'tree'"),
         ({"search": -1}, InputError, "--search is -1"),
         ({"search": 3, "strategy": "full"}, InputError, "boundary cache"),
         ({"keep_every": -2}, InputError, "--keep-every is -2"),
@@ -211,7 +211,7 @@ def test_the_defaults_in_the_help_are_the_recipes():
     import inspect as python_inspect
     from typing import get_args, get_type_hints
 
-    from transferscope.cli import tuning as cli
+    from transferscope.cli import tune as cli
 
     plain = ts.Recipe()
     fields = {"lr": "learning_rate", "cache_views": "views"}
@@ -263,7 +263,7 @@ def test_the_recipe_sets_what_is_no_argument_of_its_own_here(photos, weights, tm
         ({"strategy": "full", "unfreeze": 2}, r"--unfreeze 2 is given with --strategy full"),
         ({"strategy": "scratch", "boundary": "blocks.1"}, r"--boundary blocks.1 is given with"),
         ({"boundary": "classifier"}, r"'classifier' is the head"),
-        ({"precision": "foo"}, r"precision 'foo' is unknown"),
+        ({"precision": "foo"}, r"--precision is 'foo'"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_written(make, tmp_path, options, words):
@@ -273,7 +273,7 @@ def test_contradictions_are_refused_before_anything_is_written(make, tmp_path, o
 
 
 def test_a_network_of_ones_own_cannot_be_tuned_and_is_told_so(photos, tmp_path, tiny):
-    with pytest.raises(InputError, match="the backbone is a Classifier; it must be a name"):
+    with pytest.raises(InputError, match="--backbone is Classifier"):
         ts.tune(photos, out=tmp_path / "run", backbone=tiny)
 
 

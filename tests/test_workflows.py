@@ -139,7 +139,7 @@ def test_a_killed_tune_is_resumed_to_the_same_weights(run, photos, weights, tmp_
     script = f"""
         import os, signal, sys
         import transferscope as ts
-        from transferscope.workflows.run import Silent
+        from transferscope.workflows.reporter import Silent
         class Killer(Silent):
             def epoch(self, row):
                 if row.epoch == 1:

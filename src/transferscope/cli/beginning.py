@@ -173,7 +173,7 @@ def advise(
     quiet: Quiet = False,
 ) -> None:
     """Measure how well your pictures transfer, depth by depth, and recommend a strategy."""
-    from transferscope.workflows.advising import advise as run_advise
+    from transferscope.workflows.advise import advise as run_advise
 
     source = source_of(data, dataset, root)
     advice = run_advise(

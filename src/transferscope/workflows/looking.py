@@ -21,7 +21,7 @@ from transferscope.errors import InputError
 from transferscope.images import as_float, to_picture
 from transferscope.report import LayerMaps, LayerSheet, Scale, write_sheet, write_sheets_page
 from transferscope.storage import refuse_foreign, replaced_folder, write_tensors
-from transferscope.workflows.run import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Reporter
 
 _PREFIX = 16
 """Most tokens (class, registers) that may stand before those of the picture."""

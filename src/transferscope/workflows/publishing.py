@@ -18,7 +18,8 @@ from transferscope.workflows.carding import (
     training_facts,
 )
 from transferscope.workflows.inspecting import inspect_run, previews
-from transferscope.workflows.run import SILENT, Reporter, Run
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run
 from transferscope.workflows.seeing import compared_units
 
 
