@@ -22,7 +22,8 @@ from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.storage import sha256_file
 from transferscope.training.batches import FileBatches, Part, frozen_front
-from transferscope.training.loop import SHARES, Fit, calibrated_loss, fine_tune, plan_boundary
+from transferscope.training.fit import Fit, calibrated_loss
+from transferscope.training.loop import SHARES, fine_tune, plan_boundary
 from transferscope.training.lr_finder import SAFETY, find_rate
 from transferscope.training.optimization import make_optimizer, order_of, scheduled_rate, set_rate
 from transferscope.training.recipe import Recipe, choose_recipe

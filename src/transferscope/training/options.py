@@ -21,7 +21,7 @@ from transferscope.errors import InputError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-ONLY_DECLARED = ConfigDict(extra="forbid", defer_build=True)
+ONLY_DECLARED = ConfigDict(extra="forbid")
 """Of the dataclasses of options: a field that is not declared is refused."""
 
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}

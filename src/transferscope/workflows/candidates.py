@@ -35,8 +35,9 @@ from transferscope.storage import read_json, write_csv, write_json, write_text
 from transferscope.training.batches import CachedBatches, FileBatches, Part, frozen_front
 from transferscope.training.checkpoints import EpochRow
 from transferscope.training.config import HeadName, TuneOptions
+from transferscope.training.fit import calibrated_loss, loss_and_top1
 from transferscope.training.head_fit import class_weights, fit_mlp_head
-from transferscope.training.loop import calibrated_loss, fine_tune, loss_and_top1, plan_boundary
+from transferscope.training.loop import fine_tune, plan_boundary
 from transferscope.training.lr_finder import find_rate
 from transferscope.training.recipe import Recipe, adapted
 from transferscope.training.search import Settings, Trial, best_trial, draw_settings, short

@@ -37,10 +37,10 @@ from transferscope.storage import (
     write_tensors,
     write_text,
 )
-from transferscope.training.checkpoints import EpochRow
+from transferscope.training.checkpoints import EpochRow, history_rows
 from transferscope.training.config import Config, TuneOptions, tune_options
+from transferscope.training.fit import loss_and_top1
 from transferscope.training.loggers import Logger, open_logger, refuse_unknown
-from transferscope.training.loop import history_rows, loss_and_top1
 from transferscope.training.options import takes
 from transferscope.training.recipe import Recipe
 from transferscope.workflows.candidates import Fitted, Job, chosen_boundary, fit, read_features
