@@ -23,7 +23,7 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     own = dict(inspect.signature(function, eval_str=True).parameters)
     own.pop("options")
     made = {
-        name: _parameter(name, flag, field, unset=owner is Recipe)
+        name: _parameter(name, flag, field, owner)
         for owner in (TuneOptions, Recipe)
         for name, (flag, field) in asked_for(owner).items()
     }
@@ -37,8 +37,8 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _parameter(name: str, flag: str, field: FieldInfo, *, unset: bool) -> inspect.Parameter:
-    """One option. `unset`: without it the strategy decides, and the help says what that is by default."""
+def _parameter(name: str, flag: str, field: FieldInfo, owner: type) -> inspect.Parameter:
+    """One option. One of the recipe is None where it is not given: the strategy decides, by the help."""
     extra: Any = field.json_schema_extra
     help_text, default = str(field.description), field.default
     typed: Any = field.annotation
@@ -46,7 +46,7 @@ def _parameter(name: str, flag: str, field: FieldInfo, *, unset: bool) -> inspec
         if default:
             flag, help_text = flag.replace("--", "--no-"), extra["off"]
         default = False
-    elif unset:
+    elif owner is Recipe:
         help_text = (
             f"{help_text.rstrip('.')}; default {default if choices(field) else f'{default:g}'}."
         )
@@ -58,7 +58,7 @@ def _parameter(name: str, flag: str, field: FieldInfo, *, unset: bool) -> inspec
         flag,
         help=help_text,
         metavar=extra["metavar"],
-        rich_help_panel=extra["panel"],
+        rich_help_panel=extra["panel"] or getattr(owner, "PANEL", None),
         show_default=default is not None and typed is not bool,
     )
     return inspect.Parameter(

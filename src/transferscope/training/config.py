@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from transferscope.errors import InputError
-from transferscope.training.options import ONLY_DECLARED, declared, json_schema, option, refusing
+from transferscope.training.options import (
+    ONLY_DECLARED,
+    declared,
+    json_schema,
+    option,
+    refusing,
+    setting,
+)
 from transferscope.training.recipe import Recipe, choose_recipe
 
 Strategy = Literal["auto", "probe", "partial", "full", "scratch"]
@@ -27,85 +34,56 @@ class Config:
     VERB: ClassVar[str] = "tune"
     """In errors, fields are called by the options of this verb."""
 
-    data: Annotated[
-        str,
-        Field(
-            description="Folder of class folders, or a table of files; with a dataset, its folder."
-        ),
-    ]
-    dataset: Annotated[
-        str | None, option("A well-known set by name, such as caltech101, under --root.")
-    ] = None
-    backbone: Annotated[str, option("See 'transferscope backbones'.")] = "efficientnet_lite0"
-    weights: Annotated[str | None, option("A local .safetensors or .pth.", metavar="FILE")] = None
-    strategy: Annotated[
-        Strategy,
-        option(
-            "auto: what 'advise' recommends or the probe, the better on validation. scratch: the control.",
-            _STRATEGY,
-        ),
-    ] = "auto"
-    unfreeze: Annotated[
-        int | None,
-        option(
-            "Stages that 'partial' tunes, from the end; default 3, or what is advised.", _STRATEGY
-        ),
-    ] = None
-    boundary: Annotated[
-        str | None,
-        option(
-            "Instead of --unfreeze: the last layer that stays frozen.", _STRATEGY, metavar="LAYER"
-        ),
-    ] = None
-    head: Annotated[HeadName, option("mlp: 256 hidden units, ReLU, dropout 0.4.", _STRATEGY)] = (
-        "linear"
+    data: str = setting(..., "Folder of class folders, or a table of files; a dataset's folder.")
+    dataset: str | None = option(
+        None, "A well-known set by name, such as caltech101, under --root."
     )
-    find_rate: Annotated[
-        bool,
-        Field(
-            description="The learning rate comes from a range test.",
-            json_schema_extra={"derived": True},
-        ),
-    ] = False
-    recipe: Recipe = Field(default_factory=lambda: Recipe())
-    ratio: Annotated[
-        tuple[int, int, int], option("train/validation/test, where the layout has none.")
-    ] = (70, 15, 15)
-    group: Annotated[
-        str | None,
-        option(
-            "What must stay in one split: a table's column, or a pattern searched in the paths, such as "
-            "'(patient[0-9]+)'.",
-            metavar="COLUMN|PATTERN",
-        ),
-    ] = None
-    split_from: Annotated[
-        str | None, option("Take the split of this run.", _PICTURES, metavar="RUN")
-    ] = None
-    dedupe: Annotated[
-        bool, option("Leave copies of training pictures out of other splits.", _PICTURES)
-    ] = False
-    search: Annotated[
-        int,
-        option(
-            "Try N settings of head, depth, rate and augmentation first.",
-            _STRATEGY,
-            metavar="N",
-            ge=0,
-        ),
-    ] = 0
-    keep_every: Annotated[
-        int, option("Keep every K-th epoch's weights in RUN/timeline.", metavar="K", ge=0)
-    ] = 0
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        option("auto: bf16 where the hardware is fast at it; fp16 on CUDA only."),
-    ] = "auto"
-    seed: Annotated[int, option("Of everything random.", ge=0)] = 0
-    confusable: Annotated[
-        tuple[tuple[str, str], ...],
-        Field(description="Pairs of look-alike classes, reported apart at evaluation."),
-    ] = ()
+    backbone: str = option("efficientnet_lite0", "See 'transferscope backbones'.")
+    weights: str | None = option(None, "A local .safetensors or .pth.", metavar="FILE")
+    strategy: Strategy = option(
+        "auto",
+        "auto: what 'advise' recommends or the probe, the better on validation. scratch: the control.",
+        _STRATEGY,
+    )
+    unfreeze: int | None = option(
+        None, "Stages that 'partial' tunes, from the end; default 3, or what is advised.", _STRATEGY
+    )
+    boundary: str | None = option(
+        None, "Instead of --unfreeze: the last layer that stays frozen.", _STRATEGY, metavar="LAYER"
+    )
+    head: HeadName = option("linear", "mlp: 256 hidden units, ReLU, dropout 0.4.", _STRATEGY)
+    find_rate: bool = setting(False, "The learning rate comes from a range test.", derived=True)
+    recipe: Recipe = setting(Recipe(), "What fine-tuning depends on.")
+    ratio: tuple[int, int, int] = option(
+        (70, 15, 15), "train/validation/test, where the layout has none."
+    )
+    group: str | None = option(
+        None,
+        "What must stay in one split: a table's column, or a pattern searched in the paths, such as "
+        "'(patient[0-9]+)'.",
+        metavar="COLUMN|PATTERN",
+    )
+    split_from: str | None = option(None, "Take the split of this run.", _PICTURES, metavar="RUN")
+    dedupe: bool = option(
+        False, "Leave copies of training pictures out of other splits.", _PICTURES
+    )
+    search: int = option(
+        0,
+        "Try N settings of head, depth, rate and augmentation first.",
+        _STRATEGY,
+        metavar="N",
+        ge=0,
+    )
+    keep_every: int = option(
+        0, "Keep every K-th epoch's weights in RUN/timeline.", metavar="K", ge=0
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "auto: bf16 where the hardware is fast at it; fp16 on CUDA only."
+    )
+    seed: int = option(0, "Of everything random.", ge=0)
+    confusable: tuple[tuple[str, str], ...] = setting(
+        (), "Pairs of look-alike classes, reported apart at evaluation."
+    )
 
     @property
     def advised(self) -> bool:
@@ -138,23 +116,14 @@ class Config:
 class TuneOptions(Config):
     """All options of one call of `tune`: what is stored, and what belongs to the call alone."""
 
-    out: Annotated[Path, option("A new folder for the run.")]
-    download: Annotated[bool, option("Permit fetching weights and --dataset.")] = False
-    loggers: Annotated[
-        tuple[str, ...],
-        option("tensorboard or mlflow; may be given twice.", name="logger", metavar="NAME"),
-    ] = ()
-    device: Annotated[str | None, option("cpu, cuda, cuda:N or mps; default: the best here.")] = (
-        None
+    out: Path = option(..., "A new folder for the run.")
+    download: bool = option(False, "Permit fetching weights and --dataset.")
+    loggers: tuple[str, ...] = option(
+        (), "tensorboard or mlflow; may be given twice.", name="logger", metavar="NAME"
     )
-    resume: Annotated[bool, option("Continue an interrupted run.")] = False
-    given: Annotated[
-        tuple[str, ...],
-        Field(
-            description="Fields of the recipe that were set by name.",
-            json_schema_extra={"derived": True},
-        ),
-    ] = ()
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps; default: the best here.")
+    resume: bool = option(False, "Continue an interrupted run.")
+    given: tuple[str, ...] = setting((), "Fields of the recipe set by name.", derived=True)
 
     @field_validator("data", "split_from", "weights", mode="before")
     @classmethod

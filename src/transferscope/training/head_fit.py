@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from transferscope.backbones import MLPHead
@@ -94,30 +95,25 @@ def fit_mlp_head(
 ) -> FittedHead:
     """Trains Linear, ReLU, Dropout, Linear on pooled features: AdamW, cosine schedule, early stopping.
 
-    Features are standardised inside, and the scaling is folded into the first layer at the end. The
-    start, the order of the pictures and the dropout are functions of (seed, epoch, step) alone: two
-    calls on one machine give the same bits, and the global random state is not touched.
+    Features are standardised inside, and the scaling is folded into the first layer at the end. All that
+    is drawn is a function of (seed, epoch, step): two calls on one machine give the same bits.
 
     Args:
         features: (N, D), of the training split alone; the fit runs on their device.
-        labels: int64 (N,) in 0..classes-1.
-        classes: K.
+        labels, classes: int64 (N,) in 0..K-1, and K.
         validation: features (M, D) and labels int64 (M,); they choose the epoch.
         class_weights: (K,), of both losses; see `class_weights`. None: every picture counts alike.
-        label_smoothing: of the training loss only.
-        seed: see above.
-        epochs: at most; the length of the schedule.
-        learning_rate: at the start; a half cosine to zero follows.
+        label_smoothing, seed: of the training loss only; of all that is drawn.
+        epochs, learning_rate: at most so many; a half cosine from the rate to zero is as long.
         weight_decay: AdamW's, on the two weight matrices.
         batch_size: pictures a step; None: a 32nd of all, though at least 16 and at most 128.
-        hidden: units of the hidden layer.
-        dropout: after the hidden layer, in training only.
+        hidden, dropout: of the hidden layer.
         patience: epochs without a lower validation loss after which the fit ends.
         names: the training pictures' paths, to name a batch that breaks the loss.
 
     Raises:
         InputError: an option outside its range, or no validation picture.
-        DataError: features that are not finite, or a loss that is not, before the step is taken.
+        DataError: features or a loss that are not finite, before the step is taken.
     """
     if batch_size is None:
         batch_size = min(max(len(labels) // 32, 16), 128)
@@ -127,6 +123,7 @@ def fit_mlp_head(
     std = torch.where(std < 1e-8, 1.0, std)
     head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(place)
     weights = None if class_weights is None else class_weights.float().to(place)
+    criterion = nn.CrossEntropyLoss(weights, label_smoothing=label_smoothing)
     optimizer = _optimizer(head, learning_rate, weight_decay)
     held = (validation[0].to(place).float() - mean) / std
     held_labels = validation[1].to(place)
@@ -140,12 +137,9 @@ def fit_mlp_head(
         for step, chosen in enumerate(order.split(batch_size)):
             done = ((epoch - 1) * batches + step) / (epochs * batches)
             rate = learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-            logits = _trained_on(
-                head, (features[chosen].float() - mean) / std, _generator(seed, epoch, step)
-            )
-            loss = functional.cross_entropy(
-                logits, labels[chosen], weight=weights, label_smoothing=label_smoothing
-            )
+            batch = (features[chosen].float() - mean) / std
+            logits = _trained_on(head, batch, _generator(seed, epoch, step))
+            loss = criterion(logits, labels[chosen])
             if not torch.isfinite(loss):
                 raise _broken(float(loss.detach()), epoch, step, learning_rate, chosen, names)
             _step(optimizer, loss, rate)
@@ -159,9 +153,8 @@ def fit_mlp_head(
     head.load_state_dict(best_state)
     _fold_scaling(head, mean, std)
     head.requires_grad_(True).zero_grad(set_to_none=True)
-    with torch.no_grad():
-        validation_logits = head(validation[0].to(place).float())
-    return FittedHead(head, tuple(history), best, validation_logits)
+    fitted = FittedHead(head, tuple(history), best, torch.empty(0))
+    return replace(fitted, validation_logits=fitted.logits(validation[0].to(place)))
 
 
 # ---------------------------------------------------------------------------- parts of the fit

@@ -35,7 +35,21 @@ _KINDS: dict[Any, str] = {
 }
 
 
+def setting(default: Any, help: str, *, derived: bool = False, **limits: float) -> Any:
+    """A field that is no option of the command line.
+
+    Args:
+        default: `...`: it must be given.
+        help: one sentence, which the JSON schema has too.
+        derived: it follows from other arguments, and is none itself.
+        limits: gt, ge, lt, le.
+    """
+    extra = {"derived": True} if derived else None
+    return Field(default, description=help, json_schema_extra=extra, **limits)  # type: ignore[call-overload]
+
+
 def option(
+    default: Any,
     help: str,
     panel: str | None = None,
     *,
@@ -44,18 +58,17 @@ def option(
     off: str | None = None,
     **limits: float,
 ) -> Any:
-    """Annotation of a field that is an option of the command line.
+    """A field that is an option of the command line too.
 
     Args:
-        help: one sentence, which the JSON schema has too.
-        panel: of the verb's help.
+        default, help, limits: see `setting`.
+        panel: of the verb's help; None: the class's `PANEL`, if it has one.
         name: of the option, without dashes, where it is not the field's.
         metavar: what the help shows for the value.
         off: help of the option that sets False, of a field that is True by default.
-        limits: gt, ge, lt, le.
     """
     extra: dict[str, Any] = {"option": name, "panel": panel, "metavar": metavar, "off": off}
-    return Field(description=help, json_schema_extra=extra, **limits)  # type: ignore[call-overload]
+    return Field(default, description=help, json_schema_extra=extra, **limits)  # type: ignore[call-overload]
 
 
 def declared(owner: type) -> dict[str, FieldInfo]:
@@ -149,7 +162,9 @@ def _refusal(problem: ErrorDetails, owner: type) -> InputError:
         return InputError(f"{what} has no {name!r}; it has {known}")
     if kind.startswith("missing") and len(problem["loc"]) == 1:
         return InputError(f"{name.replace('_', ' ')} is not given; it has no default")
-    return InputError(f"{_label(name, owner)} is {value!r}; it must be {_expected(fields[name])}")
+    plain = isinstance(value, str | int | float | list | tuple | None)
+    found = repr(value) if plain else f"a {type(value).__name__}"
+    return InputError(f"{_label(name, owner)} is {found}; it must be {_expected(fields[name])}")
 
 
 def _label(name: str, owner: type) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from transferscope.training.options import ONLY_DECLARED, declared, option, refusing
+from transferscope.training.options import ONLY_DECLARED, declared, option, refusing, setting
 
 BatchNormMode = Literal["frozen", "train"]
-_PANEL = "Recipe (partial's defaults)"
 
 
 @refusing
@@ -20,104 +18,56 @@ _PANEL = "Recipe (partial's defaults)"
 class Recipe:
     """Everything that fine-tuning depends on besides data and start; a run stores it.
 
-    Raises:
-        InputError: a name that is no field, or a value out of its range.
-
     Reference: Howard & Ruder 2018 (`layer_decay`, `gradual`); Wortsman et al. 2022 (`wise_ft`).
     """
 
-    epochs: Annotated[int, option("Of fine-tuning, at most.", _PANEL, ge=1)] = 12
-    learning_rate: Annotated[
-        float,
-        option(
-            "Peak learning rate; auto: a range test.",
-            _PANEL,
-            name="lr",
-            metavar="X|auto",
-            gt=0,
-            le=1,
-        ),
-    ] = 3e-4
-    batch_size: Annotated[int, option("Pictures a step.", _PANEL, ge=1)] = 32
-    accumulate: Annotated[
-        int,
-        option("Work a batch through in so many parts, to save memory.", _PANEL, ge=1),
-    ] = 1
-    optimizer: Annotated[
-        Literal["adamw", "sgd"], option("AdamW, or SGD with momentum.", _PANEL)
-    ] = "adamw"
-    weight_decay: Annotated[float, option("Of matrices and kernels.", _PANEL, ge=0, lt=1)] = 0.05
-    label_smoothing: Annotated[float, option("In training only.", _PANEL, ge=0, lt=1)] = 0.1
-    warmup: Annotated[
-        float,
-        Field(
-            description="Share of all steps with a linearly rising rate; a cosine to zero follows.",
-            ge=0,
-            lt=1,
-        ),
-    ] = 0.1
-    clip: Annotated[float, Field(description="Largest norm of the whole gradient.", gt=0)] = 1.0
-    head_rate: Annotated[
-        float,
-        Field(
-            description="The head's share of the rate: it starts from its optimum.", gt=0, le=100
-        ),
-    ] = 0.1
-    layer_decay: Annotated[
-        float,
-        option("Each stage's share of the rate of the stage behind it.", _PANEL, gt=0, le=1),
-    ] = 1.0
-    gradual: Annotated[
-        bool, option("Unfreeze the last stage first, then one an epoch.", _PANEL)
-    ] = False
-    balance: Annotated[
-        Literal["none", "weights", "sampling"], option("For classes of unequal size.", _PANEL)
-    ] = "none"
-    ema: Annotated[
-        float,
-        option("Decay of averaged weights, such as 0.99; 0: none.", _PANEL, ge=0, lt=1),
-    ] = 0.0
-    wise_ft: Annotated[
-        bool,
-        Field(
-            description="Mix the tuned weights with the start's, in the share with the lowest validation "
-            "loss; not done where BatchNorm is trained."
-        ),
-    ] = True
-    patience: Annotated[
-        int,
-        option("Stop after so many epochs without progress; 0: never.", _PANEL, ge=0),
-    ] = 5
-    batch_norm: Annotated[
-        BatchNormMode,
-        Field(
-            description="Whether tuned BatchNorm layers keep their statistics; frozen ones always do."
-        ),
-    ] = "frozen"
-    augment: Annotated[
-        Literal["none", "light", "strong"],
-        option(
-            "What fine-tuning sees of the training pictures; 'inspect --out' shows it.",
-            _PANEL,
-        ),
-    ] = "light"
-    flip: Annotated[
-        bool,
-        option(
-            "Mirror in augmentation.", _PANEL, off="Never mirror: for characters, roads, X-rays."
-        ),
-    ] = True
-    views: Annotated[
-        int,
-        option(
-            "Augmented views that are cached and cycled, an epoch each.",
-            _PANEL,
-            name="cache-views",
-            metavar="K",
-            ge=1,
-        ),
-    ] = 4
-    seed: Annotated[int, Field(description="Of permutations, dropout and augmentation.", ge=0)] = 0
+    PANEL: ClassVar[str] = "Recipe (partial's defaults)"
+
+    epochs: int = option(12, "Of fine-tuning, at most.", ge=1)
+    learning_rate: float = option(
+        3e-4, "Peak learning rate; auto: a range test.", name="lr", metavar="X|auto", gt=0, le=1
+    )
+    batch_size: int = option(32, "Pictures a step.", ge=1)
+    accumulate: int = option(1, "Work a batch through in so many parts, to save memory.", ge=1)
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with momentum.")
+    weight_decay: float = option(0.05, "Of matrices and kernels.", ge=0, lt=1)
+    label_smoothing: float = option(0.1, "In training only.", ge=0, lt=1)
+    warmup: float = setting(
+        0.1, "Share of the steps with a linearly rising rate; a cosine to zero follows.", ge=0, lt=1
+    )
+    clip: float = setting(1.0, "Largest norm of the whole gradient.", gt=0)
+    head_rate: float = setting(
+        0.1, "The head's share of the rate: it starts from its optimum.", gt=0, le=100
+    )
+    layer_decay: float = option(
+        1.0, "Each stage's share of the rate of the stage behind it.", gt=0, le=1
+    )
+    gradual: bool = option(False, "Unfreeze the last stage first, then one an epoch.")
+    balance: Literal["none", "weights", "sampling"] = option("none", "For classes of unequal size.")
+    ema: float = option(0.0, "Decay of averaged weights, such as 0.99; 0: none.", ge=0, lt=1)
+    wise_ft: bool = setting(
+        True,
+        "Mix the tuned weights with the start's in the share with the lowest validation loss; not done "
+        "where BatchNorm is trained.",
+    )
+    patience: int = option(5, "Stop after so many epochs without progress; 0: never.", ge=0)
+    batch_norm: BatchNormMode = setting(
+        "frozen", "Whether tuned BatchNorm layers keep their statistics; frozen ones always do."
+    )
+    augment: Literal["none", "light", "strong"] = option(
+        "light", "What fine-tuning sees of the training pictures; 'inspect --out' shows it."
+    )
+    flip: bool = option(
+        True, "Mirror in augmentation.", off="Never mirror: for characters, roads, X-rays."
+    )
+    views: int = option(
+        4,
+        "Augmented views that are cached and cycled, an epoch each.",
+        name="cache-views",
+        metavar="K",
+        ge=1,
+    )
+    seed: int = setting(0, "Of permutations, dropout and augmentation.", ge=0)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:

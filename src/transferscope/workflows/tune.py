@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transferscope import distributed
-from transferscope.backbones import find_device, load_backbone, training_precision
+from transferscope.backbones import find_backbone, find_device, load_backbone, training_precision
 from transferscope.data import (
     Scan,
     Split,
@@ -80,6 +80,8 @@ def tune(
         options["ratio"] = parse_ratio(options["ratio"])
     if isinstance(options.get("loggers"), str):
         options["loggers"] = (options["loggers"],)
+    if not isinstance(options.get("backbone", ""), str):
+        find_backbone(options["backbone"])  # says what can be done with a network of one's own
     asked = tune_options(recipe, data=data, out=out, **options)
     refuse_unknown(asked.loggers)
     cache_budget()  # refuses a wrong value
