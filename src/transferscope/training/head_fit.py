@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -38,13 +38,11 @@ class FittedHead:
         head: in eval mode; takes pooled features as they are, the scaling is inside.
         history: an entry an epoch, up to the one where patience ended.
         best_epoch: the one with the lowest validation loss, counted from 1.
-        validation_logits: float32 (M, K).
     """
 
     head: MLPHead
     history: tuple[HeadEpoch, ...]
     best_epoch: int
-    validation_logits: torch.Tensor
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(N, K) of pooled features (N, D)."""
@@ -153,8 +151,7 @@ def fit_mlp_head(
     head.load_state_dict(best_state)
     _fold_scaling(head, mean, std)
     head.requires_grad_(True).zero_grad(set_to_none=True)
-    fitted = FittedHead(head, tuple(history), best, torch.empty(0))
-    return replace(fitted, validation_logits=fitted.logits(validation[0].to(place)))
+    return FittedHead(head, tuple(history), best)
 
 
 # ---------------------------------------------------------------------------- parts of the fit

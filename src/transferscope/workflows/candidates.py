@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,7 @@ from transferscope.training.checkpoints import EpochRow
 from transferscope.training.config import HeadName, TuneOptions
 from transferscope.training.fit import calibrated_loss, loss_and_top1
 from transferscope.training.head_fit import class_weights, fit_mlp_head
+from transferscope.training.loggers import Logger
 from transferscope.training.loop import fine_tune, plan_boundary
 from transferscope.training.lr_finder import find_rate
 from transferscope.training.recipe import Recipe, adapted
@@ -57,11 +58,18 @@ SEARCHED_STAGES = (2, 3, 4)
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One tuning: what was asked for, the pretrained network, and who hears of the progress."""
+    """One tuning: what was asked for, the pretrained network, and who follows along."""
 
     options: TuneOptions
     source: Classifier
     reporter: Reporter
+    loggers: Sequence[Logger] = ()
+
+    def epoch(self, row: EpochRow) -> None:
+        """Tells all that follow along of a finished epoch."""
+        self.reporter.epoch(row)
+        for logger in self.loggers:
+            logger.epoch(asdict(row))
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +340,7 @@ def _fine_tuned(
             checkpoints=out / "checkpoints",
             keep_every=job.options.keep_every,
             on_keep=keep,
-            on_epoch=job.reporter.epoch,
+            on_epoch=job.epoch,
             on_step=progress,
         )
     details |= {"share": tuned.share, "recipe": asdict(recipe)}

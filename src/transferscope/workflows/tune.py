@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,11 @@ def tune(
         if asked.unused:
             reporter.say(f"the probe is fitted exactly: {asked.unused} is not used")
         distributed.wait_for_all()  # before the folder is written that the others looked into
-        with _run_folder(job, split) as (job, loggers):
+        with _run_folder(job, split) as job:
             features = read_features(job, split)
             fitted = fit(job, features, asked.out)
             if distributed.is_first():
-                save(job, fitted, loggers, began)
+                save(job, fitted, began)
             distributed.wait_for_all()
         return Run(asked.out)
 
@@ -119,6 +119,8 @@ def _begin(options: TuneOptions, reporter: Reporter) -> Job:
     training_precision(source.device, options.precision)
     if options.strategy in ("partial", "auto") or options.boundary or options.unfreeze is not None:
         chosen_boundary(source, options)
+    if options.split_from is not None:
+        Run(options.split_from)
     return Job(options, source, reporter)
 
 
@@ -226,7 +228,7 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 @contextmanager
-def _run_folder(job: Job, split: Split) -> Iterator[tuple[Job, list[Logger]]]:
+def _run_folder(job: Job, split: Split) -> Iterator[Job]:
     """Process 0 holds the folder and writes what a resumed run needs; the loggers hear of the epochs.
 
     A folder in which nothing could be written is removed again.
@@ -235,8 +237,8 @@ def _run_folder(job: Job, split: Split) -> Iterator[tuple[Job, list[Logger]]]:
     existed = out.exists()
     try:
         with locked(out) if first else nullcontext(), ExitStack() as stack:
-            loggers: list[Logger] = []
             if first:
+                loggers: list[Logger] = []
                 write_json(out / "started.json", job.options.to_dict())
                 write_split(split, out / "split.csv")
                 parameters = {
@@ -246,9 +248,9 @@ def _run_folder(job: Job, split: Split) -> Iterator[tuple[Job, list[Logger]]]:
                 for name in refuse_unknown(job.options.loggers):
                     logger = open_logger(name, out, run_name=out.name, parameters=parameters)
                     loggers.append(stack.enter_context(logger))
-                job = replace(job, reporter=_Logged(job.reporter, loggers))
+                job = replace(job, loggers=loggers)
             distributed.wait_for_all()
-            yield job, loggers
+            yield job
     except OutputError:
         if not existed and out.is_dir() and not any(p.name != ".lock" for p in out.iterdir()):
             (out / ".lock").unlink(missing_ok=True)
@@ -256,29 +258,10 @@ def _run_folder(job: Job, split: Split) -> Iterator[tuple[Job, list[Logger]]]:
         raise
 
 
-@dataclass(frozen=True)
-class _Logged:
-    """A `Reporter` that tells loggers of the epochs too."""
-
-    reporter: Reporter
-    loggers: Sequence[Logger]
-
-    def task(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        return self.reporter.task(name)
-
-    def say(self, text: str) -> None:
-        self.reporter.say(text)
-
-    def epoch(self, row: EpochRow) -> None:
-        self.reporter.epoch(row)
-        for logger in self.loggers:
-            logger.epoch(asdict(row))
-
-
 # ---------------------------------------------------------------------------- save
 
 
-def save(job: Job, fitted: Fitted, loggers: Sequence[Logger], began: float) -> None:
+def save(job: Job, fitted: Fitted, began: float) -> None:
     """Writes the run folder, run.json last: the best candidate by validation, and the figures of all."""
     options, features, base = job.options, fitted.features, fitted.base
     out, labels, candidates = options.out, features.validation.labels, fitted.candidates
@@ -320,7 +303,7 @@ def save(job: Job, fitted: Fitted, loggers: Sequence[Logger], began: float) -> N
     }
     write_json(out / "run.json", _record(job, split, results))
     (out / "started.json").unlink(missing_ok=True)
-    for logger in loggers:
+    for logger in job.loggers:
         logger.figure("history", out / "history.svg")
         figures = {f"validation_{name}": value for name, value in scores[chosen].items()}
         logger.finish({"strategy": chosen, **figures, "seconds": results["seconds"]})
