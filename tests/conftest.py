@@ -25,7 +25,7 @@ from transferscope.images import InputSpec
 from transferscope.storage import write_tensors
 
 if TYPE_CHECKING:  # whole processes of some tests load this file, and need no more than a network
-    from transferscope.training import EpochRow
+    from transferscope.training.checkpoints import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from transferscope.evaluation import paired_interval
 from transferscope.features import cached_pictures
 from transferscope.report.figures.advice import plane_figure, stage_figure
 from transferscope.storage import read_json, read_tensors, write_tensors
+from transferscope.training import speed
 from transferscope.training.advice import (
     LARGE,
     LESSON,
@@ -31,25 +33,26 @@ from transferscope.training.advice import (
     choose_backbone,
     choose_cut,
     duration,
-    picture_similarity,
     probe_stages,
     quadrant,
     recommend,
-    statistics_distance,
     told,
+)
+from transferscope.training.similarity import (
+    phase_scrambled,
+    picture_similarity,
+    source_similarity,
+    statistics_distance,
     transfer_gain,
 )
-from transferscope.workflows import advising
-from transferscope.workflows.advising import (
+from transferscope.workflows.advise import (
     Sample,
     advise,
     advise_classifier,
-    phase_scrambled,
     place,
-    source_similarity,
     stratified,
 )
-from transferscope.workflows.run import SILENT
+from transferscope.workflows.reporter import SILENT
 
 
 def hits(right: int, n: int = 400, *, seed: int = 0) -> np.ndarray:
@@ -282,8 +285,8 @@ def test_a_large_set_is_sampled_class_by_class():
 def short_timing():
     """One timed batch is enough where no time is looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(advising, "_TIMED", 2)
-        patch.setattr(advising, "_BATCH", 4)
+        patch.setattr(speed, "TIMED", 2)
+        patch.setattr(speed, "BATCH", 4)
         yield
 
 
@@ -377,7 +380,7 @@ def test_a_class_of_one_picture_is_no_obstacle(tmp_path: Path, make_folder, weig
 
 
 def test_a_capped_sample_is_said(folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(advising, "PROBED", 20)
+    monkeypatch.setattr(sys.modules["transferscope.workflows.advise"], "PROBED", 20)
     found = advise(folder, backbones=[BACKBONE], weights=weights)
     assert found.pictures == 42
     assert 19 <= found.measured <= 21

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,10 @@ from transferscope.workflows import (
     evaluate_run,
     inspect_data,
     inspect_run,
-    tuning,
     write_report,
 )
-from transferscope.workflows import fitting as module
-from transferscope.workflows.run import SILENT
+from transferscope.workflows import candidates as module
+from transferscope.workflows.reporter import SILENT
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -144,7 +144,7 @@ def test_an_interrupted_run_keeps_its_split(photos, tuned, tmp_path, monkeypatch
     def redrawn(*_: object, **__: object) -> Split:
         raise AssertionError("the split was drawn again")
 
-    monkeypatch.setattr(tuning, "make_split", redrawn)
+    monkeypatch.setattr(sys.modules["transferscope.workflows.tune"], "make_split", redrawn)
     run = tuned(photos, resume=True)
     assert (run.path / "split.csv").read_bytes() == table
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from transferscope.errors import InputError, OutputError
-from transferscope.report.loggers import open_logger
+from transferscope.training.loggers import open_logger
 
 PARAMETERS: dict[str, Any] = {"backbone": "lite0", "lr": 3e-4, "flip": True, "weights": None}
 RESULTS: dict[str, Any] = {"top1": 0.875, "strategy": "partial", "cached": False}

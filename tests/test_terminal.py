@@ -11,7 +11,7 @@ from rich.console import Console
 
 from transferscope import terminal
 from transferscope.terminal import Terminal, epoch_table
-from transferscope.training import EpochRow
+from transferscope.training.checkpoints import EpochRow
 
 STEPS = 5
 

@@ -21,20 +21,12 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.storage import sha256_file
-from transferscope.training import (
-    FileBatches,
-    Part,
-    Recipe,
-    calibrated_loss,
-    choose_recipe,
-    find_rate,
-    fine_tune,
-    frozen_front,
-    plan_boundary,
-)
-from transferscope.training.loop import SHARES, Fit
-from transferscope.training.lr_finder import SAFETY
+from transferscope.training.batches import FileBatches, Part, frozen_front
+from transferscope.training.fit import Fit, calibrated_loss
+from transferscope.training.loop import SHARES, fine_tune, plan_boundary
+from transferscope.training.lr_finder import SAFETY, find_rate
 from transferscope.training.optimization import make_optimizer, order_of, scheduled_rate, set_rate
+from transferscope.training.recipe import Recipe, choose_recipe
 from transferscope.training.search import RATES, Settings, Trial, best_trial, draw_settings
 from transferscope.training.tail import Tail
 

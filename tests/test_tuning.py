@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import inspect as python_inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+import typer
 
 import transferscope as ts
 from conftest import BACKBONE, Heard
-from transferscope.backbones import Classifier, MLPHead, load_backbone
+from transferscope.backbones import (
+    DEFAULT_BACKBONE,
+    Classifier,
+    MLPHead,
+    Precision,
+    load_backbone,
+)
+from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import InputError, OutputError, UnknownName
 from transferscope.storage import read_csv, read_json
+from transferscope.training.config import Config, TuneOptions
+from transferscope.training.options import asked_for, choices, declared
+from transferscope.training.recipe import Recipe
 from transferscope.workflows import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -95,7 +109,7 @@ def test_any_layer_may_be_the_boundary(make):
     [
         ({"boundary": "blocks.99"}, UnknownName, "blocks.99"),
         ({"boundary": "blocks.1", "unfreeze": 2}, InputError, "both given"),
-        ({"head": "tree"}, InputError, "head 'tree'"),
+        ({"head": "tree"}, InputError, "--head is 'tree'"),
         ({"search": -1}, InputError, "--search is -1"),
         ({"search": 3, "strategy": "full"}, InputError, "boundary cache"),
         ({"keep_every": -2}, InputError, "--keep-every is -2"),
@@ -206,26 +220,93 @@ def test_balance_reaches_head_and_loop(make):
     )
 
 
+# ---------------------------------------------------------------------------- declared once
+
+
+def command_options() -> dict[str, object]:
+    """Options of `transferscope tune` by parameter."""
+    from transferscope.cli import app
+
+    verb = typer.main.get_command(app).commands["tune"]  # type: ignore[attr-defined]
+    return {option.name: option for option in verb.params}
+
+
+def test_every_option_of_the_command_is_declared_and_the_other_way_round():
+    made = command_options()
+    told = {"data", "root", "json_", "quiet", "help"}  # where pictures lie, how results are printed
+    declared_ones = {**asked_for(TuneOptions), **asked_for(Recipe)}
+    assert set(made) - told == set(declared_ones)
+    for name, (flag, field) in declared_ones.items():
+        (spelled,) = made[name].opts
+        assert spelled == (flag if field.default is not True else flag.replace("--", "--no-")), name
+        assert made[name].required == field.is_required()
+    everything = declared(TuneOptions).keys() | declared(Recipe).keys()
+    assert everything - set(declared_ones) == {
+        *("data", "find_rate", "recipe", "confusable", "given"),
+        *("warmup", "clip", "head_rate", "wise_ft", "batch_norm"),
+    }
+
+
 def test_the_defaults_in_the_help_are_the_recipes():
-    import inspect as python_inspect
-    from typing import get_args, get_type_hints
-
-    from transferscope.cli import tuning as cli
-
-    plain = ts.Recipe()
-    fields = {"lr": "learning_rate", "cache_views": "views"}
-    hints = get_type_hints(cli.tune, include_extras=True)
-    seen = 0
-    for name in python_inspect.signature(cli.tune).parameters:
-        field = fields.get(name, name)
-        option = get_args(hints[name])[1] if get_args(hints[name])[1:] else None
-        if not hasattr(plain, field) or "default" not in (getattr(option, "help", "") or ""):
+    plain, seen = ts.Recipe(), 0
+    for name, option in command_options().items():
+        if "; default " not in (option.help or "") or not hasattr(plain, name):
             continue
-        said = option.help.rpartition("default ")[2].rstrip(".")
-        value = getattr(plain, field)
+        said, value = option.help.rpartition("default ")[2].rstrip("."), getattr(plain, name)
         assert said == value if isinstance(value, str) else float(said) == value, name
         seen += 1
     assert seen == 13
+
+
+def test_the_words_that_are_declared_are_those_of_the_rooms_below():
+    assert choices(declared(Recipe)["augment"]) == get_args(AugmentationName)
+    assert choices(declared(TuneOptions)["precision"]) == get_args(Precision)
+    assert declared(TuneOptions)["backbone"].default == DEFAULT_BACKBONE
+
+
+def test_python_takes_what_is_declared_and_says_so():
+    parameters = python_inspect.signature(ts.tune).parameters
+    assert {"data", "out", "recipe", "reporter", "confusable"} <= set(parameters)
+    assert set(asked_for(TuneOptions)) | set(asked_for(Recipe)) <= set(parameters)
+    assert "keep_every: Keep every" in ts.tune.__doc__
+
+
+def test_the_schema_has_types_choices_limits_and_help():
+    schema = TuneOptions.json_schema()
+    properties, recipe = schema["properties"], schema["$defs"]["Recipe"]["properties"]
+    assert set(properties) == set(declared(TuneOptions))
+    assert schema["required"] == ["data", "out"]
+    assert properties["head"]["enum"] == ["linear", "mlp"]
+    assert recipe["learning_rate"]["exclusiveMinimum"] == 0
+    assert recipe["learning_rate"]["maximum"] == 1
+    assert all(value["description"] for value in [*properties.values(), *recipe.values()])
+    json.dumps(schema)
+
+
+def test_a_stored_configuration_is_read_again_whatever_another_version_had(make):
+    config = make(strategy="probe").config
+    stored = json.loads(json.dumps(config.to_dict()))
+    assert Config.from_dict(stored) == config
+    newer = {**stored, "speed": 9, "recipe": {**stored["recipe"], "momentum": 0.9}}
+    assert Config.from_dict(newer) == config
+    assert Config.from_dict({"data": "x", "recipe": {}}).head == "linear"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"speed": 9}, "tune has no 'speed'; it has "),
+        ({"epochs": "many"}, "epochs is 'many'; it must be a whole number at least 1"),
+        ({"lr": "fast"}, "learning rate is 'fast'; it must be a number above 0 and at most 1"),
+        ({"strategy": ["probe"]}, "--strategy is .*; it must be one of auto, probe,"),
+        ({"seed": -1}, "seed is -1; it must be a whole number at least 0"),
+        ({"group": object()}, "--group is a object; it must be text"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_sentence(make, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        make(**options)
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------------------- said twice, or for nothing
@@ -262,7 +343,7 @@ def test_the_recipe_sets_what_is_no_argument_of_its_own_here(photos, weights, tm
         ({"strategy": "full", "unfreeze": 2}, r"--unfreeze 2 is given with --strategy full"),
         ({"strategy": "scratch", "boundary": "blocks.1"}, r"--boundary blocks.1 is given with"),
         ({"boundary": "classifier"}, r"'classifier' is the head"),
-        ({"precision": "foo"}, r"precision 'foo' is unknown"),
+        ({"precision": "foo"}, r"--precision is 'foo'"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_written(make, tmp_path, options, words):

@@ -50,6 +50,10 @@ def short(photos, weights, out, **options) -> Run:
     return ts.tune(photos, out=out, backbone=BACKBONE, weights=weights, **(defaults | options))
 
 
+def best_epoch(run: Run) -> int:
+    return next(int(row["epoch"]) for row in run.history if row["best"] == "1")
+
+
 @pytest.fixture(scope="module")
 def run(photos, weights, tmp_path_factory) -> Run:
     # one unreadable picture of forty is under the cap of 5 percent
@@ -141,7 +145,7 @@ def test_a_killed_tune_is_resumed_to_the_same_weights(run, photos, weights, tmp_
     script = f"""
         import os, signal, sys
         import transferscope as ts
-        from transferscope.workflows.run import Silent
+        from transferscope.workflows.reporter import Silent
         class Killer(Silent):
             def epoch(self, row):
                 if row.epoch == 1:

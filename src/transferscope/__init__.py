@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transferscope.evaluation import Evaluation, Predictions, predict
     from transferscope.exports import load_hub
     from transferscope.images import InputSpec
-    from transferscope.training import Recipe
     from transferscope.training.advice import Advice
+    from transferscope.training.recipe import Recipe
     from transferscope.visualize import (
         Dream,
         DreamRecipe,
@@ -57,11 +57,13 @@ if TYPE_CHECKING:
     )
     from transferscope.visualize.ideal import ideal
     from transferscope.visualize.transforms import Movement
-    from transferscope.workflows import Run, activation_sheets, activations_of, advise, tune
+    from transferscope.workflows import Run, activation_sheets, activations_of
     from transferscope.workflows import compare_run as compare
     from transferscope.workflows import export_run as export
     from transferscope.workflows import inspect_data as inspect
     from transferscope.workflows import write_run_atlas as write_atlas
+    from transferscope.workflows.advise import advise
+    from transferscope.workflows.tune import tune
 
 _HOMES = {
     "Advice": "training.advice",
@@ -75,7 +77,7 @@ _HOMES = {
     "Movement": "visualize.transforms",
     "Objective": "visualize",
     "Predictions": "evaluation",
-    "Recipe": "training",
+    "Recipe": "training.recipe",
     "Render": "visualize",
     "RenderRecipe": "visualize",
     "Run": "workflows",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from transferscope.training import EpochRow
+    from transferscope.training.checkpoints import EpochRow
 
 _EPOCHS_SHOWN = 12
 """Rows of the table of epochs: the last ones, and the best above them where it is not among them."""

@@ -11,7 +11,7 @@ import os
 # The order of the imports is the order of the verbs in `transferscope --help`.
 from transferscope.cli import (  # isort: skip
     beginning,
-    tuning,
+    tune,
     judging,
     seeing,
     sharing,
@@ -19,7 +19,7 @@ from transferscope.cli import (  # isort: skip
 )
 from transferscope.cli.talking import app
 
-__all__ = ["app", "beginning", "judging", "machine", "main", "seeing", "sharing", "tuning"]
+__all__ = ["app", "beginning", "judging", "machine", "main", "seeing", "sharing", "tune"]
 
 
 def main() -> None:

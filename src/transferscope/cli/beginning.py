@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from transferscope.cli.options import (
 )
 from transferscope.cli.talking import app, print_json, source_of, table, verb
 from transferscope.terminal import Terminal
+
+if TYPE_CHECKING:
+    from transferscope.training.advice import Advice
 
 CLASSES_SHOWN = 15
 """Classes at either end of a table in the terminal; the report has all."""
@@ -173,7 +176,7 @@ def advise(
     quiet: Quiet = False,
 ) -> None:
     """Measure how well your pictures transfer, depth by depth, and recommend a strategy."""
-    from transferscope.workflows.advising import advise as run_advise
+    from transferscope.workflows.advise import advise as run_advise
 
     source = source_of(data, dataset, root)
     advice = run_advise(
@@ -195,6 +198,22 @@ def advise(
         return
     from transferscope.training.advice import told
 
+    _advice_tables(advice)
+    for sentence in told(advice):
+        typer.echo(sentence)
+    place = shlex.quote(str(source))
+    what = f"--dataset {dataset} --root {place}" if dataset else place
+    quoted = shlex.quote(f"runs/{dataset or source.stem}")
+    options = f"--strategy {advice.best.strategy}"
+    options += f" --boundary {advice.best.boundary}" if advice.best.boundary else ""
+    options += f" --backbone {advice.chosen}" if backbone else ""
+    typer.echo(f"\ntransferscope tune {what} --out {quoted} {options}")
+    if out is not None:
+        typer.echo(f"drawn in {out / 'stages.svg'} and {out / 'plane.svg'}")
+
+
+def _advice_tables(advice: Advice) -> None:
+    """A table of the probes by stage for each backbone, and one of the backbones."""
     for one in advice.backbones:
         rows = [
             (
@@ -225,14 +244,3 @@ def advise(
         columns = ("backbone", "-parameters", "-ms a picture", "-probe", "95% interval")
         table((*columns, "-similarity", "strategy"), compared)
         typer.echo("")
-    for sentence in told(advice):
-        typer.echo(sentence)
-    place = shlex.quote(str(source))
-    what = f"--dataset {dataset} --root {place}" if dataset else place
-    quoted = shlex.quote(f"runs/{dataset or source.stem}")
-    options = f"--strategy {advice.best.strategy}"
-    options += f" --boundary {advice.best.boundary}" if advice.best.boundary else ""
-    options += f" --backbone {advice.chosen}" if backbone else ""
-    typer.echo(f"\ntransferscope tune {what} --out {quoted} {options}")
-    if out is not None:
-        typer.echo(f"drawn in {out / 'stages.svg'} and {out / 'plane.svg'}")

@@ -204,60 +204,12 @@ def probe_stages(
     )
 
 
-# ---------------------------------------------------------------------------- similarity
-
-
-def transfer_gain(top1: float, control: float) -> float:
-    """How much of the way from random features to perfection the pretrained ones cover, in [0, 1].
-
-    (top1 - control) / (1 - control), where `control` is the accuracy of the same probe on the same
-    architecture with random weights: what the architecture sees in the pictures without having learned.
-    It says how useful the source task was for this one, whatever the pictures look like.
-    """
-    return float(np.clip((top1 - control) / max(1 - control, 1e-9), 0, 1))
-
-
-def statistics_distance(
-    mean: np.ndarray, variance: np.ndarray, source_mean: np.ndarray, source_variance: np.ndarray
-) -> float:
-    """Mean over channels of the squared Hellinger distance of two normal distributions, in [0, 1].
-
-    0: the same mean and variance; 1: no overlap. Unlike a Frechet distance it is bounded, so that no
-    single channel decides.
-
-    Args:
-        mean: (C,) of the pictures at a layer; likewise `variance`, above 0.
-        variance: see `mean`.
-        source_mean: (C,) that the network remembers; likewise `source_variance`.
-        source_variance: see `source_mean`.
-    """
-    total = variance + source_variance
-    overlap = np.sqrt(2 * np.sqrt(variance * source_variance) / total)
-    overlap = overlap * np.exp(-((mean - source_mean) ** 2) / (4 * total))
-    return float(np.mean(1 - overlap))
-
-
-def picture_similarity(distances: Sequence[float], scrambled: Sequence[float]) -> float:
-    """How near pictures are to a network's source, in [0, 1].
-
-    1 - mean(distances) / mean(scrambled), at least 0. 1: every layer sees the mean and the variance that
-    it saw in training. 0: the pictures are no nearer to the source than they are once their phases are
-    scrambled, which keeps colours and spectrum and destroys every shape. It compares statistics of
-    channels, not what is in the pictures, and it knows only the first two moments.
-
-    Args:
-        distances: `statistics_distance` by BatchNorm layer, of the pictures.
-        scrambled: the same of the scrambled pictures.
-    """
-    return float(np.clip(1 - np.mean(distances) / max(float(np.mean(scrambled)), 1e-9), 0, 1))
+# ---------------------------------------------------------------------------- recommendation
 
 
 def quadrant(similarity: float, per_class: float) -> tuple[bool, bool]:
     """(similar, large): where a set lies on the plane. Both borders are conventions."""
     return similarity >= SIMILAR, per_class >= LARGE
-
-
-# ---------------------------------------------------------------------------- recommendation
 
 
 @dataclass(frozen=True)

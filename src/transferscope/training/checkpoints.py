@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,13 @@ class EpochRow:
     learning_rate: float
     seconds: float
     best: bool = False
+
+
+def history_rows(history: Sequence[EpochRow]) -> Iterator[tuple[Any, ...]]:
+    """Rows of history.csv, in the order of `EpochRow`'s fields; an empty cell where there is none."""
+    for row in history:
+        values = asdict(row).values()
+        yield tuple("" if v is None else int(v) if isinstance(v, bool) else v for v in values)
 
 
 @dataclass

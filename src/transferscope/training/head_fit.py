@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from transferscope.backbones import MLPHead
@@ -37,13 +38,11 @@ class FittedHead:
         head: in eval mode; takes pooled features as they are, the scaling is inside.
         history: an entry an epoch, up to the one where patience ended.
         best_epoch: the one with the lowest validation loss, counted from 1.
-        validation_logits: float32 (M, K).
     """
 
     head: MLPHead
     history: tuple[HeadEpoch, ...]
     best_epoch: int
-    validation_logits: torch.Tensor
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(N, K) of pooled features (N, D)."""
@@ -94,88 +93,65 @@ def fit_mlp_head(
 ) -> FittedHead:
     """Trains Linear, ReLU, Dropout, Linear on pooled features: AdamW, cosine schedule, early stopping.
 
-    Features are standardised inside, and the scaling is folded into the first layer at the end. The
-    start, the order of the pictures and the dropout are functions of (seed, epoch, step) alone: two
-    calls on one machine give the same bits, and the global random state is not touched.
+    Features are standardised inside, and the scaling is folded into the first layer at the end. All that
+    is drawn is a function of (seed, epoch, step): two calls on one machine give the same bits.
 
     Args:
         features: (N, D), of the training split alone; the fit runs on their device.
-        labels: int64 (N,) in 0..classes-1.
-        classes: K.
+        labels, classes: int64 (N,) in 0..K-1, and K.
         validation: features (M, D) and labels int64 (M,); they choose the epoch.
         class_weights: (K,), of both losses; see `class_weights`. None: every picture counts alike.
-        label_smoothing: of the training loss only.
-        seed: see above.
-        epochs: at most; the length of the schedule.
-        learning_rate: at the start; a half cosine to zero follows.
+        label_smoothing, seed: of the training loss only; of all that is drawn.
+        epochs, learning_rate: at most so many; a half cosine from the rate to zero is as long.
         weight_decay: AdamW's, on the two weight matrices.
         batch_size: pictures a step; None: a 32nd of all, though at least 16 and at most 128.
-        hidden: units of the hidden layer.
-        dropout: after the hidden layer, in training only.
+        hidden, dropout: of the hidden layer.
         patience: epochs without a lower validation loss after which the fit ends.
         names: the training pictures' paths, to name a batch that breaks the loss.
 
     Raises:
         InputError: an option outside its range, or no validation picture.
-        DataError: features that are not finite, or a loss that is not, before the step is taken.
+        DataError: features or a loss that are not finite, before the step is taken.
     """
     if batch_size is None:
         batch_size = min(max(len(labels) // 32, 16), 128)
     _check(features, labels, validation, epochs, learning_rate, batch_size, patience)
+    place = features.device
     mean, std = features.float().mean(0), features.float().std(0, correction=0)
     std = torch.where(std < 1e-8, 1.0, std)
-    head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(features.device)
-    weights = None if class_weights is None else class_weights.float().to(features.device)
+    head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(place)
+    weights = None if class_weights is None else class_weights.float().to(place)
+    criterion = nn.CrossEntropyLoss(weights, label_smoothing=label_smoothing)
     optimizer = _optimizer(head, learning_rate, weight_decay)
-    batches = math.ceil(len(labels) / batch_size)
-    held = (validation[0].to(features.device).float() - mean) / std
-    held_labels = validation[1].to(features.device)
-    labels = labels.to(features.device)
+    held = (validation[0].to(place).float() - mean) / std
+    held_labels = validation[1].to(place)
+    labels, batches = labels.to(place), math.ceil(len(labels) / batch_size)
 
     history: list[HeadEpoch] = []
     best, best_state = 0, copy.deepcopy(head.state_dict())
     for epoch in range(1, epochs + 1):
         total, rate = 0.0, 0.0
-        order = torch.randperm(len(labels), generator=_generator(seed, epoch))
-        for step, chosen in enumerate(order.to(features.device).split(batch_size)):
-            share = ((epoch - 1) * batches + step) / (epochs * batches)
-            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        order = torch.randperm(len(labels), generator=_generator(seed, epoch)).to(place)
+        for step, chosen in enumerate(order.split(batch_size)):
+            done = ((epoch - 1) * batches + step) / (epochs * batches)
+            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * done))
             batch = (features[chosen].float() - mean) / std
             logits = _trained_on(head, batch, _generator(seed, epoch, step))
-            loss = functional.cross_entropy(
-                logits, labels[chosen], weight=weights, label_smoothing=label_smoothing
-            )
+            loss = criterion(logits, labels[chosen])
             if not torch.isfinite(loss):
-                raise DataError(
-                    _broken(float(loss.detach()), epoch, step, learning_rate, chosen, names)
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+                raise _broken(float(loss.detach()), epoch, step, learning_rate, chosen, names)
+            _step(optimizer, loss, rate)
             total += float(loss.detach()) * len(chosen)
-        with torch.no_grad():
-            held_logits = head(held)
-            held_loss = float(functional.cross_entropy(held_logits, held_labels, weight=weights))
-        if not math.isfinite(held_loss):
-            raise DataError(
-                f"the validation loss is {held_loss} after epoch {epoch} of the head; lower its "
-                f"learning rate (now {learning_rate})"
-            )
-        right = float((held_logits.argmax(1) == held_labels).float().mean())
-        history.append(HeadEpoch(epoch, total / len(labels), held_loss, right, rate))
-        if not best or held_loss < history[best - 1].validation_loss:
+        judged = _judged(head, held, held_labels, weights, epoch, learning_rate)
+        history.append(HeadEpoch(epoch, total / len(labels), *judged, rate))
+        if not best or judged[0] < history[best - 1].validation_loss:
             best, best_state = epoch, copy.deepcopy(head.state_dict())
         if epoch - best >= patience:
             break
-
     head.load_state_dict(best_state)
     _fold_scaling(head, mean, std)
     head.requires_grad_(True).zero_grad(set_to_none=True)
-    with torch.no_grad():
-        validation_logits = head(validation[0].to(features.device).float())
-    return FittedHead(head, tuple(history), best, validation_logits)
+    return FittedHead(head, tuple(history), best)
 
 
 # ---------------------------------------------------------------------------- parts of the fit
@@ -243,6 +219,38 @@ def _trained_on(head: MLPHead, batch: torch.Tensor, generator: torch.Generator) 
     return result
 
 
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _judged(
+    head: MLPHead,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+    epoch: int,
+    rate: float,
+) -> tuple[float, float]:
+    """Loss and accuracy of scaled validation features.
+
+    Raises:
+        DataError: the loss is not finite.
+    """
+    with torch.no_grad():
+        logits = head(features)
+        loss = float(functional.cross_entropy(logits, labels, weight=weights))
+    if not math.isfinite(loss):
+        raise DataError(
+            f"the validation loss is {loss} after epoch {epoch} of the head; lower its learning rate "
+            f"(now {rate})"
+        )
+    return loss, float((logits.argmax(1) == labels).float().mean())
+
+
 def _fold_scaling(head: MLPHead, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Makes a head for (x - mean) / std one for x; in double precision, as means can be large."""
     with torch.no_grad():
@@ -253,10 +261,10 @@ def _fold_scaling(head: MLPHead, mean: torch.Tensor, std: torch.Tensor) -> None:
 
 def _broken(
     loss: float, epoch: int, step: int, rate: float, chosen: torch.Tensor, names: Sequence[str]
-) -> str:
-    """The sentence for a loss that is no number."""
+) -> DataError:
+    """For a loss that is no number."""
     files = ", ".join(names[int(i)] for i in chosen[:5]) if names else ""
-    return (
+    return DataError(
         f"the head's loss is {loss} at step {step} of epoch {epoch}; lower its learning rate "
         f"(now {rate})" + (f"; the batch begins with {files}" if files else "")
     )

@@ -11,7 +11,7 @@ import torch
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import DataError
 from transferscope.training.batches import Part
-from transferscope.training.loop import Fit
+from transferscope.training.fit import Fit
 from transferscope.training.recipe import Recipe
 
 LOWEST, HIGHEST = 1e-6, 1.0

@@ -3,113 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
 
-from transferscope.data.augmentation import AugmentationName, augmentation
-from transferscope.errors import InputError
+from pydantic.dataclasses import dataclass
 
-OptimizerName = Literal["adamw", "sgd"]
-Balance = Literal["none", "weights", "sampling"]
+from transferscope.training.options import ONLY_DECLARED, declared, option, refusing, setting
+
 BatchNormMode = Literal["frozen", "train"]
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=ONLY_DECLARED)
 class Recipe:
     """Everything that fine-tuning depends on besides data and start; a run stores it.
 
-    Attributes:
-        epochs: passes over the training split, at most.
-        learning_rate: peak of the schedule, for the last stage of the body.
-        batch_size: pictures a step of the optimizer, over all processes.
-        optimizer: adamw, or sgd with Nesterov's momentum 0.9.
-        weight_decay: on weight matrices and kernels, not on biases and norms.
-        label_smoothing: of the training loss only.
-        warmup: share of all steps with a linearly rising rate; a cosine to zero follows.
-        clip: largest norm of the whole gradient.
-        accumulate: parts that a batch is worked through in, one after the other, to save memory; the
-            step is the same.
-        head_rate: the head's learning rate as a share of the body's: it starts from its optimum.
-        layer_decay: discriminative learning rates: each stage has this share of the rate of the stage
-            behind it (Howard & Ruder 2018).
-        gradual: gradual unfreezing: the last stage is tuned from the first epoch, and with each epoch
-            one more (Howard & Ruder 2018).
-        balance: of classes of unequal size: `weights` in the loss, or `sampling`, by which each class
-            is drawn equally often and an epoch no longer sees each picture once.
-        ema: decay of a moving average of the weights, which is then what is evaluated and kept; 0:
-            the weights themselves.
-        wise_ft: whether the tuned weights are mixed with those of the start, in the share that has the
-            lowest validation loss: of few that are tried, all or none of the tuned ones included
-            (Wortsman et al. 2022). With BatchNorm that is trained it is not done.
-        patience: epochs without a lower validation loss than that of any epoch before, the start not counted,
-            after which training stops; 0: never.
-        batch_norm: whether BatchNorm layers that are tuned keep their statistics (frozen) or gather
-            new ones (train). Below the freeze boundary they are always frozen.
-        augment: what training does to its pictures: none, light or strong; see `data.augmentation`.
-        flip: whether augmentation may mirror.
-        views: how many augmented views of the training split are cached and cycled, an epoch each.
-        seed: of the permutations, of dropout, and of what augmentation draws.
+    Reference: Howard & Ruder 2018 (`layer_decay`, `gradual`); Wortsman et al. 2022 (`wise_ft`).
     """
 
-    epochs: int = 12
-    learning_rate: float = 3e-4
-    batch_size: int = 32
-    optimizer: OptimizerName = "adamw"
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    warmup: float = 0.1
-    clip: float = 1.0
-    accumulate: int = 1
-    head_rate: float = 0.1
-    layer_decay: float = 1.0
-    gradual: bool = False
-    balance: Balance = "none"
-    ema: float = 0.0
-    wise_ft: bool = True
-    patience: int = 5
-    batch_norm: BatchNormMode = "frozen"
-    augment: AugmentationName = "light"
-    flip: bool = True
-    views: int = 4
-    seed: int = 0
+    PANEL: ClassVar[str] = "Recipe (partial's defaults)"
 
-    def __post_init__(self) -> None:
-        for name, count in (
-            ("epochs", self.epochs),
-            ("batch size", self.batch_size),
-            ("views", self.views),
-            ("accumulate", self.accumulate),
-        ):
-            if count < 1:
-                raise InputError(f"{name} is {count}; it must be at least 1")
-        for name, value, low, high in (
-            ("learning rate", self.learning_rate, 0.0, 1.0),
-            ("head rate", self.head_rate, 0.0, 100.0),
-            ("layer decay", self.layer_decay, 0.0, 1.0),
-            ("clip", self.clip, 0.0, float("inf")),
-        ):
-            if not low < value <= high:
-                raise InputError(
-                    f"{name} is {value}; it must be above {low:g} and at most {high:g}"
-                )
-        for name, value in (
-            ("label smoothing", self.label_smoothing),
-            ("warm-up", self.warmup),
-            ("ema", self.ema),
-            ("weight decay", self.weight_decay),
-        ):
-            if not 0 <= value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 0 and below 1")
-        if self.patience < 0:
-            raise InputError(f"patience is {self.patience}; it must be 0 (never stop) or more")
-        for name, chosen, known in (
-            ("optimizer", self.optimizer, get_args(OptimizerName)),
-            ("balance", self.balance, get_args(Balance)),
-            ("batch_norm", self.batch_norm, get_args(BatchNormMode)),
-        ):
-            if chosen not in known:
-                raise InputError(f"{name} is {chosen!r}; it must be one of {', '.join(known)}")
-        augmentation(self.augment)  # refuses a name that there is none of
+    epochs: int = option(12, "Of fine-tuning, at most.", ge=1)
+    learning_rate: float = option(
+        3e-4, "Peak learning rate; auto: a range test.", name="lr", metavar="X|auto", gt=0, le=1
+    )
+    batch_size: int = option(32, "Pictures a step.", ge=1)
+    accumulate: int = option(1, "Work a batch through in so many parts, to save memory.", ge=1)
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with momentum.")
+    weight_decay: float = option(0.05, "Of matrices and kernels.", ge=0, lt=1)
+    label_smoothing: float = option(0.1, "In training only.", ge=0, lt=1)
+    warmup: float = setting(
+        0.1, "Share of the steps with a linearly rising rate; a cosine to zero follows.", ge=0, lt=1
+    )
+    clip: float = setting(1.0, "Largest norm of the whole gradient.", gt=0)
+    head_rate: float = setting(
+        0.1, "The head's share of the rate: it starts from its optimum.", gt=0, le=100
+    )
+    layer_decay: float = option(
+        1.0, "Each stage's share of the rate of the stage behind it.", gt=0, le=1
+    )
+    gradual: bool = option(False, "Unfreeze the last stage first, then one an epoch.")
+    balance: Literal["none", "weights", "sampling"] = option("none", "For classes of unequal size.")
+    ema: float = option(0.0, "Decay of averaged weights, such as 0.99; 0: none.", ge=0, lt=1)
+    wise_ft: bool = setting(
+        True,
+        "Mix the tuned weights with the start's in the share with the lowest validation loss; not done "
+        "where BatchNorm is trained.",
+    )
+    patience: int = option(5, "Stop after so many epochs without progress; 0: never.", ge=0)
+    batch_norm: BatchNormMode = setting(
+        "frozen", "Whether tuned BatchNorm layers keep their statistics; frozen ones always do."
+    )
+    augment: Literal["none", "light", "strong"] = option(
+        "light", "What fine-tuning sees of the training pictures; 'inspect --out' shows it."
+    )
+    flip: bool = option(
+        True, "Mirror in augmentation.", off="Never mirror: for characters, roads, X-rays."
+    )
+    views: int = option(
+        4,
+        "Augmented views that are cached and cycled, an epoch each.",
+        name="cache-views",
+        metavar="K",
+        ge=1,
+    )
+    seed: int = setting(0, "Of permutations, dropout and augmentation.", ge=0)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """A stored recipe; fields that another version had are dropped."""
+        return cls(**{name: value for name, value in values.items() if name in declared(cls)})
 
 
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -129,7 +92,6 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _SGD_RATES = {"partial": 0.01, "full": 0.003, "scratch": 0.05}
 """SGD's steps follow the gradient's size, so its rates are larger; 0.003 is BiT's (Kolesnikov et al. 2020)."""
 
-
 _SGD_DECAY = 1e-4
 """SGD's decay is multiplied by a larger rate and by its momentum, so it is smaller than AdamW's."""
 
@@ -144,9 +106,6 @@ def choose_recipe(strategy: str, given: Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: a name that is no field, or a value out of its range.
     """
-    known = {field.name for field in fields(Recipe)}
-    if unknown := sorted(set(given) - known):
-        raise InputError(f"a recipe has no {unknown[0]!r}; it has {', '.join(sorted(known))}")
     chosen = {name: value for name, value in given.items() if value is not None}
     defaults = dict(_DEFAULTS.get(strategy, {}))
     if chosen.get("optimizer") == "sgd":

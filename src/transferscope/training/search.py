@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import InputError
 from transferscope.storage import sha256_json
+from transferscope.training.config import HeadName
 from transferscope.training.recipe import Recipe
-
-HeadName = Literal["linear", "mlp"]
 
 RATES = (1e-4, 2e-3)
 """Least and largest learning rate that is tried; drawn evenly in the logarithm."""
@@ -61,6 +60,15 @@ class Trial:
     top1: float
     loss: float
     seconds: float
+
+    def sentence(self, count: int) -> str:
+        """What this trial of `count` has found."""
+        settings = self.settings
+        return (
+            f"trial {self.number + 1} of {count}: validation {self.top1:.1%}, loss {self.loss:.3f} "
+            f"({settings.head} head, behind {settings.boundary}, rate {settings.learning_rate:g}, "
+            f"augmentation {settings.augment}; {self.seconds:.0f} s)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""

@@ -1,6 +1,7 @@
 """The verbs that join several rooms, and the `Run` that they work on."""
 
-from transferscope.workflows.advising import advise, write_advice
+from transferscope.training.config import Config
+from transferscope.workflows.advise import advise, write_advice
 from transferscope.workflows.atlas import write_run_atlas
 from transferscope.workflows.demonstration import demo, read_strips
 from transferscope.workflows.doctor import diagnose
@@ -17,9 +18,11 @@ from transferscope.workflows.inspecting import inspect_data, inspect_run, write_
 from transferscope.workflows.judging import evaluate_run
 from transferscope.workflows.looking import activation_sheets, activations_of, describe_layers
 from transferscope.workflows.model_card import card_of
-from transferscope.workflows.run import Config, Reporter, Run, open_model
+from transferscope.workflows.open_model import open_model
+from transferscope.workflows.reporter import Reporter
+from transferscope.workflows.run import Run
 from transferscope.workflows.seeing import compare_run, parse_channels
-from transferscope.workflows.tuning import tune
+from transferscope.workflows.tune import tune
 
 __all__ = [
     "Config",

@@ -19,7 +19,8 @@ from transferscope.workflows.model_card import (
     run_title,
     training_facts,
 )
-from transferscope.workflows.run import SILENT, Reporter, Run
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run
 from transferscope.workflows.seeing import compared_units
 
 

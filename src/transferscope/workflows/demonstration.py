@@ -11,9 +11,10 @@ from transferscope.evaluation import predict
 from transferscope.storage import read_csv, write_json
 from transferscope.workflows.atlas import write_run_atlas
 from transferscope.workflows.judging import evaluate_run
-from transferscope.workflows.run import SILENT, Reporter, Run
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run
 from transferscope.workflows.seeing import compare_run
-from transferscope.workflows.tuning import tune
+from transferscope.workflows.tune import tune
 
 DEMO_UNFREEZE, DEMO_EPOCHS, DEMO_RATE = 4, 3, 5e-4
 """Chosen on the validation fonts: four stages, as characters are far from photographs."""

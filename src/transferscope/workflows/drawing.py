@@ -30,7 +30,7 @@ from transferscope.visualize.sweep import (
     WorkUnit,
     most_informative_first,
 )
-from transferscope.workflows.run import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.seeing import drawn_sample
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError, OutputError
 from transferscope.visualize import DreamRecipe, dream, read_photo, refuse_dream_file
-from transferscope.workflows.run import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Reporter
 
 
 def dream_file(

@@ -16,7 +16,8 @@ from transferscope.exports import Parity, export_hub, export_onnx, export_progra
 from transferscope.report.model_card import model_card_markdown
 from transferscope.storage import refuse_foreign
 from transferscope.workflows.model_card import card_of
-from transferscope.workflows.run import SILENT, Reporter, Run, files_of, refuse_inside
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run, files_of, refuse_inside
 
 Format = Literal["onnx", "torch", "hub"]
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}

@@ -37,7 +37,8 @@ from transferscope.features import POOLED, cached_pictures, extract
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
 from transferscope.report.pages.data import write_inspection
 from transferscope.storage import cache_dir, refuse_foreign, sha256_file
-from transferscope.workflows.run import SILENT, Reporter, Run, refuse_inside
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run, refuse_inside
 
 _PARTNERS = 8  # pictures that the preview may mix with the first
 

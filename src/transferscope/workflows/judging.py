@@ -30,7 +30,8 @@ from transferscope.evaluation import (
 from transferscope.features import POOLED, extract, fit_probe
 from transferscope.report.figures import classes, evaluation
 from transferscope.storage import sha256_bytes, write_json, write_text
-from transferscope.workflows.run import SILENT, Reporter, Run, files_of, labels_of
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run, files_of, labels_of
 
 _OUT_OF_FOLD = "out-of-fold"
 
@@ -417,3 +418,6 @@ def _write_figures(
         drawn["class-sizes"] = classes.size_trend_figure(result)
     for name, svg in drawn.items():
         write_text(folder / f"{name}.svg", svg)
+
+
+Run.evaluator = staticmethod(evaluate_run)

@@ -22,7 +22,7 @@ from transferscope.images import as_float, to_picture
 from transferscope.report.pages.activations import write_sheets_page
 from transferscope.report.sheets.activations import LayerMaps, LayerSheet, Scale, write_sheet
 from transferscope.storage import refuse_foreign, replaced_folder, write_tensors
-from transferscope.workflows.run import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Reporter
 
 _PREFIX = 16
 """Most tokens (class, registers) that may stand before those of the picture."""

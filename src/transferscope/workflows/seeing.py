@@ -15,7 +15,8 @@ from transferscope.data import Picture
 from transferscope.errors import InputError, UnknownName
 from transferscope.features import channel_responses
 from transferscope.visualize import Render, Sweep, WorkUnit, make_recipe
-from transferscope.workflows.run import SILENT, Reporter, Run, files_of
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import Run, files_of
 
 COMPARED_STEPS = 48
 """Of a drawing in a comparison: less than half of the usual number reaches nine tenths as far."""

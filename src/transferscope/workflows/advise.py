@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from transferscope.activations import evaluating, hooked
 from transferscope.backbones import (
     DEFAULT_BACKBONE,
     Classifier,
     Precision,
-    autocast,
     find_device,
-    folded,
     load_backbone,
     stages_of,
     training_precision,
 )
-from transferscope.data import Picture, Split, load_batches, make_split, parse_ratio, scan
+from transferscope.data import Picture, Split, make_split, parse_ratio, scan
 from transferscope.errors import InputError
 from transferscope.features import (
     POOLED,
@@ -36,10 +30,8 @@ from transferscope.features import (
     fit_probe,
     mean_of,
 )
-from transferscope.images import as_float
 from transferscope.report.figures.advice import plane_figure, stage_figure
 from transferscope.storage import refuse_foreign, replaced_folder, write_json, write_text
-from transferscope.training import choose_recipe, frozen_front
 from transferscope.training.advice import (
     Advice,
     AdvisedStrategy,
@@ -47,15 +39,15 @@ from transferscope.training.advice import (
     Cut,
     StageProbe,
     choose_backbone,
-    picture_similarity,
     probe_stages,
     quadrant,
     recommend,
-    statistics_distance,
-    transfer_gain,
 )
-from transferscope.training.tail import Tail
-from transferscope.workflows.run import SILENT, Reporter, labels_of, refuse_inside
+from transferscope.training.recipe import choose_recipe
+from transferscope.training.similarity import source_similarity, transfer_gain
+from transferscope.training.speed import Speed, measure_speed
+from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.run import labels_of, refuse_inside
 
 PROBED = 3000
 """Training pictures that stages are probed with at most; of more, so many are drawn, class by class."""
@@ -68,8 +60,6 @@ STAGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 _FOLDS = 5
 _CONTROL_SEED = 0  # of the random weights
-_BATCH = 16
-_TIMED = 5  # batches, after one to warm up; steps likewise
 
 
 def advise(
@@ -220,11 +210,6 @@ class Sample:
             reporter=reporter,
         )
 
-    def few(self, count: int) -> list[Path]:
-        """Files of the sample, spread over it."""
-        step = max(1, len(self.files) // count)
-        return list(self.files[::step][:count])
-
 
 def stratified(pictures: Sequence[Picture], cap: int, seed: int) -> list[Picture]:
     """At most about `cap` pictures in the proportions of their classes, at least one of each.
@@ -287,7 +272,7 @@ def place(source: Classifier, sample: Sample) -> Placed:
     stages, hits, seconds = _probed_stages(source, sample)
     control = _control(source, sample)
     with sample.reporter.task(f"{source.backbone}: statistics beside the source's"):
-        few = sample.few(COMPARED)
+        few = sample.files[:: max(1, len(sample.files) // COMPARED)][:COMPARED]
         pictures = source_similarity(source, few, seed=sample.seed, precision=sample.precision)
     gain = transfer_gain(stages[-1].top1, control.top1)
     similarity = gain if pictures is None else (gain + pictures) / 2
@@ -301,7 +286,9 @@ def advise_classifier(source: Classifier, sample: Sample, placed: Placed) -> Bac
     """What was measured of one backbone, with its speed and the time that tuning it will take."""
     boundary = placed.cut.boundary
     with sample.reporter.task(f"{source.backbone}: measuring its speed"):
-        speed = _speed(source, sample, boundary)
+        speed = measure_speed(
+            source, sample.files, boundary, classes=sample.classes, precision=sample.precision
+        )
     return BackboneAdvice(
         backbone=source.backbone,
         parameters=sum(p.numel() for p in source.network.parameters()),
@@ -396,199 +383,10 @@ def _control(source: Classifier, sample: Sample) -> StageProbe:
     return probe_stages(("random weights",), (pooled.shape[1],), (hits,))[0]
 
 
-# ---------------------------------------------------------------------------- beside the source
-
-
-def source_similarity(
-    classifier: Classifier,
-    files: Sequence[Path],
-    *,
-    seed: int = 0,
-    precision: Precision = "auto",
-) -> float | None:
-    """How near pictures are to those that a network was trained on, by what its BatchNorms remember.
-
-    Every BatchNorm keeps mean and variance of what it saw in training, by channel. The same are
-    measured of the given pictures and of their phase-scrambled copies; see `picture_similarity`.
-
-    Args:
-        classifier: unchanged.
-        files: some pictures; a hundred or more.
-        seed: of the phases.
-        precision: of the forward passes.
-
-    Returns:
-        In [0, 1], or None for a network without BatchNorm statistics.
-    """
-    if not _norms(classifier):
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    own, scrambled = _Moments(classifier, precision), _Moments(classifier, precision)
-    for batch in load_batches(files, classifier.input, batch_size=_BATCH):
-        pictures = as_float(batch)
-        own.add(pictures)
-        scrambled.add(phase_scrambled(pictures, generator))
-    return picture_similarity(own.distances(), scrambled.distances())
-
-
-def phase_scrambled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures (N, C, H, W) in [0, 1] with random phases, the same for all colours of a picture.
-
-    Spectrum and mean colour stay, but for the clipping to [0, 1]; shapes do not.
-    """
-    noise = torch.rand(len(pictures), 1, *pictures.shape[2:], generator=generator)
-    turns = torch.fft.rfft2(noise)
-    turns = turns / turns.abs().clamp_min(1e-12)
-    scrambled: torch.Tensor = torch.fft.irfft2(
-        torch.fft.rfft2(pictures) * turns, s=pictures.shape[2:]
-    )
-    return scrambled.clamp(0, 1)
-
-
-def _norms(classifier: Classifier) -> list[nn.modules.batchnorm._BatchNorm]:
-    """BatchNorm layers that have statistics to compare with."""
-    return [
-        module
-        for module in classifier.network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_mean is not None
-        and module.running_var is not None
-    ]
-
-
-class _Moments:
-    """Mean and variance by channel of what enters each BatchNorm of a network."""
-
-    def __init__(self, classifier: Classifier, precision: Precision):
-        self._classifier, self._precision = classifier, precision
-        self._norms = _norms(classifier)
-        self._sums: dict[nn.Module, torch.Tensor] = {
-            norm: torch.zeros(3, norm.num_features).double() for norm in self._norms
-        }
-
-    def add(self, pictures: torch.Tensor) -> None:
-        """Takes pictures (N, C, H, W) in [0, 1] into account."""
-
-        def note(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            values = inputs[0].float()
-            axes = [axis for axis in range(values.ndim) if axis != 1]
-            count = torch.full((values.shape[1],), values.numel() / values.shape[1])
-            sums = [count, values.sum(axes).cpu(), (values * values).sum(axes).cpu()]
-            self._sums[norm] += torch.stack(sums).double()
-
-        hooks: list[tuple[nn.Module, Callable[..., None], bool]] = [
-            (norm, note, True) for norm in self._norms
-        ]
-        device = self._classifier.device
-        pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
-        with (
-            evaluating(self._classifier),
-            hooked(hooks),
-            torch.inference_mode(),
-            autocast(device, self._precision),
-        ):
-            self._classifier(pictures)
-
-    def distances(self) -> list[float]:
-        """`statistics_distance` from what each layer remembers, where the pictures came to it.
-
-        The layer's own epsilon is added to both variances, as it does: a channel that is silent in
-        both is no difference.
-        """
-        found = []
-        for norm in self._norms:
-            count, first, second = self._sums[norm]
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            if not count[0]:
-                continue
-            mean = first / count
-            variance = (second / count - mean**2).clamp_min(0) + norm.eps
-            source = norm.running_mean.double().cpu(), norm.running_var.double().cpu() + norm.eps
-            values = (mean, variance, *source)
-            found.append(statistics_distance(*(value.numpy() for value in values)))
-        return found
-
-
 # ---------------------------------------------------------------------------- time
 
 
-@dataclass(frozen=True)
-class _Speed:
-    """Measured seconds a picture.
-
-    Attributes:
-        network: the whole forward pass, nothing read; of the fastest batch.
-        features: reading a picture and the forward pass, as features are extracted.
-        tail_step: a step of training behind the boundary: forward and backward.
-        whole_step: the same for the whole network.
-    """
-
-    network: float
-    features: float
-    tail_step: float
-    whole_step: float
-
-
-def _speed(source: Classifier, sample: Sample, boundary: str | None) -> _Speed:
-    files = list(islice(cycle(sample.files), _BATCH * (_TIMED + 1)))
-    network = folded(source.network, source.example()).to(memory_format=torch.channels_last)
-    within: list[float] = []
-    between: list[float] = []
-
-    def forward(pictures: torch.Tensor) -> None:
-        with torch.inference_mode(), autocast(source.device, sample.precision):
-            network(pictures)
-        _wait(source.device)
-
-    batch = torch.zeros(0)
-    last = time.perf_counter()
-    for loaded in load_batches(files, source.input, batch_size=_BATCH):
-        batch = source.input.normalise(as_float(loaded.to(source.device)))
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        began = time.perf_counter()
-        forward(batch)
-        now = time.perf_counter()
-        within.append(now - began)
-        between.append(now - last)
-        last = now
-    whole = _step_seconds(source, sample, None, batch)
-    tail = whole
-    if boundary is not None:
-        activation = frozen_front(source, boundary, sample.precision)(batch)
-        tail = _step_seconds(source, sample, boundary, activation)
-    # The best batch compares networks; what is predicted has to live with the machine as it is.
-    best, total = min(within[1:]), statistics.median(between[1:])
-    return _Speed(best / _BATCH, total / _BATCH, tail, whole)
-
-
-def _step_seconds(
-    source: Classifier, sample: Sample, boundary: str | None, batch: torch.Tensor
-) -> float:
-    """Median seconds a picture of a training step behind a boundary, on a private copy."""
-    head = torch.zeros(sample.classes, source.head_layer.in_features)
-    classes = [str(number) for number in range(sample.classes)]
-    start = source.with_head(head, torch.zeros(sample.classes), classes)
-    precision = training_precision(source.device, sample.precision)
-    tail = Tail(start, boundary, precision=precision)
-    labels = torch.zeros(len(batch), dtype=torch.int64, device=source.device)
-    seconds = []
-    for _ in range(_TIMED):
-        began = time.perf_counter()
-        with tail.training(0), torch.enable_grad():
-            nn.functional.cross_entropy(tail.logits(batch), labels).backward()
-        _wait(source.device)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) / len(batch)
-
-
-def _wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _predicted(speed: _Speed, sample: Sample, probe_seconds: float) -> dict[str, float]:
+def _predicted(speed: Speed, sample: Sample, probe_seconds: float) -> dict[str, float]:
     """Seconds that `tune` will take by strategy, with its default recipe, all its epochs run.
 
     The features that were computed here are in the cache by then.

@@ -1,0 +1,118 @@
+"""What a picture costs on this machine: reading it, a forward pass, a step of training."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from transferscope.backbones import Classifier, Precision, autocast, folded, training_precision
+from transferscope.data import load_batches
+from transferscope.images import as_float
+from transferscope.training.batches import frozen_front
+from transferscope.training.tail import Tail
+
+BATCH = 16
+"""Pictures a batch."""
+
+TIMED = 5
+"""Batches and steps that are timed, after one to warm up."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured seconds a picture.
+
+    Attributes:
+        network: the whole forward pass, nothing read; of the fastest batch.
+        features: reading a picture and the forward pass, as features are extracted.
+        tail_step: a step of training behind the boundary: forward and backward.
+        whole_step: the same for the whole network.
+    """
+
+    network: float
+    features: float
+    tail_step: float
+    whole_step: float
+
+
+def measure_speed(
+    source: Classifier,
+    files: Sequence[Path],
+    boundary: str | None,
+    *,
+    classes: int,
+    precision: Precision,
+) -> Speed:
+    """Times reading, forward passes and training steps, on private copies of a network.
+
+    Args:
+        source: the pretrained network; unchanged.
+        files: pictures, repeated where there are too few.
+        boundary: behind which the tail would be tuned; None: the whole network.
+        classes: of the head that would be tuned.
+        precision: of the passes.
+    """
+    files = list(islice(cycle(files), BATCH * (TIMED + 1)))
+    network = folded(source.network, source.example()).to(memory_format=torch.channels_last)
+    within: list[float] = []
+    between: list[float] = []
+
+    def forward(pictures: torch.Tensor) -> None:
+        with torch.inference_mode(), autocast(source.device, precision):
+            network(pictures)
+        _wait(source.device)
+
+    batch = torch.zeros(0)
+    last = time.perf_counter()
+    for loaded in load_batches(files, source.input, batch_size=BATCH):
+        batch = source.input.normalise(as_float(loaded.to(source.device)))
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        began = time.perf_counter()
+        forward(batch)
+        now = time.perf_counter()
+        within.append(now - began)
+        between.append(now - last)
+        last = now
+    whole = _step_seconds(source, None, batch, classes, precision)
+    tail = whole
+    if boundary is not None:
+        activation = frozen_front(source, boundary, precision)(batch)
+        tail = _step_seconds(source, boundary, activation, classes, precision)
+    # The best batch compares networks; what is predicted has to live with the machine as it is.
+    best, total = min(within[1:]), statistics.median(between[1:])
+    return Speed(best / BATCH, total / BATCH, tail, whole)
+
+
+def _step_seconds(
+    source: Classifier,
+    boundary: str | None,
+    batch: torch.Tensor,
+    classes: int,
+    precision: Precision,
+) -> float:
+    """Median seconds a picture of a training step behind a boundary, on a private copy."""
+    head = torch.zeros(classes, source.head_layer.in_features)
+    start = source.with_head(head, torch.zeros(classes), [str(number) for number in range(classes)])
+    tail = Tail(start, boundary, precision=training_precision(source.device, precision))
+    labels = torch.zeros(len(batch), dtype=torch.int64, device=source.device)
+    seconds = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        with tail.training(0), torch.enable_grad():
+            nn.functional.cross_entropy(tail.logits(batch), labels).backward()
+        _wait(source.device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:]) / len(batch)
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,493 @@
+"""The candidates of a tuning: the frozen backbone with its fitted head, and what is fine-tuned from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transferscope import distributed
+from transferscope.activations import Resumed
+from transferscope.backbones import Classifier, load_backbone, stages_of
+from transferscope.data import Split
+from transferscope.data.augmentation import augmentation
+from transferscope.errors import InputError
+from transferscope.evaluation import fit_temperature
+from transferscope.features import (
+    POOLED,
+    Probe,
+    Rows,
+    View,
+    boundary_rows,
+    cache_budget,
+    extract,
+    fit_probe,
+    mean_of,
+    planned_bytes,
+)
+from transferscope.report.figures.search import search_figure
+from transferscope.report.figures.training import lr_figure
+from transferscope.storage import read_json, write_csv, write_json, write_text
+from transferscope.training.batches import CachedBatches, FileBatches, Part, frozen_front
+from transferscope.training.checkpoints import EpochRow
+from transferscope.training.config import HeadName, TuneOptions
+from transferscope.training.fit import calibrated_loss, loss_and_top1
+from transferscope.training.head_fit import class_weights, fit_mlp_head
+from transferscope.training.loggers import Logger
+from transferscope.training.loop import fine_tune, plan_boundary
+from transferscope.training.lr_finder import find_rate
+from transferscope.training.recipe import Recipe, adapted
+from transferscope.training.search import Settings, Trial, best_trial, draw_settings, short
+from transferscope.workflows.advise import Placed, Sample, place
+from transferscope.workflows.reporter import Reporter
+from transferscope.workflows.run import labels_of
+
+DEFAULT_UNFREEZE = 3
+"""Stages that `partial` tunes where nothing else is asked for."""
+
+SEARCHED_STAGES = (2, 3, 4)
+"""Numbers of tuned stages that a search chooses from, besides the one it begins with."""
+
+
+# ---------------------------------------------------------------------------- the records
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One tuning: what was asked for, the pretrained network, and who follows along."""
+
+    options: TuneOptions
+    source: Classifier
+    reporter: Reporter
+    loggers: Sequence[Logger] = ()
+
+    def epoch(self, row: EpochRow) -> None:
+        """Tells all that follow along of a finished epoch."""
+        self.reporter.epoch(row)
+        for logger in self.loggers:
+            logger.epoch(asdict(row))
+
+
+@dataclass(frozen=True, eq=False)
+class PartFeatures:
+    """N pictures of one part of the split: files, sha256, paths, labels int64 (N,), features (N, D)."""
+
+    files: list[Path]
+    hashes: list[str]
+    names: list[str]
+    labels: torch.Tensor
+    pooled: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the frozen backbone gives of the pictures that tuning sees; the test part is not among them.
+
+    Attributes:
+        split: every picture with its part.
+        train: the training part.
+        validation: the validation part.
+        cached: how many pictures' features were found in the cache.
+    """
+
+    split: Split
+    train: PartFeatures
+    validation: PartFeatures
+    cached: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.split.scan.classes
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The linear head, fitted exactly, and the untuned backbone with it: the fair *before*."""
+
+    probe: Probe
+    classifier: Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way of tuning, done: its classifier, validation logits (N, K) and history."""
+
+    classifier: Classifier
+    logits: torch.Tensor
+    history: tuple[EpochRow, ...]
+    boundary: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """All candidates of a tuning by name, the probe first; the last one is what was trained."""
+
+    features: Features
+    base: Base
+    candidates: Mapping[str, Candidate]
+    advice: Placed | None
+
+
+# ---------------------------------------------------------------------------- features, then the fit
+
+
+def read_features(job: Job, split: Split) -> Features:
+    """Features of the training and validation pictures, from the cache where they are in it."""
+    parts = [split.part(name) for name in ("train", "validation")]
+    files = [[split.scan.file(picture) for picture in part] for part in parts]
+    hashes = [[picture.sha256 for picture in part] for part in parts]
+    targets = [POOLED]
+    if job.options.advised:  # what the advice is made of comes with the same pass
+        targets += [mean_of(stage) for stage in stages_of(job.source)]
+    with job.reporter.task("features of the frozen backbone") as progress:
+        found = extract(
+            job.source,
+            [*files[0], *files[1]],
+            [*hashes[0], *hashes[1]],
+            targets=targets,
+            precision=job.options.precision,
+            on_progress=progress,
+        )
+    pooled = found.targets[POOLED].split([len(part) for part in parts])
+    train, validation = (
+        PartFeatures(files[n], hashes[n], [p.path for p in part], labels_of(part), pooled[n])
+        for n, part in enumerate(parts)
+    )
+    return Features(split, train, validation, found.cached)
+
+
+def fit(job: Job, features: Features, out: Path) -> Fitted:
+    """The probe, and what the strategy fine-tunes; checkpoints and what a search found are kept in `out`."""
+    options, strategy, boundary, advice = job.options, str(job.options.strategy), None, None
+    base = _fit_base(job, features)
+    candidates = {"probe": _head_candidate(job, features, base)}
+    if options.advised:
+        advice = _advice(job, features.split)
+        strategy, boundary = advice.strategy, advice.cut.boundary
+    elif strategy == "auto":
+        strategy = "partial"
+    recipe = (
+        adapted(options.recipe, "full")
+        if options.advised and strategy == "full"
+        else options.recipe
+    )
+    if strategy == "partial":
+        boundary = boundary or chosen_boundary(job.source, options)
+        candidates[strategy] = _tuned_behind(job, features, base, boundary, out)
+    elif strategy == "full":
+        start = headed(job, features, base, options.head)[0]
+        candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
+    elif strategy == "scratch":
+        start = _random(job, features)
+        candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
+    return Fitted(features, base, candidates, advice)
+
+
+def chosen_boundary(source: Classifier, options: TuneOptions) -> str:
+    """The last frozen layer that is asked for.
+
+    Raises:
+        UnknownName, InputError: no such layer or number of stages, or the layer's output does not
+            determine the network's.
+    """
+    boundary = options.boundary
+    if boundary is None:
+        stages = min(DEFAULT_UNFREEZE, len(stages_of(source)) - 1)
+        return plan_boundary(source, stages if options.unfreeze is None else options.unfreeze)
+    Resumed(source.network, boundary, source.example())
+    if boundary == source.head or boundary.startswith(f"{source.head}."):
+        raise InputError(
+            f"--boundary {boundary!r} is the head, so nothing behind it could be tuned; name a layer "
+            "before it, or use --strategy probe"
+        )
+    return boundary
+
+
+def _advice(job: Job, split: Split) -> Placed:
+    """What the measurements advise; process 0's, where there are several."""
+    sample = Sample.draw(split, job.options.seed, job.options.precision, job.reporter)
+    placed = distributed.gathered(place(job.source, sample))[0]
+    job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
+    return placed
+
+
+# ---------------------------------------------------------------------------- heads
+
+
+def _weights(job: Job, features: Features) -> torch.Tensor | None:
+    """Weights of the classes, where the recipe balances them."""
+    balanced = job.options.recipe.balance != "none"
+    return class_weights(features.train.labels, len(features.classes)) if balanced else None
+
+
+def _fit_base(job: Job, features: Features) -> Base:
+    train, validation = features.train, features.validation
+    with job.reporter.task("linear probe") as progress:
+        probe = fit_probe(
+            train.pooled,
+            train.labels,
+            len(features.classes),
+            seed=job.options.seed,
+            class_weights=_weights(job, features),
+        )
+        distributed.from_first([probe.weight, probe.bias])
+        progress(1, 1)
+    classifier = job.source.with_head(probe.weight, probe.bias, features.classes)
+    classifier.temperature = fit_temperature(probe.logits(validation.pooled), validation.labels)
+    return Base(probe, classifier)
+
+
+def headed(
+    job: Job, features: Features, base: Base, head: HeadName
+) -> tuple[Classifier, torch.Tensor, torch.Tensor]:
+    """The untuned backbone with a fitted head, and its logits of training and validation."""
+    train, validation = features.train, features.validation
+    if head == "linear":
+        probe = base.probe
+        return base.classifier, probe.logits(train.pooled), probe.logits(validation.pooled)
+    with job.reporter.task("MLP head") as progress:
+        fitted = fit_mlp_head(
+            train.pooled,
+            train.labels,
+            len(features.classes),
+            (validation.pooled, validation.labels),
+            class_weights=_weights(job, features),
+            seed=job.options.seed,
+            names=train.names,
+        )
+        distributed.from_first(fitted.head.state_dict().values())
+        progress(1, 1)
+    classifier = base.classifier.with_head_module(fitted.head, features.classes)
+    return classifier, fitted.logits(train.pooled), fitted.logits(validation.pooled)
+
+
+def _head_candidate(job: Job, features: Features, base: Base) -> Candidate:
+    """The frozen backbone with its fitted head."""
+    classifier, train, validation = headed(job, features, base, job.options.head)
+    labels = features.validation.labels
+    row = EpochRow(
+        0,
+        *loss_and_top1(train, features.train.labels),
+        *loss_and_top1(validation, labels),
+        calibrated_loss(validation, labels),
+        learning_rate=0.0,
+        seconds=0.0,
+        best=True,
+    )
+    return Candidate(classifier, validation, (row,))
+
+
+def _random(job: Job, features: Features) -> Classifier:
+    """The architecture with weights drawn from the seed, and none of the pretrained ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.options.seed)
+        drawn = load_backbone(job.options.backbone, weights="random").to(job.source.device)
+        layer = torch.nn.Linear(features.train.pooled.shape[1], len(features.classes))
+    head = drawn.with_head(layer.weight.detach(), layer.bias.detach(), features.classes)
+    distributed.from_first(head.network.state_dict().values())
+    return head
+
+
+# ---------------------------------------------------------------------------- fine-tuning
+
+
+def _tuned_behind(job: Job, features: Features, base: Base, boundary: str, out: Path) -> Candidate:
+    """The network tuned behind a boundary, from its fitted head; after a search if asked for."""
+    recipe = job.options.recipe
+    settings = Settings(job.options.head, boundary, recipe.learning_rate, recipe.augment)
+    details: dict[str, Any] = {}
+    if job.options.search:
+        trials, settings = _search(job, features, base, settings, out / "search")
+        details["search"] = [trial.to_dict() for trial in trials]
+        details["settings"] = settings.to_dict()
+    start, _, _ = headed(job, features, base, settings.head)
+    recipe = settings.recipe(recipe)
+    tuned = _fine_tuned(job, features, start, settings.boundary, recipe, out)
+    return replace(tuned, details={**details, **tuned.details})
+
+
+def _fine_tuned(
+    job: Job,
+    features: Features,
+    start: Classifier,
+    boundary: str | None,
+    recipe: Recipe,
+    out: Path,
+) -> Candidate:
+    train, validation = _parts(job, features, start, boundary, recipe)
+    details: dict[str, Any] = {}
+    if job.options.find_rate:
+        recipe = _found_rate(job, start, boundary, train, recipe, out)
+        details["learning_rate"] = recipe.learning_rate
+
+    def keep(epoch: int, classifier: Classifier) -> None:
+        classifier.save(out / "timeline" / f"epoch-{epoch:04d}.safetensors")
+
+    with job.reporter.task("fine-tuning") as progress:
+        tuned = fine_tune(
+            start,
+            boundary,
+            train,
+            validation,
+            recipe=recipe,
+            precision=job.options.precision,
+            checkpoints=out / "checkpoints",
+            keep_every=job.options.keep_every,
+            on_keep=keep,
+            on_epoch=job.epoch,
+            on_step=progress,
+        )
+    details |= {"share": tuned.share, "recipe": asdict(recipe)}
+    return Candidate(tuned.classifier, tuned.validation_logits, tuned.history, boundary, details)
+
+
+def _found_rate(
+    job: Job, start: Classifier, boundary: str | None, train: Part, recipe: Recipe, out: Path
+) -> Recipe:
+    """The recipe with the rate that the range test suggests; a resumed run keeps the first's."""
+    table = out / "learning_rate.json"
+    if not table.is_file():
+        with job.reporter.task("learning rate range test") as progress:
+            test = find_rate(
+                start,
+                boundary,
+                train,
+                recipe=recipe,
+                precision=job.options.precision,
+                on_step=progress,
+            )
+        if distributed.is_first():
+            marked = test.suggestion if test.found else None
+            picture = lr_figure(test.rates, test.losses, marked, smoothed=test.smoothed)
+            write_text(table.with_suffix(".svg"), picture)
+            rows = zip(test.rates, test.losses, test.smoothed, strict=True)
+            write_csv(table.with_suffix(".csv"), ("rate", "loss", "smoothed"), rows)
+            write_json(table, {"suggestion": test.suggestion, "found": test.found})
+        distributed.wait_for_all()
+    kept = read_json(table)
+    rate = float(kept["suggestion"])
+    why = "from the range test" if kept["found"] else "the recipe's: the loss fell at no rate"
+    job.reporter.say(f"learning rate {rate:.2g}, {why}; see {table.with_suffix('.svg')}")
+    return replace(recipe, learning_rate=rate)
+
+
+# ---------------------------------------------------------------------------- what the loop works on
+
+
+def _parts(
+    job: Job, features: Features, start: Classifier, boundary: str | None, recipe: Recipe
+) -> tuple[Part, Part]:
+    """Both parts as the loop takes them: from the boundary cache where they fit in it."""
+    train, validation = features.train, features.validation
+    drawn = augmentation(recipe.augment, flip=recipe.flip)
+    views = _views_that_fit(job, features, boundary, recipe) if boundary is not None else 0
+    if boundary is None or not views:
+        front = frozen_front(job.source, boundary, job.options.precision) if boundary else None
+        batches = [
+            FileBatches(start, part.files, part.hashes, drawn, recipe.seed, front)
+            for part in (train, validation)
+        ]
+        return Part(batches[0], train.labels, train.names), Part(batches[1], validation.labels)
+    rows = _cached(job, validation, boundary, None, "validation pictures")
+
+    @cache
+    def view(number: int) -> Rows:
+        if drawn.name == "none":
+            return _cached(job, train, boundary, None, "training pictures")
+        seen = View(drawn, number, recipe.seed)
+        return _cached(job, train, boundary, seen, f"augmented view {number}")
+
+    for number in range(
+        1, views + 1
+    ):  # before the first step, so that the loop's times are the loop's
+        view(number)
+    return (
+        Part(CachedBatches(lambda epoch: view((epoch - 1) % views + 1)), train.labels, train.names),
+        Part(CachedBatches(lambda epoch: rows), validation.labels),
+    )
+
+
+def _views_that_fit(job: Job, features: Features, boundary: str, recipe: Recipe) -> int:
+    """How many views of the training part the cache's budget allows, up to the recipe's number."""
+    wanted = 1 if recipe.augment == "none" else min(recipe.views, recipe.epochs)
+    once = planned_bytes(job.source, boundary, len(features.train.files))
+    judged = planned_bytes(job.source, boundary, len(features.validation.files))
+    views = max(0, min(wanted, int((cache_budget() - judged) // once)))
+    if views < wanted:
+        what = f"{views} views instead of {wanted}" if views else "no view, so all is decoded anew"
+        job.reporter.say(
+            f"the cache's {cache_budget() / 1e9:.1f} GB hold {what}; a view at {boundary} takes "
+            f"{once / 1e9:.1f} GB (TRANSFERSCOPE_CACHE_BUDGET sets the limit in GB)"
+        )
+    return views
+
+
+def _cached(job: Job, part: PartFeatures, boundary: str, view: View | None, named: str) -> Rows:
+    with job.reporter.task(f"{named} at {boundary}") as progress:
+        return boundary_rows(
+            job.source,
+            part.files,
+            part.hashes,
+            boundary,
+            precision=job.options.precision,
+            view=view,
+            on_progress=progress,
+        )
+
+
+# ---------------------------------------------------------------------------- search
+
+
+def _search(
+    job: Job, features: Features, base: Base, first: Settings, folder: Path
+) -> tuple[list[Trial], Settings]:
+    """All trials, each saved as it ends and found again by a resumed run, and the best settings."""
+    boundaries = [first.boundary]
+    for stages in SEARCHED_STAGES:
+        layer = plan_boundary(job.source, min(stages, len(stages_of(job.source)) - 1))
+        boundaries += [layer] if layer not in boundaries else []
+    drawn = draw_settings(first, boundaries, count=job.options.search, seed=job.options.seed)
+    trials = []
+    for number, settings in enumerate(drawn):
+        file = folder / f"trial-{number:03d}.json"
+        if not file.is_file():
+            trial = _try(job, features, base, number, settings)
+            if distributed.is_first():
+                write_json(file, trial.to_dict())
+            distributed.wait_for_all()
+        trials.append(Trial.from_dict(read_json(file)))
+        job.reporter.say(trials[-1].sentence(len(drawn)))
+    best = best_trial(trials)
+    rows = [
+        {**trial.to_dict(), "trial": trial.number, "status": "finished", "chosen": trial is best}
+        for trial in trials
+    ]
+    if distributed.is_first():
+        write_text(folder / "search.svg", search_figure(rows))
+    return trials, best.settings
+
+
+def _try(job: Job, features: Features, base: Base, number: int, settings: Settings) -> Trial:
+    began = time.perf_counter()
+    start, _, _ = headed(job, features, base, settings.head)
+    recipe = settings.recipe(short(job.options.recipe))
+    train, validation = _parts(job, features, start, settings.boundary, recipe)
+    with job.reporter.task(f"trial {number}") as progress:
+        tuned = fine_tune(
+            start,
+            settings.boundary,
+            train,
+            validation,
+            recipe=recipe,
+            precision=job.options.precision,
+            on_step=progress,
+        )
+    loss, top1 = loss_and_top1(tuned.validation_logits, features.validation.labels)
+    return Trial(number, settings, top1, loss, time.perf_counter() - began)
