@@ -349,7 +349,7 @@ torch.set_num_threads(1)
 from conftest import tiny_classifier
 from transferscope import distributed
 from transferscope.features import boundary_rows, extraction
-from transferscope.storage import sha256_file
+from transferscope.files import sha256_file
 extraction.SHARD = 4
 fill = extraction._fill
 def noted(classifier, stores, missing, *others):
@@ -427,16 +427,15 @@ def test_a_failure_elsewhere_is_raised_here(monkeypatch):
 
 
 KILLED = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import tiny_classifier
-from transferscope import storage
 from transferscope.features import boundary_rows, extraction
-from transferscope.storage import sha256_file
+from transferscope.files import sha256_file
 extraction.SHARD = 4
 write, written = Path.write_bytes, []
-replace = storage.os.replace
+replace = os.replace
 def slow(source, target):
     if str(target).endswith(".safetensors"):
         written.append(target)
@@ -444,7 +443,7 @@ def slow(source, target):
             print("now", flush=True)
             time.sleep(100)
     replace(source, target)
-storage.os.replace = slow
+os.replace = slow
 files = sorted(Path({root!r}).rglob("*.png"))
 boundary_rows(tiny_classifier(), files, [sha256_file(f) for f in files], {layer!r}, batch_size=4)
 """

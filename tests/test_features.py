@@ -198,6 +198,25 @@ def test_the_strength_is_chosen_on_held_out_folds():
     assert fit_probe(features, labels, 3).strength > 1e-2
 
 
+@pytest.mark.parametrize("strength", [0.01, 3.0])
+def test_a_fit_of_one_strength_reaches_the_held_out_loss_of_scikit_learn(strength):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    features, labels = separable(400, 20)
+    noise = torch.randn(400, 300, generator=torch.Generator().manual_seed(2))
+    features = torch.cat([features, noise], 1) @ torch.diag(torch.logspace(-2, 2, 320))
+    probe = fit_probe(features, labels, 20, strengths=(strength,))
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    wanted = 0.0
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    for train, held in folds.split(x, labels.numpy()):
+        model = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000)
+        logs = model.fit(x[train], labels.numpy()[train]).predict_log_proba(x[held])
+        wanted -= logs[np.arange(len(held)), labels.numpy()[held]].sum() / len(labels)
+    assert probe.strengths[strength] == pytest.approx(wanted, rel=0.02)
+
+
 def test_a_class_of_one_picture_has_no_folds_and_still_a_probe():
     features, labels = separable(21, 3)
     labels[:] = torch.arange(21) % 2

@@ -13,12 +13,11 @@ import stat
 import struct
 import threading
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -40,11 +39,6 @@ SUFFIXES = frozenset(_SUFFIXES.split())
 is stands in its bytes: a PNG named .jpg is read as the PNG that it is."""
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {  # by its value; 5 and more exchange width and height
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,23 +51,6 @@ _UPRIGHT = {  # by its value; 5 and more exchange width and height
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0  # a value of TIFF's photometric interpretation
-_UNREADABLE = (  # what Pillow's decoders let through when bytes are not what they expect
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Warning,  # where a program has made errors of warnings
-)
 
 
 # ---------------------------------------------------------------------------- decoding
@@ -136,22 +113,18 @@ def read_with_facts(
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(
-            name, "its bytes are not of a picture format that is read here"
-        ) from None
+        reason = "its bytes are not of a picture format that is read here"
     except FileNotFoundError:
-        raise PictureError(name, "there is no such file") from None
+        reason = "there is no such file"
     except Image.DecompressionBombError:  # Pillow's limit, which a program may have lowered
         cap = min(PIXEL_CAP, 2 * (Image.MAX_IMAGE_PIXELS or PIXEL_CAP)) / 1_000_000
-        raise PictureError(
-            name, f"more than the cap of {cap:.3g} megapixels; scale it down"
-        ) from None
-    except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            # The system's error, not the decoder's.
-            raise PictureError(name, f"it cannot be opened ({error.strerror})") from error
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PictureError(name, f"damaged or cut short ({reason.rstrip('.')})") from error
+        reason = f"more than the cap of {cap:.3g} megapixels; scale it down"
+    except Exception as error:  # decoders let anything through when bytes are not as expected
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        of_system = isinstance(error, OSError) and error.errno is not None
+        text = "it cannot be opened" if of_system else "damaged or cut short"
+        raise PictureError(name, f"{text} ({said.rstrip('.')})") from error
+    raise PictureError(name, reason)
 
 
 @contextmanager
@@ -174,11 +147,10 @@ def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class _Decoding(threading.local):
-    """Within it, what Pillow warns of in this thread is not shown; nothing else changes for anyone.
+    """Within it, Pillow's warnings of odd metadata in this thread are neither shown nor errors.
 
-    Pillow warns of every oddity in metadata, once a file, on stderr. `warnings.catch_warnings` would
-    exchange the filters of all threads, and a filter for Pillow's modules would also silence a
-    program's own use of Pillow. This is one filter whose pattern matches in a decoding thread alone.
+    `warnings.catch_warnings` would change the filters of all threads, and a filter for Pillow's modules
+    would silence the program's own use of Pillow too. This filter's pattern matches in a decoding thread alone.
     """
 
     active = False
@@ -244,9 +216,9 @@ def _size_in_icon(file: IO[bytes]) -> tuple[int, int]:
     Pillow decodes an icon when it is opened, so that there is no size to be asked before.
     """
     file.seek(0)
-    head = file.read(6)
+    starts_as_icon = file.read(4) == b"\0\0\1\0"
     file.seek(0)
-    if not head.startswith(b"\0\0\1\0"):
+    if not starts_as_icon:
         return 0, 0
     icon = IcoImagePlugin.IcoFile(file)
     file.seek(icon.entry[0].offset)
@@ -374,10 +346,10 @@ class InputSpec:
                 f"InputSpec(size={self.size}, crop={self.crop}, std={self.std}): sizes and std must "
                 "be positive and crop in (0, 1]"
             )
-        if self.interpolation not in _RESAMPLING:
+        if self.interpolation not in get_args(Interpolation):
             raise InputError(
                 f"InputSpec.interpolation is {self.interpolation!r}; it must be one of "
-                f"{', '.join(_RESAMPLING)}"
+                f"{', '.join(get_args(Interpolation))}"
             )
 
     @property
@@ -420,7 +392,7 @@ class InputSpec:
             max(width, round(picture.width * scale)),
             max(height, round(picture.height * scale)),
         )
-        picture = picture.resize(resized, _RESAMPLING[self.interpolation])
+        picture = picture.resize(resized, Image.Resampling[self.interpolation.upper()])
         left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
         return picture.crop((left, top, left + width, top + height))
 
@@ -484,22 +456,16 @@ def to_picture(values: torch.Tensor | np.ndarray) -> Image.Image:
 
 
 def grid(
-    pictures: Sequence[Image.Image] | Iterable[Image.Image],
-    *,
-    columns: int,
-    gap: int = 4,
-    background: str = "white",
+    pictures: Iterable[Image.Image], *, columns: int, gap: int = 4, background: str = "white"
 ) -> Image.Image:
     """Pictures of one size on a sheet, row by row, `gap` pixels apart."""
     tiles = list(pictures)
     if not tiles:
         raise InputError("a grid needs at least one picture")
-    width, height = tiles[0].size
+    width, height = tiles[0].width + gap, tiles[0].height + gap
     rows = math.ceil(len(tiles) / columns)
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background
-    )
+    sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), background)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        sheet.paste(tile, (column * (width + gap), row * (height + gap)))
+        sheet.paste(tile, (column * width, row * height))
     return sheet

@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""What several formats need: their packages, and other libraries' errors in a line."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def require(extra: str, *packages: str) -> None:
             f"this needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not "
             f"installed; pip install 'transferscope[{extra}]' adds what is missing"
         )
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says first, in at most 200 letters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -15,7 +15,7 @@ from transferscope.backbones.catalogue import source_classes
 from transferscope.backbones.heads import describe_head
 from transferscope.errors import InputError, RunError, WeightsError
 from transferscope.exports.description import Description, preprocessing
-from transferscope.exports.extras import require
+from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity, Probabilities, check_parity, noise
 from transferscope.exports.tracing import private_copy, probabilities_of, quiet
 from transferscope.images import InputSpec
@@ -252,11 +252,10 @@ def _folder_of(source: str | Path, *, download: bool) -> Path:
             local_files_only=not download,
         )
     except (OSError, ValueError, no_answer) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if download:
             raise WeightsError(
-                f"{found['id']!r} could not be fetched from the Hub ({reason}); check its name and the "
-                "network, or give a folder"
+                f"{found['id']!r} could not be fetched from the Hub ({first_line(error)}); check its name "
+                "and the network, or give a folder"
             ) from error
         raise WeightsError(
             f"there is no folder {str(source)!r}, and no {found['id']!r} in the Hub's cache on this "
@@ -273,10 +272,9 @@ def _built_by_timm(folder: Path, source: str, *, weights: bool) -> nn.Module:
         with quiet():
             network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=weights)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
-            f"timm cannot build the network of {source!r} ({reason}); its {CONFIG} and {WEIGHTS} must "
-            "be of one architecture that this version of timm knows"
+            f"timm cannot build the network of {source!r} ({first_line(error)}); its {CONFIG} and {WEIGHTS} "
+            "must be of one architecture that this version of timm knows"
         ) from error
     return network.eval()
 

@@ -11,7 +11,7 @@ import torch
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.exports.description import Description
-from transferscope.exports.extras import require
+from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity, check_parity, noise
 from transferscope.exports.tracing import (
     INPUT,
@@ -90,9 +90,8 @@ def load_onnx(path: str | Path) -> tuple[Exported, Description]:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except (*refused, states.NotImplemented, states.InvalidGraph, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise WeightsError(
-            f"{str(path)!r} is not an ONNX file that ONNX Runtime opens ({reason}); export it again"
+            f"{str(path)!r} is not an ONNX file that ONNX Runtime opens ({first_line(error)}); export it again"
         ) from error
     metadata = session.get_modelmeta().custom_metadata_map
     description = Description.from_text(metadata, source=str(path))
@@ -104,7 +103,7 @@ def load_onnx(path: str | Path) -> tuple[Exported, Description]:
         except (*refused, RuntimeError) as error:
             raise OutputError(
                 f"ONNX Runtime cannot run {str(path)!r} on pictures {tuple(pictures.shape)}: "
-                f"{str(error).splitlines()[0][:200]}"
+                f"{first_line(error)}"
             ) from error
         return torch.from_numpy(probabilities), torch.from_numpy(logits)
 

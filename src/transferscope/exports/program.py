@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from transferscope.backbones import Classifier
 from transferscope.errors import WeightsError
 from transferscope.exports.description import Description
+from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Parity, check_parity, noise
 from transferscope.exports.tracing import private_copy, probabilities_of, quiet, traced
 from transferscope.storage import atomic_path
@@ -94,8 +95,7 @@ def _description(path: Path) -> Description:
 
 
 def _unreadable(path: str | Path, error: Exception) -> WeightsError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return WeightsError(
-        f"{str(path)!r} is not a program that PyTorch {torch.__version__} opens ({reason}); export it "
-        "again, with this version"
+        f"{str(path)!r} is not a program that PyTorch {torch.__version__} opens ({first_line(error)}); export "
+        "it again, with this version"
     )

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from transferscope.backbones import Classifier, folded
 from transferscope.errors import InputError, WeightsError
+from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Probabilities, noise
 from transferscope.images import InputSpec
 
@@ -96,10 +97,9 @@ def untraceable(classifier: Classifier) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"this {type(classifier.network).__name__} ({classifier.backbone}) cannot be exported as one "
-            f"graph for batches of any size: {lines[0][:200]}; --format hub needs no graph"
+            f"graph for batches of any size: {first_line(error)}; --format hub needs no graph"
         ) from error
 
 
