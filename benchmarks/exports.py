@@ -36,7 +36,8 @@ def main() -> None:
     from transferscope.data import load_batches
     from transferscope.exports import load_onnx, load_program
     from transferscope.images import as_float
-    from transferscope.storage import cpu_flags, reuse_memory
+    from transferscope.acceleration.memory import reuse_memory
+    from transferscope.storage import cpu_flags
     from transferscope.workflows.exporting import export_run
     from transferscope.workflows.run import Run, files_of
 

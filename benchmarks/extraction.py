@@ -34,7 +34,8 @@ def main() -> None:
     from transferscope.data import load_batches
     from transferscope.features import extract
     from transferscope.images import SUFFIXES, as_float
-    from transferscope.storage import cpu_flags, reuse_memory, sha256_file
+    from transferscope.acceleration.memory import reuse_memory
+    from transferscope.storage import cpu_flags, sha256_file
 
     reuse_memory()
     classifier = load_backbone(given.backbone)

@@ -30,7 +30,8 @@ from transferscope.evaluation import predict
 from transferscope.evaluation.answers import fast_copy
 from transferscope.evaluation.predictions import answered
 from transferscope.images import SUFFIXES
-from transferscope.storage import cpu_flags, reuse_memory
+from transferscope.acceleration.memory import reuse_memory
+from transferscope.storage import cpu_flags
 
 BATCH = 32
 LEAST_RATIO = 0.70

@@ -25,7 +25,7 @@ from transferscope.errors import InputError, OutputError, PictureError, UnknownN
 from transferscope.images import InputSpec, as_float, to_tensor
 from transferscope.visualize import refuse_dream_file
 from transferscope.visualize.dream import (
-    _fades,
+    fades,
     _levelled,
     _mirrored,
     _resized,

@@ -22,15 +22,15 @@ from transferscope.backbones import Classifier, load_backbone
 from transferscope.errors import InputError
 from transferscope.images import InputSpec
 from transferscope.visualize import RenderRecipe, channel, convolutions, logit, neuron
-from transferscope.visualize.algebra import Objective
+from transferscope.visualize.objectives.algebra import Objective
 from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
-from transferscope.visualize.convolutions import FrozenConv
+from transferscope.acceleration.convolutions import FrozenConv
 from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
-from transferscope.visualize.loop import judge, render, render_together
-from transferscope.visualize.network import DrawingNetwork
-from transferscope.visualize.parametrization import fourier
+from transferscope.visualize.render import judge, render, render_together
+from transferscope.acceleration.network import DrawingNetwork
+from transferscope.visualize.canvas import fourier
 from transferscope.visualize.recipe import WINDOW
-from transferscope.visualize.transforms import Movement, move
+from transferscope.visualize.movement import Movement, move
 
 LAYER = "stages.1.bn2"
 QUICK = RenderRecipe(steps=6, precision="fp32")

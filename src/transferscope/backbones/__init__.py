@@ -12,15 +12,15 @@ from transferscope.backbones.catalogue import (
     stages_of,
 )
 from transferscope.backbones.classifier import Classifier
-from transferscope.backbones.depthwise import phased
-from transferscope.backbones.device import (
+from transferscope.acceleration.depthwise import phased
+from transferscope.acceleration.precision import (
     Precision,
     autocast,
     fast_bf16,
     find_device,
     training_precision,
 )
-from transferscope.backbones.folding import folded
+from transferscope.acceleration.folding import folded
 from transferscope.backbones.heads import Head, MLPHead
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from transferscope.backbones import Precision
 from transferscope.errors import InputError
-from transferscope.visualize.transforms import Movement
+from transferscope.visualize.movement import Movement
 
 LARGEST = 4096
 """Pixels along a side of a picture, so that a slip is refused before memory is asked for."""

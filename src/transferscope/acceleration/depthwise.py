@@ -8,6 +8,8 @@ channels last). Both are ordinary convolutions in disguise, which are fast.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ class PhasedDepthwise(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.kernel = conv.stride, conv.kernel_size
-        self.padding = None if type(conv).__name__ == "Conv2dSame" else pair_of(conv.padding)
+        self.padding = None if is_same(conv) else pair_of(conv.padding)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H', W'), in the dtype that autocast gives a convolution."""
@@ -96,27 +98,72 @@ def _of_pictures(
     padding: list[tuple[int, int]],
 ) -> torch.Tensor:
     """The gradient of pictures (N, C, height, width), by phases."""
-    (height, width), (down, across), ((top, _), (left, _)) = size, stride, padding
-    # Input pixel p lies at place p + padding = stride * m + phase of the padded picture, and
-    # its gradient is the sum over k of grad[m - k] * weight[stride * k + phase].
-    rows = -(-(height + top) // down)
-    columns = -(-(width + left) // across)
     whole = torch.empty(
-        (len(grad), rows * down, columns * across, len(weight)),
+        (len(grad), len(weight), *size),
         dtype=grad.dtype,
         device=grad.device,
+        memory_format=torch.channels_last,
     )
-    for y in range(down):
-        for x in range(across):
-            part = weight[:, :, y::down, x::across].flip(2, 3)
+    axes = zip(size, weight.shape[2:], stride, padding, grad.shape[2:], strict=True)
+    down, across = (list(phases(*axis)) for axis in axes)
+    for y in down:
+        for x in across:
+            part = weight[:, :, y.remainder :: stride[0], x.remainder :: stride[1]].flip(2, 3)
             if not part.numel():
-                whole[:, y::down, x::across] = 0
+                whole[:, :, y.pixels, x.pixels] = 0
                 continue
-            reach_h, reach_w = part.shape[2] - 1, part.shape[3] - 1
-            phase = F.conv2d(grad, part, None, 1, (reach_h, reach_w), 1, len(weight))
-            phase = _sized(phase, rows, columns)
-            whole[:, y::down, x::across] = phase.permute(0, 2, 3, 1)
-    return whole[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+            found = F.conv2d(grad, part, None, 1, (y.padding, x.padding), 1, len(weight))
+            whole[:, :, y.pixels, x.pixels] = found[:, :, y.found, x.found]
+    return whole
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The pixels with one remainder modulo the stride, along one axis.
+
+    Pixel p lies at p + before of the padded picture, which is stride * m + remainder. What reaches it
+    of the kernel is weight[remainder::stride], and its gradient the sum over j of
+    gradient[m - j] * part[j].
+
+    Attributes:
+        pixels: where they are in the picture.
+        remainder: where the part of the kernel begins.
+        padding: zeros on both sides of the gradient, so that the turned part covers all pixels.
+        found: where they are in the result.
+    """
+
+    pixels: slice
+    remainder: int
+    padding: int
+    found: slice
+
+
+def phases(
+    size: int,
+    kernel: int,
+    stride: int,
+    around: tuple[int, int],
+    length: int,
+    dilation: int = 1,
+) -> Iterator[Phase]:
+    """The phases of one axis; those of a dilated kernel are of stride 1.
+
+    Args:
+        size: of the pictures.
+        kernel: its length.
+        stride: of the convolution.
+        around: zeros before and behind the pictures.
+        length: of the output.
+        dilation: of the kernel.
+    """
+    for first in range(min(stride, size)):
+        count = -(-(size - first) // stride)
+        shift, remainder = divmod(first + around[0], stride)
+        reach = dilation * (len(range(remainder, kernel, stride)) - 1)
+        padding = max(reach - shift, count + shift - length, 0)
+        begin = padding - reach + shift
+        pixels = slice(first, None, stride)
+        yield Phase(pixels, remainder, padding, slice(begin, begin + count))
 
 
 _TILE = 3
@@ -151,18 +198,15 @@ def _starts(length: int, tile: int) -> list[int]:
     return [min(start, max(0, length - tile)) for start in range(0, length, tile)]
 
 
-def _sized(pictures: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Cut to, or filled with zeros up to, (rows, columns) at the lower right."""
-    height, width = pictures.shape[2:]
-    if height < rows or width < columns:
-        pictures = F.pad(pictures, (0, max(0, columns - width), 0, max(0, rows - height)))
-    return pictures[:, :, :rows, :columns]
-
-
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's "same" padding of one axis: (before, after)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def is_same(conv: nn.Module) -> bool:
+    """Whether it is timm's convolution that pads as TensorFlow does."""
+    return type(conv).__name__ == "Conv2dSame"
 
 
 def pair_of(value: Any) -> tuple[int, int]:
@@ -186,7 +230,7 @@ def phased(network: nn.Module) -> nn.Module:
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
-    known = type(conv) is nn.Conv2d or type(conv).__name__ == "Conv2dSame"
+    known = type(conv) is nn.Conv2d or is_same(conv)
     return (
         known
         and conv.groups == conv.in_channels == conv.out_channels > 1
