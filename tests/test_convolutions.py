@@ -9,10 +9,10 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
-from transferscope.backbones import Classifier
-from transferscope.images import InputSpec
 from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, freezes, masked
 from transferscope.acceleration.network import FastNetwork
+from transferscope.backbones import Classifier
+from transferscope.images import InputSpec
 
 CEILINGS = (None, 6.0, math.inf)
 

@@ -25,6 +25,7 @@ from transferscope.report.render_sheet import PAGE, Tile, reached, sheet, write_
 from transferscope.storage import read_tensors
 from transferscope.visualize import (
     Exemplar,
+    Plan,
     Render,
     RenderRecipe,
     Sweep,

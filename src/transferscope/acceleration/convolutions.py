@@ -1,14 +1,16 @@
 """Convolutions without gradients of their weights, and the ReLU behind them inside.
 
-Nothing is learned while pictures are drawn. The gradient of the pictures is a convolution itself, by the
-turned kernel; where the stride is s, it is s * s of them. On a CPU these are much faster than the library's
-own gradients of depthwise convolutions, see `depthwise`.
+Nothing is learned while pictures are drawn, so weights are laid out once as the library wants them:
+forwards and, turned round, for the gradient of the pictures, which is a convolution itself; where the
+stride is s, it is s * s of them. On a CPU these are much faster than the library's own gradients of
+depthwise convolutions, see `depthwise`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from transferscope.acceleration.depthwise import is_same, pair_of, phases, same_padding
+
+BATCH = 8
+"""Pictures for which weights are laid out; any other number works too."""
 
 
 class FrozenConv(nn.Module):
@@ -36,19 +41,9 @@ class FrozenConv(nn.Module):
         self.stride, self.dilation = pair_of(conv.stride), pair_of(conv.dilation)
         self.groups = conv.groups
         self._padding = None if is_same(conv) else pair_of(conv.padding)
-        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", conv.weight.detach().to(dtype))
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().to(dtype))
-        if self.by_phases:
-            for y in range(self.stride[0]):
-                for x in range(self.stride[1]):
-                    part = weight[:, :, y :: self.stride[0], x :: self.stride[1]]
-                    self.register_buffer(f"turned_{y}_{x}", _turned(part, self.groups))
-
-    @property
-    def by_phases(self) -> bool:
-        """Whether its gradient is taken by phases: dense strided kernels are left to the library."""
-        return self.groups > 1 or max(self.stride) == 1
+        self._kernels = _Kernels()
 
     def around(self, size: Sequence[int]) -> list[tuple[int, int]]:
         """Zeros before and behind along each axis of pictures of (height, width)."""
@@ -56,6 +51,25 @@ class FrozenConv(nn.Module):
             return [(padding, padding) for padding in self._padding]
         axes = zip(size, self.weight.shape[2:], self.stride, strict=True)
         return [same_padding(*axis) for axis in axes]
+
+    @property
+    def by_phases(self) -> bool:
+        """Whether its gradient is taken by phases: dense strided kernels are left to the library."""
+        return self.groups > 1 or max(self.stride) == 1
+
+    def kernel(self, rows: int, columns: int) -> _Kernel:
+        """Forwards, with so many rows and columns of zeros before the kernel's own."""
+        return self._kernels.of(
+            ("forwards", rows, columns),
+            lambda: (F.pad(self.weight, (columns, 0, rows, 0)), self.bias),
+        )
+
+    def turned(self, y: int, x: int) -> _Kernel | None:
+        """That of the gradient, of one remainder modulo the stride; None where nothing is left."""
+        part = self.weight[:, :, y :: self.stride[0], x :: self.stride[1]]
+        if not part.numel():
+            return None
+        return self._kernels.of(("turned", y, x), lambda: (_turned(part, self.groups), None))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W'); `ceiling_of` tells a ReLU behind it what is done already."""
@@ -129,15 +143,12 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pictures: torch.Tensor, conv: FrozenConv) -> torch.Tensor:
         ctx.conv, ctx.size, ctx.redirected = conv, pictures.shape[2:], conv.redirected
+        # More zeros behind than before: as many before, for which the kernel gets rows of zeros.
         (top, bottom), (left, right) = conv.around(ctx.size)
-        padding = (top, left)
-        if padding != (bottom, right):
-            pictures, padding = F.pad(pictures, (left, right, top, bottom)), (0, 0)
-        output = F.conv2d(
-            *(pictures, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
-        )
+        kernel = conv.kernel(bottom - top, right - left)
+        geometry = ([bottom, right], list(conv.stride), list(conv.dilation), conv.groups)
+        output = kernel(pictures, geometry, conv.ceiling)
         if conv.ceiling is not None:
-            output = output.relu_() if conv.ceiling == math.inf else output.clamp_(0, conv.ceiling)
             ctx.save_for_backward(output)
         return output
 
@@ -170,23 +181,121 @@ def _of_pictures(gradient: torch.Tensor, conv: FrozenConv, size: Sequence[int]) 
     down, across = (list(phases(*axis)) for axis in axes)
     for y in down:
         for x in across:
-            turned = conv.get_buffer(f"turned_{y.remainder}_{x.remainder}")
-            if not turned.numel():
+            turned = conv.turned(y.remainder, x.remainder)
+            if turned is None:
                 whole[:, :, y.pixels, x.pixels] = 0
                 continue
-            padding = (y.padding, x.padding)
-            part = F.conv2d(gradient, turned, None, 1, padding, conv.dilation, conv.groups)
-            part = part[:, :, y.found, x.found]
+            geometry = ([y.padding, x.padding], [1, 1], list(conv.dilation), conv.groups)
+            part = turned(gradient, geometry)[:, :, y.found, x.found]
             if conv.stride == (1, 1):
                 return part
             whole[:, :, y.pixels, x.pixels] = part
     return whole
 
 
+# ---------------------------------------------------------------------------- the library
+
+
+_Geometry = tuple[list[int], list[int], list[int], int]
+"""Padding, stride, dilation and groups."""
+
+
+class _Kernel:
+    """Weights that never change, laid out for each size of pictures at its first use.
+
+    Args:
+        weight: (C', C / groups, h, w).
+        bias: (C',) or None.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        self._bias = bias
+        self._laid_out: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def __call__(
+        self, pictures: torch.Tensor, geometry: _Geometry, ceiling: float | None = None
+    ) -> torch.Tensor:
+        """The convolution, cut off at 0 and the ceiling if there is one."""
+        if not _lays_out(pictures.device.type, pictures.dtype):
+            padding, stride, dilation, groups = geometry
+            found = F.conv2d(pictures, self._weight, self._bias, stride, padding, dilation, groups)
+            if ceiling is None:
+                return found
+            return found.relu_() if ceiling == math.inf else found.clamp_(0, ceiling)
+        key = (*geometry[0], *pictures.shape[2:])
+        laid_out = self._laid_out.get(key)
+        if laid_out is None:  # twice at worst, by two threads
+            shape = [BATCH, *pictures.shape[1:]]
+            laid_out = self._laid_out[key] = _laid_out(self._weight, geometry, shape)
+        return _convolved(pictures, laid_out, self._bias, geometry, ceiling)
+
+
+class _Kernels:
+    """A convolution's kernels by their use; a copy is itself, so that copies of a network share them."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, _Kernel] = {}
+
+    def __deepcopy__(self, _memo: Any) -> _Kernels:
+        return self
+
+    def of(
+        self, use: Hashable, make: Callable[[], tuple[torch.Tensor, torch.Tensor | None]]
+    ) -> _Kernel:
+        """The kernel for a use; `make` gives its weight and bias the first time."""
+        kernel = self._made.get(use)
+        if kernel is None:
+            kernel = self._made[use] = _Kernel(*make())
+        return kernel
+
+
+def _laid_out(weight: torch.Tensor, geometry: _Geometry, shape: list[int]) -> torch.Tensor:
+    laid_out: torch.Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+        weight.to_mkldnn(), *geometry, shape
+    )
+    return laid_out
+
+
+def _convolved(
+    pictures: torch.Tensor,
+    laid_out: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: _Geometry,
+    ceiling: float | None,
+) -> torch.Tensor:
+    """The library's convolution as PyTorch's own compiler calls it, with a ReLU inside."""
+    behind: tuple[str, list[float]] = ("none", [])
+    if ceiling is not None:
+        behind = ("relu", []) if ceiling == math.inf else ("hardtanh", [0.0, ceiling])
+    found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+        pictures, laid_out, bias, *geometry, *behind, ""
+    )
+    return found
+
+
+@cache
+def _lays_out(device: str, dtype: torch.dtype) -> bool:
+    """Whether the library here takes weights that are laid out: tried, since not every build does."""
+    if device != "cpu":
+        return False
+    pictures = torch.ones(1, 16, 4, 4, dtype=dtype).to(memory_format=torch.channels_last)
+    geometry: _Geometry = ([0, 0], [1, 1], [1, 1], 1)
+    try:
+        laid_out = _laid_out(torch.ones(16, 16, 3, 3, dtype=dtype), geometry, list(pictures.shape))
+        found = _convolved(pictures, laid_out, None, geometry, 6.0)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return bool(found.eq(6).all())
+
+
+# ---------------------------------------------------------------------------- shapes
+
+
 def _turned(weight: torch.Tensor, groups: int) -> torch.Tensor:
     """(C, C' / groups, h, w) from (C', C / groups, h, w): the kernel of the gradient."""
     each: torch.Tensor = weight.unflatten(0, (groups, -1)).transpose(1, 2)
-    return each.flatten(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+    return each.flatten(0, 1).flip(2, 3)
 
 
 def _empty(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

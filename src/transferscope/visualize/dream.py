@@ -23,15 +23,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import InputError, OutputError
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
 from transferscope.storage import write_bytes
-from transferscope.acceleration.network import FastNetwork
+from transferscope.visualize.movement import seed_of
 from transferscope.visualize.objectives import LOGITS, Objective, layer_energy
 from transferscope.visualize.objectives import channel as channel_mean
-from transferscope.visualize.movement import seed_of
 from transferscope.visualize.tiles import GRID, Span, add_inside, fades, mirrored, overlap, spans
 
 TILE = 640
@@ -311,7 +311,9 @@ class _Dreamer:
         self.classifier = classifier
         self.objective = objective
         self.recipe = recipe
-        self._names = {name: classifier.head if name == LOGITS else name for name in objective.layers}
+        self._names = {
+            name: classifier.head if name == LOGITS else name for name in objective.layers
+        }
         wanted, example = list(self._names.values()), classifier.example()
         self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
         self._fast = FastNetwork(classifier.network, wanted, example, recipe.precision)

@@ -107,9 +107,7 @@ class Engine:
         wanted, example = list(self.names.values()), classifier.example()
         self._network = FastNetwork(classifier.network, wanted, example, recipe.precision)
         if wanted:
-            self._exact = TruncatedForward(
-                classifier.network, wanted, example, channels_first=True
-            )
+            self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
         if self.size != classifier.input.size:
             self._refuse_another_size()
         self._stop = threading.Event()

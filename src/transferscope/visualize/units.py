@@ -27,11 +27,11 @@ from transferscope.storage import (
     sha256_json,
     write_tensors,
 )
-from transferscope.visualize.engine import FIGURES, Drawn, Engine, Progress
-from transferscope.visualize.render import ObjectiveKind, job_of, judge
+from transferscope.visualize.engine import Engine, Progress
 from transferscope.visualize.objectives import LOGITS
 from transferscope.visualize.recipe import RenderRecipe
-from transferscope.visualize.records import Render, Sign
+from transferscope.visualize.records import FIGURES, Drawn, Render, Sign
+from transferscope.visualize.render import ObjectiveKind, job_of, judge
 
 UNIT = 16
 """Channels of a unit: what a kill can lose, some ten seconds' work."""
