@@ -8,7 +8,6 @@ channels last). Both are ordinary convolutions in disguise, which are fast.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,16 +103,18 @@ def _of_pictures(
         device=grad.device,
         memory_format=torch.channels_last,
     )
-    axes = zip(size, weight.shape[2:], stride, padding, grad.shape[2:], strict=True)
-    down, across = (list(phases(*axis)) for axis in axes)
-    for y in down:
-        for x in across:
+    (height, width), ((top, _), (left, _)) = grad.shape[2:], padding
+    for y in phases(size[0], stride[0], top):
+        for x in phases(size[1], stride[1], left):
             part = weight[:, :, y.remainder :: stride[0], x.remainder :: stride[1]].flip(2, 3)
             if not part.numel():
                 whole[:, :, y.pixels, x.pixels] = 0
                 continue
-            found = F.conv2d(grad, part, None, 1, (y.padding, x.padding), 1, len(weight))
-            whole[:, :, y.pixels, x.pixels] = found[:, :, y.found, x.found]
+            tall, wide = part.shape[2] - 1, part.shape[3] - 1
+            zeros = y.padding(tall, height), x.padding(wide, width)
+            found = F.conv2d(grad, part, None, 1, zeros, 1, len(weight))
+            places = y.found(tall, zeros[0]), x.found(wide, zeros[1])
+            whole[:, :, y.pixels, x.pixels] = found[:, :, *places]
     return whole
 
 
@@ -127,43 +128,34 @@ class Phase:
 
     Attributes:
         pixels: where they are in the picture.
+        count: of them.
         remainder: where the part of the kernel begins.
-        padding: zeros on both sides of the gradient, so that the turned part covers all pixels.
-        found: where they are in the result.
+        shift: m of the first pixel.
     """
 
     pixels: slice
+    count: int
     remainder: int
-    padding: int
-    found: slice
+    shift: int
+
+    def padding(self, reach: int, length: int) -> int:
+        """Zeros around a gradient of some length, so that a part of some reach covers all pixels."""
+        return max(reach - self.shift, self.count + self.shift - length, 0)
+
+    def found(self, reach: int, padding: int) -> slice:
+        """Where the pixels are in the result."""
+        begin = padding - reach + self.shift
+        return slice(begin, begin + self.count)
 
 
-def phases(
-    size: int,
-    kernel: int,
-    stride: int,
-    around: tuple[int, int],
-    length: int,
-    dilation: int = 1,
-) -> Iterator[Phase]:
-    """The phases of one axis; those of a dilated kernel are of stride 1.
-
-    Args:
-        size: of the pictures.
-        kernel: its length.
-        stride: of the convolution.
-        around: zeros before and behind the pictures.
-        length: of the output.
-        dilation: of the kernel.
-    """
+def phases(size: int, stride: int, before: int) -> list[Phase]:
+    """The phases of one axis of pictures of some size, with so many zeros before them."""
+    found = []
     for first in range(min(stride, size)):
         count = -(-(size - first) // stride)
-        shift, remainder = divmod(first + around[0], stride)
-        reach = dilation * (len(range(remainder, kernel, stride)) - 1)
-        padding = max(reach - shift, count + shift - length, 0)
-        begin = padding - reach + shift
-        pixels = slice(first, None, stride)
-        yield Phase(pixels, remainder, padding, slice(begin, begin + count))
+        shift, remainder = divmod(first + before, stride)
+        found.append(Phase(slice(first, None, stride), count, remainder, shift))
+    return found
 
 
 _TILE = 3
