@@ -73,7 +73,7 @@ def prepare(work: Path) -> None:
     os.environ.setdefault("TRANSFERSCOPE_CACHE", str((work / "cache").resolve()))
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-    from transferscope.storage import reuse_memory
+    from transferscope.acceleration.memory import reuse_memory
 
     reuse_memory()
 

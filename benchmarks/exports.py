@@ -32,11 +32,12 @@ def main() -> None:
 
     import torch
 
+    from transferscope.acceleration.memory import reuse_memory
     from transferscope.backbones import autocast, folded
     from transferscope.data import load_batches
     from transferscope.exports import load_onnx, load_program
     from transferscope.images import as_float
-    from transferscope.storage import cpu_flags, reuse_memory
+    from transferscope.storage import cpu_flags
     from transferscope.workflows.exporting import export_run
     from transferscope.workflows.run import Run, files_of
 

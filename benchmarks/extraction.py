@@ -30,11 +30,12 @@ def main() -> None:
 
     import torch
 
+    from transferscope.acceleration.memory import reuse_memory
     from transferscope.backbones import autocast, folded, load_backbone
     from transferscope.data import load_batches
     from transferscope.features import extract
     from transferscope.images import SUFFIXES, as_float
-    from transferscope.storage import cpu_flags, reuse_memory, sha256_file
+    from transferscope.storage import cpu_flags, sha256_file
 
     reuse_memory()
     classifier = load_backbone(given.backbone)

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from transferscope.acceleration.memory import reuse_memory
 from transferscope.backbones import Classifier, autocast, load_backbone
 from transferscope.data import load_batches
 from transferscope.evaluation import predict
 from transferscope.evaluation.answers import fast_copy
 from transferscope.evaluation.predictions import answered
 from transferscope.images import SUFFIXES
-from transferscope.storage import cpu_flags, reuse_memory
+from transferscope.storage import cpu_flags
 
 BATCH = 32
 LEAST_RATIO = 0.70

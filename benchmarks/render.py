@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.storage import cpu_flags, pool_memory, reuse_memory
+from transferscope.acceleration.memory import reuse_memory
 
 reuse_memory()  # as `visualize` does, before it loads what draws
-pool_memory()
 
 from transferscope.backbones import Classifier, load_backbone  # noqa: E402
 from transferscope.images import InputSpec  # noqa: E402
+from transferscope.storage import cpu_flags  # noqa: E402
 from transferscope.visualize import Engine, RenderRecipe  # noqa: E402
-from transferscope.visualize.loop import job_of  # noqa: E402
+from transferscope.visualize.render import job_of  # noqa: E402
 
 PEER = Path(__file__).parent / "peers" / "lucent_render.py"
 LAYERS = ("blocks.4.2", "blocks.5.3")

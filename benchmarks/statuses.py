@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from transferscope.acceleration.memory import reuse_memory
 from transferscope.activations import layers as layers_of
 from transferscope.backbones import Classifier
 from transferscope.features import channel_responses
 from transferscope.images import as_float
-from transferscope.storage import cpu_flags, read_json, reuse_memory, sha256_json, write_json
+from transferscope.storage import cpu_flags, read_json, sha256_json, write_json
 from transferscope.visualize import Engine, RenderRecipe, Sign
-from transferscope.visualize.loop import job_of, judge
 from transferscope.visualize.recipe import RECIPE_VERSION
+from transferscope.visualize.render import job_of, judge
 from transferscope.workflows import Run
 from transferscope.workflows.run import files_of
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import platform
 
 import pytest
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, freezes, masked
+from transferscope.acceleration.network import FastNetwork
 from transferscope.backbones import Classifier
 from transferscope.images import InputSpec
-from transferscope.visualize import convolutions
-from transferscope.visualize.convolutions import FrozenConv, ceiling_of, freeze, freezes, masked
-from transferscope.visualize.network import DrawingNetwork
 
 CEILINGS = (None, 6.0, math.inf)
 
@@ -53,34 +50,6 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), GEOMETRIES)
 def test_output_and_gradient_are_the_librarys_for_every_geometry(kernel, stride, padding, groups):
-    assert_same(kernel, stride, padding, groups)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("groups", [1, 8])
-def test_so_they_are_where_the_library_lays_nothing_out(stride, groups, monkeypatch):
-    monkeypatch.setattr(convolutions, "_lays_out", lambda *_: False)
-    for kernel in (1, 3, 5):
-        for padding in (0, 1, "same"):
-            assert_same(kernel, stride, padding, groups)
-
-
-@pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), GEOMETRIES)
-def test_what_is_added_to_a_gradient_is_added_for_every_geometry(kernel, stride, padding, groups):
-    torch.manual_seed(0)
-    kind = Conv2dSame if padding == "same" else nn.Conv2d
-    zeros = 0 if padding == "same" else padding
-    frozen = FrozenConv(
-        kind(8, 8, kernel, stride=stride, padding=zeros, groups=groups), torch.float32
-    )
-    pictures = torch.randn(2, 8, 13, 17).to(memory_format=torch.channels_last)
-    plan = frozen.plan(pictures)
-    gradient = torch.randn_like(frozen(pictures))
-    wanted = plan.backwards(gradient) + pictures
-    torch.testing.assert_close(plan.backwards(gradient, pictures.clone()), wanted)
-
-
-def assert_same(kernel: int, stride: int, padding: int | str, groups: int) -> None:
     torch.manual_seed(0)
     kind = Conv2dSame if padding == "same" else nn.Conv2d
     zeros = 0 if padding == "same" else padding
@@ -101,37 +70,6 @@ def test_bf16_is_as_near_as_bf16_is(groups, stride):
     assert (output - wanted).abs().max() < 0.03
     # An activation that rounding carries over a border has another gradient: most have the same.
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), slope.flatten(), 0) > 0.99
-
-
-@pytest.mark.parametrize("redirected", [False, True])
-@pytest.mark.parametrize("ceiling", [6.0, math.inf])
-@pytest.mark.parametrize("channels", [16, 15])
-def test_a_wide_output_is_computed_again_and_not_kept(channels, ceiling, redirected, monkeypatch):
-    """From four times the channels on, the input is kept for the gradient."""
-    kept: list[tuple[int, ...]] = []
-    found = []
-    torch.manual_seed(0)
-    conv = FrozenConv(nn.Conv2d(4, channels, 1), torch.float32, ceiling)
-    conv.redirected = redirected
-    pictures = 20 * torch.randn(2, 4, 9, 8).to(memory_format=torch.channels_last)
-    behind = torch.randn(2, channels, 9, 8).to(memory_format=torch.channels_last)
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
-        return tensor
-
-    for least in (pictures.numel() * 4 + 1, pictures.numel() * 3):
-        monkeypatch.setattr(convolutions, "_LARGE", least)
-        x = pictures.clone().requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            output = conv(x)
-        found.append((output.detach(), *torch.autograd.grad(output, x, behind)))
-    wide, narrow = (2, channels, 9, 8), (2, 4, 9, 8)
-    assert kept == [wide, narrow if channels >= 16 else wide]
-    (output, gradient), (again, same) = found
-    assert torch.equal(output, again)
-    assert torch.equal(gradient, same)
-    assert gradient.any()
 
 
 @pytest.mark.parametrize("dilation", [2, 3])
@@ -178,20 +116,6 @@ def test_a_redirected_gradient_passes_where_it_would_open(ceiling):
     assert plain == [0, 0, 1, -1, *at_ceiling]
 
 
-@pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
-    reason="oneDNN's laid out weights are promised on x86 alone; elsewhere they are tried for",
-)
-def test_weights_are_laid_out_here():
-    assert convolutions._lays_out("cpu", torch.float32)
-
-
-def test_copies_share_what_is_laid_out():
-    frozen = FrozenConv(nn.Conv2d(3, 8, 3), torch.float32)
-    frozen(torch.rand(1, 3, 8, 8))
-    assert copy.deepcopy(frozen)._plans is frozen._plans
-
-
 # ---------------------------------------------------------------------------- which ReLUs go inside
 
 
@@ -220,11 +144,11 @@ class Used(nn.Module):
         return self.head(seen.mean((2, 3)))
 
 
-def drawing(twice: str, layer: str = "second") -> tuple[Classifier, DrawingNetwork]:
+def drawing(twice: str, layer: str = "second") -> tuple[Classifier, FastNetwork]:
     torch.manual_seed(3)
     spec = InputSpec(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
     classifier = Classifier(Used(twice).eval(), spec, list("abcd"))
-    return classifier, DrawingNetwork(classifier, (layer,), "fp32")
+    return classifier, FastNetwork(classifier.network, (layer,), classifier.example(), "fp32")
 
 
 @pytest.mark.parametrize(
@@ -281,45 +205,3 @@ def test_convolutions_are_redirected_with_their_relus():
     assert not shut.any()
     assert opened.any()
     assert not again.any()
-
-
-@pytest.mark.parametrize("relu", [nn.ReLU, nn.ReLU6])
-@pytest.mark.parametrize("summed", [False, True], ids=["in a row", "two beside each other"])
-def test_a_gradient_is_overwritten_only_by_the_one_it_was_handed_to(relu, summed, monkeypatch):
-    """A sum hands one gradient to both of its parts."""
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(3)
-            self.left, self.right = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 16, 3)
-            self.behind, self.fc = nn.Conv2d(16, 16, 3), nn.Linear(16, 4)
-            self.relus = nn.ModuleList(relu() for _ in range(2))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found = self.relus[0](self.left(x))
-            if summed:
-                found = found + self.relus[1](self.right(x))
-            return self.fc(self.behind(found).mean((2, 3)))
-
-    owned: list[bool] = []
-
-    def kept(gradient: torch.Tensor, node: object) -> bool:
-        owned.append(own(gradient, node))
-        return owned[-1]
-
-    own = convolutions.is_owned
-    monkeypatch.setattr(convolutions, "is_owned", kept)
-    spec = InputSpec(size=(24, 24), mean=(0.5,) * 3, std=(0.5,) * 3)
-    classifier = Classifier(Network().eval(), spec, list("abcd"))
-    network = DrawingNetwork(classifier, ("behind",), "fp32")
-    x = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(4)).requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad((network(x)["behind"] ** 2).sum(), x)
-        caught = []
-        hook = classifier.network.behind.register_forward_hook(lambda _m, _i, y: caught.append(y))
-        classifier.network(x)
-        hook.remove()
-        (plain,) = torch.autograd.grad((caught[0] ** 2).sum(), x)
-    torch.testing.assert_close(gradient, plain, rtol=1e-4, atol=1e-4)
-    assert owned == ([False, False] if summed else [True])

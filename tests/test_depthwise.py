@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.backbones.depthwise import PhasedDepthwise, phased
+from transferscope.acceleration.depthwise import PhasedDepthwise, phased
 
 SHAPES = [  # kernel, stride, padding, size
     (3, 2, 1, (8, 8)),

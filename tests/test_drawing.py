@@ -25,6 +25,7 @@ from transferscope.report.sheets.renders import PAGE, Tile, reached, sheet, writ
 from transferscope.storage import read_tensors
 from transferscope.visualize import (
     Exemplar,
+    Plan,
     Render,
     RenderRecipe,
     Sweep,
@@ -152,20 +153,20 @@ def test_the_most_informative_comes_first():
 def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
     classifier, sweep = tiny_classifier(), Sweep(tmp_path)
     units = unit(channels=tuple(range(8))).divided(4)
-    before = sweep.plan(classifier, units)
+    before = Plan.of(sweep, classifier, units)
     assert (before.pictures, before.left) == (8, 8)
     assert before.seconds > 0
     assert before.disk_mb > 0
     assert before.memory_mb > 50
     assert not list(tmp_path.iterdir())  # nothing is kept
     sweep.run(classifier, units[:1])
-    after = sweep.plan(classifier, units)
+    after = Plan.of(sweep, classifier, units)
     assert (after.pictures, after.left) == (8, 4)
     assert after.order == ((LAYER, "plus", 0, (4, 5, 6, 7)),)
     sweep.run(classifier, units)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert before.disk_mb * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
-    assert sweep.plan(classifier, units).left == 0
+    assert Plan.of(sweep, classifier, units).left == 0
     json.dumps(before.to_dict())
 
 
@@ -483,9 +484,9 @@ def test_memory_does_not_grow_with_the_channels(tmp_path):
     script = textwrap.dedent(
         """
         import sys
-        from transferscope.storage import peak_memory, pool_memory, reuse_memory
+        from transferscope.acceleration.memory import reuse_memory
+        from transferscope.machine import peak_memory
         reuse_memory()  # as `visualize` does, before it loads what draws
-        pool_memory()
         from transferscope.backbones import load_backbone
         from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
         classifier = load_backbone("efficientnet_lite0")

@@ -25,14 +25,12 @@ from transferscope.errors import InputError, OutputError, PictureError, UnknownN
 from transferscope.images import InputSpec, as_float, to_tensor
 from transferscope.visualize import refuse_dream_file
 from transferscope.visualize.dream import (
-    _fades,
     _levelled,
-    _mirrored,
     _resized,
-    _spans,
     octave_sizes,
     read_photo,
 )
+from transferscope.visualize.tiles import fades, mirrored, spans
 from transferscope.workflows import dream_file
 
 LAYER = "stages.1"
@@ -113,7 +111,7 @@ def test_activation_is_of_the_untouched_network(tiny: Classifier):
         (to_tensor(photo), dreamt.activation_before),
         (torch.from_numpy(dreamt.picture.transpose(2, 0, 1).copy()), dreamt.activation_after),
     ):
-        rows, columns = (_mirrored((-16, -16 + n), size) for n, size in ((128, 70), (160, 100)))
+        rows, columns = (mirrored((-16, -16 + n), size) for n, size in ((128, 70), (160, 100)))
         with torch.no_grad(), capture(tiny.network, [LAYER]) as caught:
             tiny(as_float(pixels[:, rows][:, :, columns])[None])
         assert told == pytest.approx(float(caught[LAYER].square().mean()), rel=1e-5)
@@ -222,11 +220,11 @@ def test_tiled_gradient_is_the_whole_one(tiny: Classifier):
 def test_spans_cover_and_fades_add_up(length: int, limit: int, exact: bool):
     shapes = set()
     for jitter, shift in itertools.product((0, 17, 31), (0.0, 0.37, 0.999)):
-        spans = _spans(length, limit, jitter, shift, exact=exact)
-        shapes.add(len(spans))
-        assert spans[0][0] == -jitter
+        found = spans(length, limit, jitter, shift, exact=exact)
+        shapes.add(len(found))
+        assert found[0][0] == -jitter
         total = torch.zeros(length)
-        for (start, stop), fade in zip(spans, _fades(spans, limit // 8), strict=True):
+        for (start, stop), fade in zip(found, fades(found, limit // 8), strict=True):
             assert stop - start == limit if exact else stop - start <= limit
             inside = [i for i in range(start, stop) if 0 <= i < length]
             total[inside] += fade[[i - start for i in inside]]
@@ -235,13 +233,13 @@ def test_spans_cover_and_fades_add_up(length: int, limit: int, exact: bool):
 
 
 def test_borders_between_tiles_move():
-    starts = {_spans(1000, 256, 0, shift, exact=False)[1][0] for shift in (0.0, 0.3, 0.6, 0.99)}
+    starts = {spans(1000, 256, 0, shift, exact=False)[1][0] for shift in (0.0, 0.3, 0.6, 0.99)}
     assert len(starts) == 4
 
 
 def test_mirror():
-    assert _mirrored((-3, 8), 4).tolist() == [2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0]
-    assert set(_mirrored((-500, 500), 3).tolist()) == {0, 1, 2}
+    assert mirrored((-3, 8), 4).tolist() == [2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0]
+    assert set(mirrored((-500, 500), 3).tolist()) == {0, 1, 2}
 
 
 def test_octaves():

@@ -17,20 +17,20 @@ import torchvision
 from torch import nn
 
 from conftest import SPEC, same_state, state_of, tiny_classifier
+from transferscope.acceleration.convolutions import FrozenConv
+from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, capture
 from transferscope.backbones import Classifier, load_backbone
 from transferscope.errors import InputError
 from transferscope.images import InputSpec
-from transferscope.visualize import RenderRecipe, channel, convolutions, logit, neuron
-from transferscope.visualize.algebra import Objective
+from transferscope.visualize import RenderRecipe, channel, logit, neuron
 from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
-from transferscope.visualize.convolutions import FrozenConv
+from transferscope.visualize.canvas import fourier
 from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
-from transferscope.visualize.loop import judge, render, render_together
-from transferscope.visualize.network import DrawingNetwork
-from transferscope.visualize.parametrization import fourier
+from transferscope.visualize.movement import Movement, move
+from transferscope.visualize.objectives.algebra import Objective
 from transferscope.visualize.recipe import WINDOW
-from transferscope.visualize.transforms import Movement, move
+from transferscope.visualize.render import judge, render, render_together
 
 LAYER = "stages.1.bn2"
 QUICK = RenderRecipe(steps=6, precision="fp32")
@@ -180,23 +180,6 @@ def test_every_architecture_is_drawn_and_left_alone(name):
         assert (drawn.activation[open_] > drawn.start[open_]).all(), layer
         assert drawn.finite.all()
     assert same_state(before, state_of(network))
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_no_architecture_is_drawn_differently_when_wide_outputs_are_computed_again(
-    name, one_thread, monkeypatch
-):
-    """Its pictures are too small here for that, so both sides are asked for."""
-    build, size, (layer, *_) = ARCHITECTURES[name]
-    torch.manual_seed(0)
-    classifier = wrapped(livened(build()), size)
-    found = []
-    for least in (10**12, 1):
-        monkeypatch.setattr(convolutions, "_LARGE", least)
-        drawn = Engine(classifier, (layer,), QUICK).draw(jobs_of(layer, [0, 1]))
-        found.append(drawn.pictures.float())
-    # A picture by itself may be rounded otherwise than in a batch.
-    assert (found[0] - found[1]).abs().mean() < 0.5
 
 
 @pytest.mark.parametrize("layer", ["features.1.0.block.3", "features.1.0.block.4"])
@@ -780,7 +763,7 @@ def test_few_numbers_of_pictures_are_passed_at_once(one_thread, monkeypatch):
     """The libraries of the arithmetic keep what they compile for each number."""
     drawing, measuring = set(), set()
 
-    def drawn(network: DrawingNetwork, seen: torch.Tensor):
+    def drawn(network: FastNetwork, seen: torch.Tensor):
         drawing.add(len(seen))
         return through(network, seen)
 
@@ -789,8 +772,8 @@ def test_few_numbers_of_pictures_are_passed_at_once(one_thread, monkeypatch):
             measuring.add(len(pictures))
         return exactly(forward, pictures)
 
-    through, exactly = DrawingNetwork.__call__, TruncatedForward.__call__
-    monkeypatch.setattr(DrawingNetwork, "__call__", drawn)
+    through, exactly = FastNetwork.__call__, TruncatedForward.__call__
+    monkeypatch.setattr(FastNetwork, "__call__", drawn)
     monkeypatch.setattr(TruncatedForward, "__call__", measured)
     engine = Engine(tiny_classifier(), (LAYER,), replace(QUICK, steps=2))
     for count in range(1, PLACES + 1):

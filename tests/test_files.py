@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from transferscope import files, machine, storage
+from transferscope import files, machine
 from transferscope.errors import OutputError, RunError, WeightsError
 
 
@@ -480,69 +480,3 @@ def test_the_environment_record_is_json_and_names_no_place() -> None:
     assert record["packages"]["torch"].startswith(torch.__version__.split("+")[0])
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     assert str(Path.cwd()) not in text
-
-
-# ---------------------------------------------------------------------------- memory
-
-
-MEMORY = """if True:
-    import sys
-    from pathlib import Path
-    import torch
-    from transferscope import machine, storage
-    storage.reuse_memory()
-    if "mapped" in sys.argv:
-        machine.cpu_flags = lambda: set(sys.argv) & storage.FAST_BF16
-        storage.pool_memory()
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
-    size = int(sys.argv[1]) << 20
-    held = [torch.ones(size // 4) for _ in range((256 << 20) // size)]
-    after = torch.ones(4)  # behind them
-    told = Path("/proc/self/smaps").read_text().splitlines()
-    asked, full = sum(" hg" in line for line in told if line.startswith("VmFlags:")), resident()
-    del held
-    print(asked, full - resident())
-    """
-
-
-def memory_of(*arguments: str, each: int = 64, variable: str | None = None) -> list[int]:
-    """Mappings for which a new process asked for huge pages, and MB that it gave back of 256.
-
-    Args:
-        each: MB of each tensor.
-    """
-    environment = {key: value for key, value in os.environ.items() if key != HUGE_PAGES}
-    if variable is not None:
-        environment[HUGE_PAGES] = variable
-    command = [sys.executable, "-c", MEMORY, str(each), *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return [int(number) for number in done.stdout.split()]
-
-
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-madvised = pytest.mark.skipif(
-    "[madvise]" not in storage._huge_pages(),
-    reason="this system gives huge pages to all or to none",
-)
-
-
-@madvised
-def test_large_tensors_lie_on_huge_pages_unless_the_user_says_otherwise() -> None:
-    assert memory_of()[0] > 0
-    assert memory_of(variable="0")[0] == 0
-
-
-@madvised
-def test_large_tensors_are_kept_for_the_next_unless_they_are_mapped() -> None:
-    assert memory_of()[1] < 64
-    assert memory_of("mapped")[1] > 200
-    assert memory_of("mapped", variable="0")[1] < 64  # small pages are slow to map
-
-
-@madvised
-def test_smaller_tensors_are_mapped_too_where_drawing_is_in_fp32() -> None:
-    assert memory_of("mapped", each=10)[1] > 200
-    assert memory_of("mapped", "amx_bf16", each=10)[1] < 64
-    assert memory_of("mapped", "amx_bf16", each=32)[1] > 200
-    assert memory_of("mapped", each=4)[1] < 64

@@ -20,7 +20,7 @@ from transferscope.visualize import (
     pixel,
     spectrum_of,
 )
-from transferscope.visualize.parametrization import COLOUR_MATRIX
+from transferscope.visualize.canvas import COLOUR_MATRIX
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,9 @@ from torch import nn
 
 import transferscope as ts
 from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
+from transferscope.acceleration.depthwise import phased
+from transferscope.acceleration.network import RedirectableReLU, with_redirectable_relus
 from transferscope.backbones import Classifier, load_backbone
-from transferscope.backbones.depthwise import phased
 from transferscope.errors import InputError, UnknownName, WeightsError
 from transferscope.images import InputSpec, as_float
 from transferscope.visualize import (
@@ -32,8 +33,7 @@ from transferscope.visualize import (
     render_channels,
     total_variation,
 )
-from transferscope.visualize.network import RedirectableReLU, with_redirectable_relus
-from transferscope.visualize.transforms import (
+from transferscope.visualize.movement import (
     GREY,
     Movement,
     draw_moves,

@@ -28,7 +28,7 @@ def main() -> None:
 
     import torch
 
-    from transferscope.storage import reuse_memory
+    from transferscope.acceleration.memory import reuse_memory
     from transferscope.workflows import tune
 
     reuse_memory()  # as the command line does

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         total_variation,
     )
     from transferscope.visualize.ideal import ideal
-    from transferscope.visualize.transforms import Movement
+    from transferscope.visualize.movement import Movement
     from transferscope.workflows import Run, activation_sheets, activations_of
     from transferscope.workflows import compare_run as compare
     from transferscope.workflows import export_run as export
@@ -74,7 +74,7 @@ _HOMES = {
     "Evaluation": "evaluation",
     "InputSpec": "images",
     "Inspection": "data",
-    "Movement": "visualize.transforms",
+    "Movement": "visualize.movement",
     "Objective": "visualize",
     "Predictions": "evaluation",
     "Recipe": "training.recipe",

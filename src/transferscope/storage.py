@@ -22,19 +22,14 @@ from transferscope.files import (
 )
 from transferscope.machine import (
     FAST_BF16,
-    _huge_pages,
     cpu_flags,
     environment,
     peak_memory,
-    pool_memory,
-    release_memory,
-    reuse_memory,
 )
 
 __all__ = [
     "FAST_BF16",
     "FOLDER_MARK",
-    "_huge_pages",
     "atomic_path",
     "cache_dir",
     "cpu_flags",
@@ -42,14 +37,11 @@ __all__ = [
     "hash_tensors",
     "locked",
     "peak_memory",
-    "pool_memory",
     "read_csv",
     "read_json",
     "read_tensors",
     "refuse_foreign",
-    "release_memory",
     "replaced_folder",
-    "reuse_memory",
     "sha256_bytes",
     "sha256_file",
     "sha256_json",

@@ -65,7 +65,7 @@ class Terminal:
     @contextmanager
     def task(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """A bar while the block runs; the block is given a function to call with (done, total)."""
-        from transferscope.storage import release_memory
+        from transferscope.acceleration.memory import release_memory
 
         shown = (
             self._silent_task()

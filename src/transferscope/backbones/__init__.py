@@ -1,5 +1,14 @@
 """Pretrained networks and the `Classifier` that owns one."""
 
+from transferscope.acceleration.depthwise import phased
+from transferscope.acceleration.folding import folded
+from transferscope.acceleration.precision import (
+    Precision,
+    autocast,
+    fast_bf16,
+    find_device,
+    training_precision,
+)
 from transferscope.backbones.catalogue import (
     DEFAULT_BACKBONE,
     EMBEDDED,
@@ -12,15 +21,6 @@ from transferscope.backbones.catalogue import (
     stages_of,
 )
 from transferscope.backbones.classifier import Classifier
-from transferscope.backbones.depthwise import phased
-from transferscope.backbones.device import (
-    Precision,
-    autocast,
-    fast_bf16,
-    find_device,
-    training_precision,
-)
-from transferscope.backbones.folding import folded
 from transferscope.backbones.heads import Head, MLPHead
 
 __all__ = [

@@ -167,7 +167,6 @@ def visualize(
     quiet: Quiet = False,
 ) -> None:
     """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
-    from transferscope.storage import pool_memory
     from transferscope.workflows import (
         Drawings,
         open_model,
@@ -176,8 +175,6 @@ def visualize(
         sweep_folder,
     )
     from transferscope.workflows import visualize as run_visualize
-
-    pool_memory()
 
     if out is None and not plan:
         raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
@@ -365,10 +362,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Say, channel by channel, what the transfer changed, above the noise of rendering."""
-    from transferscope.storage import pool_memory
     from transferscope.workflows import Run, compare_run
-
-    pool_memory()
 
     if sample != "all" and not sample.isdigit():
         raise InputError(f"--sample is {sample!r}; give a number of channels, or all")

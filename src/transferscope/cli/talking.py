@@ -33,7 +33,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from transferscope.storage import reuse_memory
+        from transferscope.acceleration.memory import reuse_memory
 
         reuse_memory()
         try:

@@ -1,34 +1,10 @@
 """Feature visualization: what a channel, a neuron or a class wants to see.
 
-Four things are kept apart, as in lucid: objectives (what to maximise), parametrizations (what is
-optimized), transforms (how the picture is moved meanwhile) and the loop.
+Kept apart, as in lucid: objectives (what to maximise), the canvas (what is optimized), movement (how
+the picture is moved meanwhile) and the engine (which climbs).
 """
 
-from transferscope.visualize.algebra import LOGITS, Objective, blend, interpolate
-from transferscope.visualize.dream import (
-    Dream,
-    DreamRecipe,
-    dream,
-    read_photo,
-    refuse_dream_file,
-)
-from transferscope.visualize.engine import Drawn, Engine, Job
-from transferscope.visualize.loop import render, render_channels, render_together
-from transferscope.visualize.objectives import (
-    OBJECTIVES,
-    caricature,
-    caricature_target,
-    channel,
-    channels,
-    direction,
-    diversity,
-    layer_energy,
-    logit,
-    logits,
-    neuron,
-    neurons,
-)
-from transferscope.visualize.parametrization import (
+from transferscope.visualize.canvas import (
     PARAMETRIZATIONS,
     Canvas,
     Parametrization,
@@ -38,18 +14,44 @@ from transferscope.visualize.parametrization import (
     pixel,
     spectrum_of,
 )
-from transferscope.visualize.penalties import (
+from transferscope.visualize.dream import (
+    Dream,
+    DreamRecipe,
+    dream,
+    read_photo,
+    refuse_dream_file,
+)
+from transferscope.visualize.engine import Engine, Job
+from transferscope.visualize.objectives import (
+    LOGITS,
+    OBJECTIVES,
     PENALTIES,
+    Objective,
+    blend,
     blur,
+    caricature,
+    caricature_target,
+    channel,
+    channels,
+    direction,
+    diversity,
     high_frequency,
     high_frequency_energy,
+    interpolate,
     l1,
     l2,
+    layer_energy,
+    logit,
+    logits,
+    neuron,
+    neurons,
     total_variation,
 )
+from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
-from transferscope.visualize.records import Render, Sign, Status
-from transferscope.visualize.sweep import Exemplar, Plan, Sweep, WorkUnit, most_informative_first
+from transferscope.visualize.records import Drawn, Render, Sign, Status
+from transferscope.visualize.render import render, render_channels, render_together
+from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 
 __all__ = [
     "LOGITS",

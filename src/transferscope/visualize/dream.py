@@ -13,7 +13,6 @@ that the left edge never borders on the right one.
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,15 +23,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import InputError, OutputError
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
 from transferscope.storage import write_bytes
-from transferscope.visualize.network import DrawingNetwork
+from transferscope.visualize.movement import seed_of
 from transferscope.visualize.objectives import LOGITS, Objective, layer_energy
 from transferscope.visualize.objectives import channel as channel_mean
-from transferscope.visualize.transforms import seed_of
+from transferscope.visualize.tiles import GRID, Span, add_inside, fades, mirrored, overlap, spans
 
 TILE = 640
 """Longest side of a tile where the network takes any size: EfficientNet-Lite0 then needs 0.2 GB."""
@@ -40,13 +40,6 @@ TILE = 640
 LEAST_TILE = 128
 LEAST_SIDE = 32
 """Of a photo, in pixels: in less there is nothing for a network to see."""
-
-_GRID = 32
-"""Tiles are multiples of it, so that few shapes occur; also the largest jitter, in pixels: the stride
-of the deepest layer of most networks."""
-
-_OVERLAP = 64
-"""Pixels over which neighbouring tiles fade into each other; less where tiles are small."""
 
 _BANDS = 4
 
@@ -59,7 +52,6 @@ SUFFIXES = {
 """What a dream can be saved as: Pillow's format, its options, and the longest side it can hold."""
 
 Progress = Callable[[int, int], None]
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -319,14 +311,14 @@ class _Dreamer:
         self.classifier = classifier
         self.objective = objective
         self.recipe = recipe
-        names = {name: classifier.head if name == LOGITS else name for name in objective.layers}
-        self._names = names
-        self._exact = TruncatedForward(
-            classifier.network, list(names.values()), classifier.example(), channels_first=True
-        )
-        self._fast = DrawingNetwork(classifier, objective.layers, recipe.precision)
+        self._names = {
+            name: classifier.head if name == LOGITS else name for name in objective.layers
+        }
+        wanted, example = list(self._names.values()), classifier.example()
+        self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
+        self._fast = FastNetwork(classifier.network, wanted, example, recipe.precision)
         height, width = self._size
-        self._fixed = not self._fast.takes((height + _GRID, width + _GRID))
+        self._fixed = not self._fast.takes((height + GRID, width + GRID))
         if self._fixed and recipe.tile is not None:
             raise InputError(
                 f"--tile is {recipe.tile}, and this {classifier.backbone} takes pictures of "
@@ -389,16 +381,17 @@ class _Dreamer:
         for span_y, fade_y in rows:
             for span_x, fade_x in columns:
                 tile = self._tile(picture, span_y, span_x).requires_grad_()
-                activations = self._fast(self.classifier.input.normalise(tile))
+                seen = self._fast(self.classifier.input.normalise(tile))
+                activations = {name: seen[actual] for name, actual in self._names.items()}
                 value = self.objective(activations, tile).sum()
                 (found,) = torch.autograd.grad(value * tile[0, 0].numel(), tile)
-                _add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
+                add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
                 advance()
         return gradient
 
     def _tile(self, picture: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
         """(1, C, h, w) on the network's device; beyond its borders the picture is mirrored."""
-        y, x = _mirrored(rows, picture.shape[1]), _mirrored(columns, picture.shape[2])
+        y, x = mirrored(rows, picture.shape[1]), mirrored(columns, picture.shape[2])
         tile = picture[:, y][:, :, x][None]
         if tile.dtype == torch.uint8:
             tile = as_float(tile)
@@ -418,9 +411,9 @@ class _Dreamer:
             shift: [0, 1): where in their reach the borders between tiles lie.
         """
         fixed = self._size[axis] if self._fixed else None
-        limit = fixed or (self.recipe.tile or TILE) // _GRID * _GRID
-        spans = _spans(length, limit, round(jitter * (_GRID - 1)), shift, exact=fixed is not None)
-        return list(zip(spans, _fades(spans, _overlap(limit)), strict=True))
+        limit = fixed or (self.recipe.tile or TILE) // GRID * GRID
+        found = spans(length, limit, round(jitter * (GRID - 1)), shift, exact=fixed is not None)
+        return list(zip(found, fades(found, overlap(limit)), strict=True))
 
     def _tile_count(self, size: tuple[int, int]) -> int:
         width, height = size
@@ -446,77 +439,6 @@ class _Dreamer:
 
 
 # ---------------------------------------------------------------------------- arithmetic
-
-
-def _spans(length: int, limit: int, jitter: int, shift: float, *, exact: bool) -> list[Span]:
-    """Overlapping spans of at most `limit` that cover 0 to `length`, and may reach beyond both ends.
-
-    Their lengths are multiples of 32, or exactly `limit`.
-    """
-    overlap = _overlap(limit)
-    room = limit - overlap - (0 if exact else _GRID)  # what a span adds at most, before rounding up
-    if length + _GRID <= limit:
-        long = limit if exact else -(-(length + _GRID) // _GRID) * _GRID
-        return [(-jitter, long - jitter)]
-    count = max(2, math.ceil(1.1 * (length + _GRID) / room))  # whatever the jitter is
-    covered = length + jitter
-    part = covered / count
-    move = (2 * shift - 1) * min(room - part, part / 2)
-    cuts = [0, *(round(part * k + move) for k in range(1, count)), covered]
-    spans = []
-    for first, last in itertools.pairwise(cuts):
-        start = first - (overlap // 2 if first else 0)
-        stop = last + (overlap - overlap // 2 if last < covered else 0)
-        long = limit if exact else -(-(stop - start) // _GRID) * _GRID
-        spans.append((start - jitter, start + long - jitter))
-    return spans
-
-
-def _overlap(limit: int) -> int:
-    return min(_OVERLAP, limit // 8)
-
-
-def _fades(spans: Sequence[Span], overlap: int) -> list[torch.Tensor]:
-    """For each span its weights by pixel: they fall towards neighbours, and add up to 1 everywhere."""
-    begin, end = spans[0][0], max(stop for _, stop in spans)
-    total = torch.zeros(end - begin)
-    fades = []
-    for number, (start, stop) in enumerate(spans):
-        place = torch.arange(stop - start) + 0.5
-        fade = torch.ones(stop - start)
-        if number:
-            fade = (place / overlap).clamp_max(1)
-        if number < len(spans) - 1:
-            fade = torch.minimum(fade, ((stop - start - place) / overlap).clamp_max(1))
-        fades.append(fade)
-        total[start - begin : stop - begin] += fade
-    return [
-        fade / total[start - begin : stop - begin]
-        for fade, (start, stop) in zip(fades, spans, strict=True)
-    ]
-
-
-def _mirrored(span: Span, length: int) -> torch.Tensor:
-    """Indexes of a span of an axis that is mirrored at both ends, as often as it takes."""
-    place = torch.arange(*span) % (2 * length)
-    return torch.where(place < length, place, 2 * length - 1 - place)
-
-
-def _add_inside(
-    whole: torch.Tensor,
-    part: torch.Tensor,
-    spans: tuple[Span, Span],
-    fades: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    """Adds a tile's (C, h, w) to the picture's, faded; what belongs to mirrored pixels is left out."""
-    (top, bottom), (left, right) = (
-        (max(start, 0), min(stop, length))
-        for (start, stop), length in zip(spans, whole.shape[1:], strict=True)
-    )
-    rows = slice(top - spans[0][0], bottom - spans[0][0])
-    columns = slice(left - spans[1][0], right - spans[1][0])
-    faded = part[:, rows, columns] * fades[0][rows, None] * fades[1][None, columns]
-    whole[:, top:bottom, left:right] += faded
 
 
 def _levelled(gradient: torch.Tensor) -> torch.Tensor:

@@ -19,16 +19,17 @@ import torch
 from torch import nn
 from torch.quasirandom import SobolEngine
 
+from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float
 from transferscope.visualize.ascent import Ascent
-from transferscope.visualize.network import DrawingNetwork
+from transferscope.visualize.canvas import Parametrization, fourier
+from transferscope.visualize.movement import GREY, draw_moves, enlarged, move, movements_of
 from transferscope.visualize.objectives import LOGITS, Objective
-from transferscope.visualize.parametrization import Parametrization, fourier
 from transferscope.visualize.recipe import FALL, LONGEST, WINDOW, RenderRecipe
-from transferscope.visualize.transforms import GREY, draw_moves, enlarged, move, movements_of
+from transferscope.visualize.records import FIGURES, Drawn, finished
 
 PLACES = 8
 """Pictures of a worker on a CPU: with 4, a third of the time goes into beginning operations; more than 8 are
@@ -59,48 +60,6 @@ class Job:
     seed: int
     best: float | None = None
     exemplar: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Pictures as the loop left them, before they are judged.
-
-    Attributes:
-        canvases: uint8 (N, C, h, w), what was optimized, as files hold it.
-        size: (H, W) of the pictures.
-        activation: float32 (N,), the objective of the finished pictures, untransformed, untouched
-            network, fp32.
-        start: float32 (N,), the same of the starts.
-        blocked: bool (N,), True where no step ever had a gradient.
-        finite: bool (N,), False where a gradient or the picture left the numbers.
-        steps: int64 (N,), optimization steps taken.
-        from_exemplar: bool (N,), True where the picture began from the real one.
-    """
-
-    canvases: torch.Tensor
-    size: tuple[int, int]
-    activation: torch.Tensor
-    start: torch.Tensor
-    blocked: torch.Tensor
-    finite: torch.Tensor
-    steps: torch.Tensor
-    from_exemplar: torch.Tensor
-
-    @property
-    def pictures(self) -> torch.Tensor:
-        """uint8 (N, C, H, W): the canvases, enlarged."""
-        return finished(self.canvases, self.size)
-
-
-FIGURES = ("activation", "start", "blocked", "finite", "steps", "from_exemplar")
-"""Fields of `Drawn` that have a value a picture."""
-
-
-def finished(canvases: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (N, C, H, W) of what was optimized, uint8 (N, C, h, w), enlarged bilinearly."""
-    if tuple(canvases.shape[2:]) == tuple(size):
-        return canvases
-    return enlarged(canvases.float(), size).round().byte()
 
 
 @dataclass(eq=False)
@@ -144,13 +103,11 @@ class Engine:
         self.recipe = recipe
         self.parametrization = parametrization
         self.size = recipe.size or classifier.input.size
-        self._network = DrawingNetwork(classifier, layers, recipe.precision)
-        self._names = {name: classifier.head if name == LOGITS else name for name in layers}
-        if self._names:
-            wanted = list(self._names.values())
-            self._exact = TruncatedForward(
-                classifier.network, wanted, classifier.example(), channels_first=True
-            )
+        self.names = {name: classifier.head if name == LOGITS else name for name in layers}
+        wanted, example = list(self.names.values()), classifier.example()
+        self._network = FastNetwork(classifier.network, wanted, example, recipe.precision)
+        if wanted:
+            self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
         if self.size != classifier.input.size:
             self._refuse_another_size()
         self._stop = threading.Event()
@@ -290,9 +247,9 @@ class Engine:
                 batch = as_float(pictures).to(self.classifier.device)
                 batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast
                 found = {}
-                if self._names:
+                if self.names:
                     exact = self._exact(self.classifier.input.normalise(batch))
-                    found = {name: exact[actual] for name, actual in self._names.items()}
+                    found = {name: exact[actual] for name, actual in self.names.items()}
                 parts.append(_values(found, batch, part, together).float().cpu())
         return torch.cat(parts)
 
@@ -311,10 +268,10 @@ class _Worker:
     """Some places with a network of their own; used by one thread at a time."""
 
     def __init__(
-        self, engine: Engine, network: DrawingNetwork, places: int, together: Objective | None
+        self, engine: Engine, network: FastNetwork, places: int, together: Objective | None
     ):
         # Not the engine itself: in a cycle they would keep their networks until Python looks for cycles.
-        self._network, self._together = network, together
+        self._network, self._names, self._together = network, engine.names, together
         self._recipe, self._size, self._stop = engine.recipe, engine.size, engine._stop
         self._parametrization, self._input = engine.parametrization, engine.classifier.input
         self._device = engine.classifier.device
@@ -467,7 +424,9 @@ class _Worker:
         else:
             seen = enlarged(seen, size).contiguous(memory_format=torch.channels_last)
         jobs = [sketch.job for sketch in sketches]
-        return _values(self._network(seen), pictures, jobs, self._together)
+        found = self._network(seen)
+        activations = {name: found[actual] for name, actual in self._names.items()}
+        return _values(activations, pictures, jobs, self._together)
 
     def _redirected(
         self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]

@@ -17,12 +17,12 @@ import torch
 
 from transferscope.activations import evaluating
 from transferscope.backbones import Classifier
+from transferscope.visualize.canvas import Parametrization, fourier, pixel
 from transferscope.visualize.engine import Engine, Job
+from transferscope.visualize.movement import Movement, seed_of
 from transferscope.visualize.objectives import LOGITS, logit
-from transferscope.visualize.parametrization import Parametrization, fourier, pixel
-from transferscope.visualize.penalties import total_variation
+from transferscope.visualize.objectives.penalties import total_variation
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
-from transferscope.visualize.transforms import Movement, seed_of
 
 IDEAL_STEPS = 256
 """A class takes more steps than a channel: its picture has parts that belong together."""

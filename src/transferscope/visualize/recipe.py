@@ -7,12 +7,12 @@ from typing import Any, get_args
 
 from transferscope.backbones import Precision
 from transferscope.errors import InputError
-from transferscope.visualize.transforms import Movement
+from transferscope.visualize.movement import Movement
 
 LARGEST = 4096
 """Pixels along a side of a picture, so that a slip is refused before memory is asked for."""
 
-RECIPE_VERSION = 9
+RECIPE_VERSION = 10
 """Raised whenever the same recipe could draw another picture; part of every unit's key."""
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+
+from transferscope.visualize.movement import enlarged
 
 Sign = Literal["plus", "minus"]
 Status = Literal["optimized", "zero_gradient", "dead_on_data", "below_exemplar", "non_finite"]
@@ -51,3 +54,45 @@ class Render:
     status: Status
     steps: int
     from_exemplar: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Pictures as the loop left them, before they are judged.
+
+    Attributes:
+        canvases: uint8 (N, C, h, w), what was optimized, as files hold it.
+        size: (H, W) of the pictures.
+        activation: float32 (N,), the objective of the finished pictures, untransformed, untouched
+            network, fp32.
+        start: float32 (N,), the same of the starts.
+        blocked: bool (N,), True where no step ever had a gradient.
+        finite: bool (N,), False where a gradient or the picture left the numbers.
+        steps: int64 (N,), optimization steps taken.
+        from_exemplar: bool (N,), True where the picture began from the real one.
+    """
+
+    canvases: torch.Tensor
+    size: tuple[int, int]
+    activation: torch.Tensor
+    start: torch.Tensor
+    blocked: torch.Tensor
+    finite: torch.Tensor
+    steps: torch.Tensor
+    from_exemplar: torch.Tensor
+
+    @property
+    def pictures(self) -> torch.Tensor:
+        """uint8 (N, C, H, W): the canvases, enlarged."""
+        return finished(self.canvases, self.size)
+
+
+FIGURES = ("activation", "start", "blocked", "finite", "steps", "from_exemplar")
+"""Fields of `Drawn` that have a value a picture."""
+
+
+def finished(canvases: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (N, C, H, W) of what was optimized, uint8 (N, C, h, w), enlarged bilinearly."""
+    if tuple(canvases.shape[2:]) == tuple(size):
+        return canvases
+    return enlarged(canvases.float(), size).round().byte()

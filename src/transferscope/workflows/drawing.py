@@ -21,15 +21,10 @@ from transferscope.report.sheets.renders import Tile, write_sheets
 from transferscope.storage import cache_dir, replaced_folder, sha256_file, sha256_json
 from transferscope.visualize import Render, Sign
 from transferscope.visualize.ideal import ideal
-from transferscope.visualize.loop import ObjectiveKind
+from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
-from transferscope.visualize.sweep import (
-    Exemplar,
-    Plan,
-    Sweep,
-    WorkUnit,
-    most_informative_first,
-)
+from transferscope.visualize.render import ObjectiveKind
+from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.seeing import drawn_sample
 
@@ -120,7 +115,7 @@ def plan_visualize(
     """What `visualize` with the same arguments will take, measured on a few of its pictures."""
     work = _Work.of(classifier, wanted, reporter)
     with reporter.task("drawing a few, to measure"):
-        return _store(sweep).plan(classifier, work.in_order(), exemplars=work.exemplars)
+        return Plan.of(_store(sweep), classifier, work.in_order(), exemplars=work.exemplars)
 
 
 def _store(sweep: str | Path | None) -> Sweep:

@@ -18,8 +18,8 @@ from transferscope.activations import TruncatedForward, evaluating
 from transferscope.backbones import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float, refuse_range
-from transferscope.visualize.algebra import LOGITS, Activations, Objective
-from transferscope.visualize.outputs import by_position, channels_first
+from transferscope.visualize.objectives.algebra import LOGITS, Activations, Objective
+from transferscope.visualize.objectives.outputs import by_position, channels_first
 
 _LEAST_COSINE = 0.1
 """Cosines below it count as it, so that an activation that points elsewhere still has a gradient."""

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from transferscope.errors import InputError
-from transferscope.visualize.algebra import Activations, Objective
+from transferscope.visualize.objectives.algebra import Activations, Objective
 
 _EPSILON = 1e-12
 """Under a square root, where the gradient of a perfectly flat picture would be no number."""

@@ -1,48 +1,19 @@
-"""What can be looked for in a network: channels, neurons, classes, whole layers, directions.
-
-Each function returns an `Objective`. Outputs of layers may be maps (N, C, H, W), tokens (N, T, D),
-whose D are the channels, or vectors (N, D); the places of a map and the tokens are its positions.
-
-Reference: Olah et al. 2017, "Feature Visualization", unless another is named.
-"""
+"""Objectives over one unit: a channel, a neuron or a class; or one unit for each picture of a batch."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 
 from transferscope.errors import InputError
-from transferscope.visualize.algebra import LOGITS, Activations, Objective, refuse_single
-from transferscope.visualize.directions import caricature, caricature_target, direction
-from transferscope.visualize.outputs import by_position, channels_first
+from transferscope.visualize.objectives.algebra import LOGITS, Objective
+from transferscope.visualize.objectives.outputs import channels_first
 from transferscope.visualize.records import Sign
-
-__all__ = [
-    "LOGITS",
-    "OBJECTIVES",
-    "Objective",
-    "caricature",
-    "caricature_target",
-    "channel",
-    "channels",
-    "direction",
-    "diversity",
-    "layer_energy",
-    "logit",
-    "logits",
-    "neuron",
-    "neurons",
-]
 
 Position = int | tuple[int, int]
 """(row, column) of a map, or the number of a token."""
-
-
-# ---------------------------------------------------------------------------- one unit
 
 
 def channel(layer: str, index: int, sign: Sign = "plus") -> Objective:
@@ -136,64 +107,6 @@ def logits(indexes: Sequence[int]) -> Objective:
         lambda activations, _pictures: _chosen_each(activations[LOGITS], "logits", wanted).float(),
         f"logits({list(wanted)})",
     )
-
-
-# ---------------------------------------------------------------------------- a whole layer
-
-
-def layer_energy(layer: str) -> Objective:
-    """The mean of the squares of a layer's output: more of whatever it sees already.
-
-    Reference: Mordvintsev et al. 2015, "Inceptionism", where the sum stands for the mean.
-    """
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: activations[layer].float().square().flatten(1).mean(1),
-        f"layer_energy({layer})",
-    )
-
-
-def diversity(layer: str) -> Objective:
-    """How little a picture's use of a layer resembles that of the other pictures of its batch.
-
-    For each picture minus the mean, over the others, of the cosine between the Gram matrices of the
-    channels: in [-1, 0] where no cosine is negative, and 0 when they have nothing in common. The one
-    objective whose value for a picture depends on its neighbours: draw with `render_together`.
-
-    Reference: Olah et al. 2017, after Gatys et al.'s style; the sum over pairs there is a mean here.
-
-    Raises:
-        InputError: on use, a batch of one picture.
-    """
-
-    def measure(activations: Activations, _pictures: torch.Tensor) -> torch.Tensor:
-        seen = by_position(activations[layer], layer)
-        count = len(seen)
-        refuse_single(count, "diversity")
-        grams = (seen @ seen.transpose(1, 2)).flatten(1)
-        grams = F.normalize(grams, dim=1)
-        alike = grams @ grams.T
-        others = 1 - torch.eye(count, device=alike.device)
-        return -(alike * others).sum(1) / (count - 1)
-
-    return Objective((layer,), measure, f"diversity({layer})")
-
-
-OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
-    {
-        "channel": channel,
-        "channels": channels,
-        "neuron": neuron,
-        "neurons": neurons,
-        "logit": logit,
-        "logits": logits,
-        "direction": direction,
-        "caricature": caricature,
-        "layer_energy": layer_energy,
-        "diversity": diversity,
-    }
-)
-"""Every objective over a network by its name."""
 
 
 # ---------------------------------------------------------------------------- outputs of layers

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,21 +18,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from transferscope.acceleration.memory import release_memory
 from transferscope.backbones import Classifier, fast_bf16
 from transferscope.errors import WeightsError
 from transferscope.storage import (
     hash_tensors,
-    peak_memory,
     read_tensors,
-    release_memory,
     sha256_json,
     write_tensors,
 )
-from transferscope.visualize.engine import FIGURES, Drawn, Engine, Progress
-from transferscope.visualize.loop import ObjectiveKind, job_of, judge
+from transferscope.visualize.engine import Engine, Progress
 from transferscope.visualize.objectives import LOGITS
 from transferscope.visualize.recipe import RenderRecipe
-from transferscope.visualize.records import Render, Sign
+from transferscope.visualize.records import FIGURES, Drawn, Render, Sign
+from transferscope.visualize.render import ObjectiveKind, job_of, judge
 
 UNIT = 16
 """Channels of a unit: what a kill can lose, some ten seconds' work."""
@@ -117,39 +115,6 @@ class WorkUnit:
         return sha256_json({**asdict(self), "recipe": self.recipe.to_dict()})
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep will take, measured on a few of its own pictures.
-
-    Attributes:
-        pictures: of all units.
-        left: those that have no finished file yet.
-        seconds: that the rest is expected to take.
-        disk_mb: that its files are expected to take, in MB.
-        memory_mb: the process's peak so far, in MB: the sweep needs no more.
-        measured: what was measured, in words.
-        order: (layer, sign, seed, channels) of the units, first to last.
-    """
-
-    pictures: int
-    left: int
-    seconds: float
-    disk_mb: float
-    memory_mb: float
-    measured: str
-    order: tuple[tuple[str, str, int, tuple[int, ...]], ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able."""
-        return {
-            **asdict(self),
-            "order": [
-                {"layer": layer, "sign": sign, "seed": seed, "channels": list(channels)}
-                for layer, sign, seed, channels in self.order
-            ],
-        }
-
-
 class Sweep:
     """Finished units in a folder, one safetensors file each, named by key.
 
@@ -194,9 +159,9 @@ class Sweep:
                 if engine is None or engine[0] != wanted:
                     engine = None  # its networks are let go before the next are made
                     release_memory()
-                    engine = (wanted, _engine(classifier, unit))
+                    engine = (wanted, engine_of(classifier, unit))
                     release_memory()  # what it took to make it
-                drawn = _drawn(engine[1], unit, exemplars, _after(done, total, on_progress))
+                drawn = drawn_by(engine[1], unit, exemplars, _after(done, total, on_progress))
                 self._write(unit, drawn)
                 release_memory()  # what falls to pieces in a unit is whole again for the next
             done += len(unit.channels)
@@ -244,48 +209,8 @@ class Sweep:
             return False
         return True
 
-    def plan(
-        self,
-        classifier: Classifier,
-        units: Sequence[WorkUnit],
-        *,
-        exemplars: Exemplars | None = None,
-        trial: int = 8,
-    ) -> Plan:
-        """What running the units will take, measured by drawing a few pictures of every layer in earnest.
-
-        Args:
-            classifier: unchanged.
-            units: as for `run`.
-            exemplars: as for `run`.
-            trial: pictures drawn a layer; they are thrown away.
-        """
-        left = [unit for unit in units if not self.finished(unit)]
-        seconds, size, tried = 0.0, 0.0, 0
-        for layer in dict.fromkeys(unit.layer for unit in left):
-            of_layer = [unit for unit in left if unit.layer == layer]
-            sample = replace(of_layer[0], channels=of_layer[0].channels[:trial])
-            engine = _engine(classifier, sample)
-            began = time.perf_counter()
-            drawn = _drawn(engine, sample, exemplars, None)
-            count = sum(len(unit.channels) for unit in of_layer)
-            share = count / len(sample.channels)
-            seconds += (time.perf_counter() - began) * share
-            size += sum(map(len, _encoded(drawn))) * share
-            tried += len(sample.channels)
-        order = tuple((unit.layer, unit.sign, unit.seed, unit.channels) for unit in left)
-        return Plan(
-            pictures=sum(len(unit.channels) for unit in units),
-            left=sum(len(unit.channels) for unit in left),
-            seconds=round(seconds, 3),
-            disk_mb=round(size / 1e6, 3),
-            memory_mb=round(peak_memory() / 1e6),
-            measured=f"{tried} of these pictures, drawn now",
-            order=order,
-        )
-
     def _write(self, unit: WorkUnit, drawn: Drawn) -> None:
-        files = _encoded(drawn)
+        files = encoded(drawn)
         tensors = {name: getattr(drawn, name) for name in FIGURES}
         tensors["pictures"] = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy())
         tensors["ends"] = torch.tensor(np.cumsum([len(file) for file in files]))
@@ -298,41 +223,23 @@ class Sweep:
         write_tensors(self.path(unit), tensors, metadata)
 
 
-def most_informative_first(
-    units: Sequence[WorkUnit], interest: Mapping[str, Sequence[float]] | None = None
-) -> list[WorkUnit]:
-    """Units in the order in which a sweep that is ended early shows most.
-
-    First one seed and direction of everything, then the others. Within them, where `interest` is known,
-    its largest sums first, whichever the layer; else a unit of every layer in turn, deepest first (the
-    order given is taken to be that of the forward pass).
-
-    Args:
-        units: of any layers, seeds and signs.
-        interest: for layers, a number a channel, comparable between layers.
-    """
-    depth = {layer: n for n, layer in enumerate(dict.fromkeys(unit.layer for unit in units))}
-    seeds = sorted({unit.seed for unit in units})
-    turns: dict[tuple[str, int, str], int] = {}
-    ranked: list[tuple[Any, ...]] = []
-    for unit in units:
-        series = (unit.layer, unit.seed, unit.sign)
-        turns[series] = turns.get(series, -1) + 1
-        values = (interest or {}).get(unit.layer)
-        worth = sum(values[c] for c in unit.channels) / len(unit.channels) if values else 0.0
-        again = (seeds.index(unit.seed), unit.sign == "minus")
-        ranked.append((again, -worth, turns[series], -depth[unit.layer], len(ranked), unit))
-    return [unit for *_, unit in sorted(ranked, key=lambda entry: entry[:-1])]
-
-
-def _engine(classifier: Classifier, unit: WorkUnit) -> Engine:
+def engine_of(classifier: Classifier, unit: WorkUnit) -> Engine:
+    """What draws a unit, and every other unit of its layer, objective and recipe."""
     layer = LOGITS if unit.objective == "logit" else unit.layer
     return Engine(classifier, (layer,), unit.recipe)
 
 
-def _drawn(
+def drawn_by(
     engine: Engine, unit: WorkUnit, exemplars: Exemplars | None, on_progress: Progress | None
 ) -> Drawn:
+    """A unit's pictures.
+
+    Args:
+        engine: from `engine_of`.
+        unit: what is drawn.
+        exemplars: as for `Sweep.run`.
+        on_progress: called with (pictures done, pictures of the unit).
+    """
     real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
     jobs = []
     for index in unit.channels:
@@ -349,7 +256,7 @@ def _after(done: int, total: int, on_progress: Progress | None) -> Progress | No
     return lambda drawn, of: on_progress(done + min(drawn, of - 1), total)
 
 
-def _encoded(drawn: Drawn) -> list[bytes]:
+def encoded(drawn: Drawn) -> list[bytes]:
     """Lossless WebP files of the canvases."""
     files = []
     for canvas in drawn.canvases:

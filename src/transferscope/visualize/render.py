@@ -13,12 +13,12 @@ import torch
 
 from transferscope.backbones import Classifier, Precision
 from transferscope.errors import InputError
-from transferscope.visualize.engine import Drawn, Engine, Job, Progress
+from transferscope.visualize.canvas import Parametrization, fourier
+from transferscope.visualize.engine import Engine, Job, Progress
+from transferscope.visualize.movement import seed_of
 from transferscope.visualize.objectives import LOGITS, Objective, channel, logit, neuron
-from transferscope.visualize.parametrization import Parametrization, fourier
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
-from transferscope.visualize.records import Render, Sign, Status
-from transferscope.visualize.transforms import seed_of
+from transferscope.visualize.records import Drawn, Render, Sign, Status
 
 _SAME = 1e-3
 """Share by which a picture must differ from noise to count as exciting a channel."""

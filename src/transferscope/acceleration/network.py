@@ -1,4 +1,4 @@
-"""Private, faster copies of a network that pictures are drawn with.
+"""Private, faster copies of a network for gradients of pictures.
 
 BatchNorm is folded away, convolutions are frozen on a CPU, weights have no gradients, and ReLUs can be
 told to let gradients through where they are shut. The user's network is never touched.
@@ -14,75 +14,74 @@ from typing import Any
 import torch
 from torch import nn
 
+from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, masked
+from transferscope.acceleration.folding import TOLERANCE, folded
+from transferscope.acceleration.precision import Precision, autocast
 from transferscope.activations import TruncatedForward, capture, evaluating, hooked
-from transferscope.backbones import Classifier, Precision, autocast, folded
-from transferscope.backbones.folding import TOLERANCE
-from transferscope.visualize.convolutions import FrozenConv, ceiling_of, freeze, masked
-from transferscope.visualize.objectives import LOGITS
-from transferscope.visualize.residual import freeze_blocks
 
 
-class DrawingNetwork:
-    """A private copy of a classifier's network that ends at the deepest of the layers asked for.
+class FastNetwork:
+    """A private copy of a network that ends at the deepest of the layers asked for.
 
     Args:
-        classifier: unchanged.
-        layers: dotted names, `LOGITS` for the head; none: nothing is run.
+        network: unchanged.
+        layers: dotted names; none: nothing is run.
+        example: one normalised picture (1, C, H, W) on the network's device.
         precision: of the copy.
     """
 
-    def __init__(self, classifier: Classifier, layers: Sequence[str], precision: Precision):
-        fast, ceilings = _fast_copy(classifier, layers)
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        example: torch.Tensor,
+        precision: Precision,
+    ):
+        fast, ceilings = _fast_copy(network, layers, example)
         fast = fast.to(memory_format=torch.channels_last)
-        if classifier.device.type == "cpu":
-            with autocast(classifier.device, precision) as dtype:
+        if example.device.type == "cpu":
+            with autocast(example.device, precision) as dtype:
                 freeze(fast, dtype, ceilings)
-            freeze_blocks(fast, list(_actual(classifier, layers).values()))
-        self._use(fast, classifier, layers, precision)
+        self._use(fast, layers, example, precision)
 
     def _use(
         self,
         network: nn.Module,
-        classifier: Classifier,
         layers: Sequence[str],
+        example: torch.Tensor,
         precision: Precision,
     ) -> None:
-        self._network, self._classifier, self._layers = network, classifier, tuple(layers)
-        self._precision = precision
-        self._names = _actual(classifier, layers)
+        self._network, self._layers = network, tuple(layers)
+        self._example, self._precision = example, precision
         self._relus = [m for m in network.modules() if isinstance(m, RedirectableReLU | FrozenConv)]
-        if self._names:
-            with autocast(classifier.device, precision):
-                self._forward = TruncatedForward(
-                    network, list(self._names.values()), classifier.example(), channels_first=True
-                )
+        if self._layers:
+            with autocast(example.device, precision):
+                self._forward = TruncatedForward(network, layers, example, channels_first=True)
 
-    def twin(self) -> DrawingNetwork:
+    def twin(self) -> FastNetwork:
         """Another one for another thread: modules of its own, the same weights in memory."""
         shared = [*self._network.parameters(), *self._network.buffers()]
         network = copy.deepcopy(self._network, {id(tensor): tensor for tensor in shared})
-        twin = object.__new__(DrawingNetwork)
-        twin._use(network, self._classifier, self._layers, self._precision)
+        twin = object.__new__(FastNetwork)
+        twin._use(network, self._layers, self._example, self._precision)
         return twin
 
     def __call__(self, normalised: torch.Tensor) -> dict[str, torch.Tensor]:
         """Activations by layer for normalised pictures (N, C, H, W), to which gradients flow."""
-        if not self._names:
+        if not self._layers:
             return {}
-        with autocast(self._classifier.device, self._precision):
-            found = self._forward(normalised)
-        return {name: found[actual] for name, actual in self._names.items()}
+        with autocast(self._example.device, self._precision):
+            return self._forward(normalised)
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether the layers can be reached from pictures of another size than the network's own.
+        """Whether the layers can be reached from pictures of another size than the example's.
 
         Args:
             size: (height, width).
         """
-        spec = self._classifier.input
         try:
             with torch.no_grad():
-                self(torch.zeros(1, spec.channels, *size, device=self._classifier.device))
+                self(self._example.new_zeros(1, self._example.shape[1], *size))
         except (AssertionError, RuntimeError, ValueError):  # how networks refuse a size
             return False
         return True
@@ -99,21 +98,14 @@ class DrawingNetwork:
                 relu.redirected = False
 
 
-def _actual(classifier: Classifier, layers: Sequence[str]) -> dict[str, str]:
-    """What the network calls the layers."""
-    return {name: classifier.head if name == LOGITS else name for name in layers}
-
-
 def _fast_copy(
-    classifier: Classifier, layers: Sequence[str]
+    network: nn.Module, names: Sequence[str], example: torch.Tensor
 ) -> tuple[nn.Module, dict[nn.Module, float]]:
     """A private copy, and those of its convolutions that may cut off themselves, with where.
 
     It is folded, unless the layers then give something else than in the network. They do where one of them
     is, or ends with, a convolution whose BatchNorm comes behind it.
     """
-    network, example = classifier.network, classifier.example()
-    names = list(_actual(classifier, layers).values())
     with evaluating(network):
         own = _outputs(network, names, example)
         fast = with_redirectable_relus(folded(network, example))

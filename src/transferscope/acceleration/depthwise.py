@@ -8,6 +8,7 @@ channels last). Both are ordinary convolutions in disguise, which are fast.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class PhasedDepthwise(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.kernel = conv.stride, conv.kernel_size
-        self.padding = None if type(conv).__name__ == "Conv2dSame" else pair_of(conv.padding)
+        self.padding = None if is_same(conv) else pair_of(conv.padding)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H', W'), in the dtype that autocast gives a convolution."""
@@ -96,27 +97,65 @@ def _of_pictures(
     padding: list[tuple[int, int]],
 ) -> torch.Tensor:
     """The gradient of pictures (N, C, height, width), by phases."""
-    (height, width), (down, across), ((top, _), (left, _)) = size, stride, padding
-    # Input pixel p lies at place p + padding = stride * m + phase of the padded picture, and
-    # its gradient is the sum over k of grad[m - k] * weight[stride * k + phase].
-    rows = -(-(height + top) // down)
-    columns = -(-(width + left) // across)
     whole = torch.empty(
-        (len(grad), rows * down, columns * across, len(weight)),
+        (len(grad), len(weight), *size),
         dtype=grad.dtype,
         device=grad.device,
+        memory_format=torch.channels_last,
     )
-    for y in range(down):
-        for x in range(across):
-            part = weight[:, :, y::down, x::across].flip(2, 3)
+    (height, width), ((top, _), (left, _)) = grad.shape[2:], padding
+    for y in phases(size[0], stride[0], top):
+        for x in phases(size[1], stride[1], left):
+            part = weight[:, :, y.remainder :: stride[0], x.remainder :: stride[1]].flip(2, 3)
             if not part.numel():
-                whole[:, y::down, x::across] = 0
+                whole[:, :, y.pixels, x.pixels] = 0
                 continue
-            reach_h, reach_w = part.shape[2] - 1, part.shape[3] - 1
-            phase = F.conv2d(grad, part, None, 1, (reach_h, reach_w), 1, len(weight))
-            phase = _sized(phase, rows, columns)
-            whole[:, y::down, x::across] = phase.permute(0, 2, 3, 1)
-    return whole[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+            tall, wide = part.shape[2] - 1, part.shape[3] - 1
+            zeros = y.padding(tall, height), x.padding(wide, width)
+            found = F.conv2d(grad, part, None, 1, zeros, 1, len(weight))
+            places = y.found(tall, zeros[0]), x.found(wide, zeros[1])
+            whole[:, :, y.pixels, x.pixels] = found[:, :, *places]
+    return whole
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The pixels with one remainder modulo the stride, along one axis.
+
+    Pixel p lies at p + before of the padded picture, which is stride * m + remainder. What reaches it
+    of the kernel is weight[remainder::stride], and its gradient the sum over j of
+    gradient[m - j] * part[j].
+
+    Attributes:
+        pixels: where they are in the picture.
+        count: of them.
+        remainder: where the part of the kernel begins.
+        shift: m of the first pixel.
+    """
+
+    pixels: slice
+    count: int
+    remainder: int
+    shift: int
+
+    def padding(self, reach: int, length: int) -> int:
+        """Zeros around a gradient of some length, so that a part of some reach covers all pixels."""
+        return max(reach - self.shift, self.count + self.shift - length, 0)
+
+    def found(self, reach: int, padding: int) -> slice:
+        """Where the pixels are in the result."""
+        begin = padding - reach + self.shift
+        return slice(begin, begin + self.count)
+
+
+def phases(size: int, stride: int, before: int) -> list[Phase]:
+    """The phases of one axis of pictures of some size, with so many zeros before them."""
+    found = []
+    for first in range(min(stride, size)):
+        count = -(-(size - first) // stride)
+        shift, remainder = divmod(first + before, stride)
+        found.append(Phase(slice(first, None, stride), count, remainder, shift))
+    return found
 
 
 _TILE = 3
@@ -151,18 +190,15 @@ def _starts(length: int, tile: int) -> list[int]:
     return [min(start, max(0, length - tile)) for start in range(0, length, tile)]
 
 
-def _sized(pictures: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Cut to, or filled with zeros up to, (rows, columns) at the lower right."""
-    height, width = pictures.shape[2:]
-    if height < rows or width < columns:
-        pictures = F.pad(pictures, (0, max(0, columns - width), 0, max(0, rows - height)))
-    return pictures[:, :, :rows, :columns]
-
-
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's "same" padding of one axis: (before, after)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def is_same(conv: nn.Module) -> bool:
+    """Whether it is timm's convolution that pads as TensorFlow does."""
+    return type(conv).__name__ == "Conv2dSame"
 
 
 def pair_of(value: Any) -> tuple[int, int]:
@@ -186,7 +222,7 @@ def phased(network: nn.Module) -> nn.Module:
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
-    known = type(conv) is nn.Conv2d or type(conv).__name__ == "Conv2dSame"
+    known = type(conv) is nn.Conv2d or is_same(conv)
     return (
         known
         and conv.groups == conv.in_channels == conv.out_channels > 1
