@@ -146,7 +146,7 @@ def load_backbone(
     if weights is None and download and entry.package is None:
         network = _downloaded(entry)
     else:
-        network = _architecture(entry)
+        network = architecture_of(entry)
         if weights is None:
             state = _packaged_state(entry, network)
         elif str(weights) != "random":
@@ -174,7 +174,7 @@ def build_architecture(
     Raises:
         WeightsError: no head by that name, or a description that cannot be read.
     """
-    network = _architecture(find_backbone(name))
+    network = architecture_of(find_backbone(name))
     put_head(network, head, described, classes)
     return network
 
@@ -238,7 +238,7 @@ def catalogue_table() -> list[dict[str, Any]]:
 
     rows = []
     for entry in EMBEDDED.values():
-        network = _architecture(entry).eval().to(memory_format=torch.channels_last)
+        network = architecture_of(entry).eval().to(memory_format=torch.channels_last)
         batch = torch.zeros(8, *entry.input.shape).to(memory_format=torch.channels_last)
         with torch.inference_mode():
             with FlopCounterMode(display=False) as counter:
@@ -466,7 +466,7 @@ def _torchvision_entry(name: str) -> Backbone:
     )
 
 
-def _architecture(entry: Backbone) -> nn.Module:
+def architecture_of(entry: Backbone) -> nn.Module:
     if entry.library == "timm":
         import timm
 

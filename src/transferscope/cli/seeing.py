@@ -110,7 +110,7 @@ def activations(
         layers=layer or None,
         scale=scale,
         save_arrays=save_arrays,
-        called=_called(model),
+        called=network_name(model),
         reporter=Terminal(quiet),
     )
     if json_:
@@ -189,7 +189,7 @@ def visualize(
         size=size,
         objective=objective,
         data=data,
-        called=_called(model),
+        called=network_name(model),
     )
     folder, reporter = sweep_folder(model), Terminal(quiet)
     if plan:
@@ -260,7 +260,7 @@ def ideal(
         seed=seed,
         steps=steps,
         size=size,
-        called=_called(model),
+        called=network_name(model),
         reporter=Terminal(quiet),
     )
     if json_:
@@ -397,6 +397,6 @@ def compare(
     )
 
 
-def _called(model: str) -> str:
+def network_name(model: str) -> str:
     """What a model is called on pictures and pages: a run by its folder."""
     return Path(model).resolve().name if Path(model).exists() else model

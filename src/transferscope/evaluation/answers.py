@@ -132,7 +132,7 @@ def predict(
             part = paths[begin : begin + batch_size]
             rows = _answers(fast, list(islice(loaded, len(part))), batch_size)
             for path, answer in zip(part, rows, strict=True):
-                results.append(_told(classifier, path, answer, top, strip, min_confidence))
+                results.append(prediction_of(classifier, path, answer, top, strip, min_confidence))
             if on_progress:
                 on_progress(len(results), len(paths))
     return results
@@ -208,7 +208,7 @@ def _answers(
         at += len(found)
 
 
-def _told(
+def prediction_of(
     classifier: Classifier,
     path: str,
     answer: torch.Tensor | PictureError,
