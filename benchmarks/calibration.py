@@ -20,7 +20,8 @@ MOST_ECE = 0.03  # on Caltech-101, after the temperature
 
 
 def calibrated(job: Job, work: Path) -> dict[str, Any]:
-    from transferscope.evaluation import Predictions, calibration_of
+    from transferscope.evaluation.calibration import calibration_of
+    from transferscope.evaluation.predictions import Predictions
 
     outcome(job, work)
     found = calibration_of(Predictions.load(work / "runs" / job.key / "evaluation"))
@@ -48,7 +49,7 @@ def main() -> None:
     caltech = [calibrated(caltech_job(given.caltech, seed), given.work) for seed in SEEDS]
     clothing = [calibrated(Job("clothing", given.clothing, seed), given.work) for seed in SEEDS]
 
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     result = {

@@ -37,12 +37,12 @@ def looks(data: Path, work: Path) -> dict[str, str]:
     Pairs of near duplicates (by perceptual hash, mirrored or not) are joined, so that what looks like the
     same third picture is one group.
     """
-    from transferscope.storage import read_json, write_json
-    from transferscope.workflows import inspect_data
+    from transferscope.files import read_json, write_json
+    from transferscope.workflows.inspect import inspect
 
     file = work / "caltech101-twins.json"
     if not file.is_file():
-        found = inspect_data(data)
+        found = inspect(data)
         pairs = [pair for pair in found.near_duplicates if pair.measure != "embedding"]
         write_json(file, [list(pair.paths) for pair in pairs])
     group: dict[str, str] = {}
@@ -54,7 +54,7 @@ def looks(data: Path, work: Path) -> dict[str, str]:
 
 def has_twin(found: Outcome, folder: Path, group: Mapping[str, str]) -> np.ndarray:
     """bool (N,): the test pictures of a run that look the same as one of its training pictures."""
-    from transferscope.workflows import Run
+    from transferscope.workflows.run import Run
 
     trained = {picture.path for picture in Run(folder).split.part("train")}
     seen = {group[path] for path in trained & group.keys()}
@@ -115,7 +115,7 @@ def main() -> None:
         ]
         result[name] = summary(outcomes, rows)
         result[name] |= {f"{key}_at_least": least for key, least in LEAST[name].items()}
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     print(json.dumps(result))

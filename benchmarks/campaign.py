@@ -87,9 +87,9 @@ def outcome(job: Job, work: Path) -> Outcome:
     Raises:
         RunError: the folder holds a run of other options; another work folder is needed.
     """
-    from transferscope.evaluation import Predictions
-    from transferscope.storage import read_json, write_json
-    from transferscope.workflows import tune
+    from transferscope.evaluation.predictions import Predictions
+    from transferscope.files import read_json, write_json
+    from transferscope.workflows.tune import tune
 
     folder, file = work / "runs" / job.key, work / "results" / f"{job.key}.json"
     run = tune(

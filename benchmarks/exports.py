@@ -32,13 +32,15 @@ def main() -> None:
 
     import torch
 
+    from transferscope.acceleration.folding import folded
     from transferscope.acceleration.memory import reuse_memory
-    from transferscope.backbones import autocast, folded
-    from transferscope.data import load_batches
-    from transferscope.exports import load_onnx, load_program
+    from transferscope.acceleration.precision import autocast
+    from transferscope.data.loading import load_batches
+    from transferscope.exports.onnx_file import load_onnx
+    from transferscope.exports.program import load_program
     from transferscope.images import as_float
-    from transferscope.storage import cpu_flags
-    from transferscope.workflows.exporting import export_run
+    from transferscope.machine import cpu_flags
+    from transferscope.workflows.export import export
     from transferscope.workflows.run import Run, files_of
 
     reuse_memory()
@@ -48,7 +50,7 @@ def main() -> None:
     files, _ = files_of(run, "test", given.data)
     with tempfile.TemporaryDirectory() as folder:
         done = {
-            name: export_run(
+            name: export(
                 run,
                 format=name,
                 out=Path(folder) / f"classifier{suffix}",

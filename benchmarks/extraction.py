@@ -30,12 +30,15 @@ def main() -> None:
 
     import torch
 
+    from transferscope.acceleration.folding import folded
     from transferscope.acceleration.memory import reuse_memory
-    from transferscope.backbones import autocast, folded, load_backbone
-    from transferscope.data import load_batches
-    from transferscope.features import extract
+    from transferscope.acceleration.precision import autocast
+    from transferscope.backbones.weights import load_backbone
+    from transferscope.data.loading import load_batches
+    from transferscope.features.extraction import extract
+    from transferscope.files import sha256_file
     from transferscope.images import SUFFIXES, as_float
-    from transferscope.storage import cpu_flags, sha256_file
+    from transferscope.machine import cpu_flags
 
     reuse_memory()
     classifier = load_backbone(given.backbone)

@@ -79,7 +79,7 @@ def main() -> None:
     if len(tiny) > 1:
         speeds = [tiny[str(count)]["milliseconds_a_file"] for count in sorted(given.tiny)]
         result["per_file_ratio"] = round(speeds[-1] / speeds[0], 2)
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     print(json.dumps(result))

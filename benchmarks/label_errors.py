@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.backbones import load_backbone
-from transferscope.data import Picture, make_split, scan
-from transferscope.evaluation import (
-    Predictions,
-    count_label_errors,
-    fit_temperature,
-    label_suspicion,
-)
-from transferscope.features import POOLED, extract, fit_probe
-from transferscope.storage import cpu_flags
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.scan import Picture, scan
+from transferscope.data.split import make_split
+from transferscope.evaluation.calibration import fit_temperature
+from transferscope.evaluation.mistakes import count_label_errors, label_suspicion
+from transferscope.evaluation.predictions import Predictions
+from transferscope.features.extraction import POOLED, extract
+from transferscope.features.probe import fit_probe
+from transferscope.machine import cpu_flags
 
 LEAST_PRECISION = 0.70
 

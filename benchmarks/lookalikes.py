@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from transferscope.data import Picture, PictureFacts, Scan, measured, near_duplicates, scan
-from transferscope.data.inspection import THUMBNAIL
+from transferscope.data.inspection import THUMBNAIL, PictureFacts, measured
 from transferscope.data.loading import in_order
+from transferscope.data.lookalikes import near_duplicates
+from transferscope.data.scan import Picture, Scan, scan
 from transferscope.images import FileFacts, read_picture, read_with_facts
 
 

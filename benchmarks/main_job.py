@@ -33,8 +33,8 @@ def answers_differ(run: Path, files: list[Path], printed: str) -> float:
     """Largest difference of a probability: alone, in a batch, after reload, through the CLI."""
     import torch
 
-    from transferscope.evaluation import predict
-    from transferscope.workflows import open_model
+    from transferscope.workflows.open_model import open_model
+    from transferscope.workflows.predict import predict
 
     classifier = open_model(run)
     names = classifier.classes
@@ -72,7 +72,7 @@ def main() -> None:
         printed = transferscope(
             *("predict", work / "first", *files, "--top", 1000, "--json", "--quiet"), cache=cache
         )[1]
-        from transferscope.storage import cpu_flags
+        from transferscope.machine import cpu_flags
 
         print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
         result = {

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from transferscope.acceleration.memory import reuse_memory
-from transferscope.backbones import Classifier, autocast, load_backbone
-from transferscope.data import load_batches
-from transferscope.evaluation import predict
-from transferscope.evaluation.answers import fast_copy
+from transferscope.acceleration.precision import autocast
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.loading import load_batches
 from transferscope.evaluation.predictions import answered
 from transferscope.images import SUFFIXES
-from transferscope.storage import cpu_flags
+from transferscope.machine import cpu_flags
+from transferscope.workflows.predict import fast_copy, predict
 
 BATCH = 32
 LEAST_RATIO = 0.70
@@ -64,7 +65,7 @@ def onnx_sides(
         return {}
     import onnxruntime
 
-    from transferscope.exports import export_onnx
+    from transferscope.exports.onnx_file import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(classifier, Path(folder) / "network.onnx")
@@ -95,7 +96,7 @@ def main() -> None:
     reuse_memory()
     classifier = load_backbone()
     if given.run:
-        from transferscope.workflows import open_model
+        from transferscope.workflows.open_model import open_model
 
         classifier = open_model(given.run, device="cpu")
     found = sorted(path for path in given.data.rglob("*") if path.suffix.lower() in SUFFIXES)

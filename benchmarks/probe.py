@@ -85,7 +85,7 @@ def objective(
 
 def measured(features: torch.Tensor, labels: torch.Tensor, rounds: int) -> dict[str, Any]:
     """Both sides, in turns, over all strengths and at the chosen one alone."""
-    from transferscope.features import STRENGTHS, fit_probe
+    from transferscope.features.probe import STRENGTHS, fit_probe
 
     count = int(labels.max()) + 1
     _, mean, std = standardised(features)
@@ -123,9 +123,10 @@ def measured(features: torch.Tensor, labels: torch.Tensor, rounds: int) -> dict[
 
 def features_of(data: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled features (N, D) of a set's training part, and its labels."""
-    from transferscope.backbones import load_backbone
-    from transferscope.data import make_split, scan
-    from transferscope.features import POOLED, extract
+    from transferscope.backbones.weights import load_backbone
+    from transferscope.data.scan import scan
+    from transferscope.data.split import make_split
+    from transferscope.features.extraction import POOLED, extract
 
     classifier = load_backbone("efficientnet_lite0")
     split = make_split(scan(data), seed=SEED)
@@ -142,8 +143,8 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does
 
-    from transferscope.data import write_demo_set
-    from transferscope.storage import cpu_flags
+    from transferscope.data.demo import write_demo_set
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     with tempfile.TemporaryDirectory() as work:

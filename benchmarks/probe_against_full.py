@@ -33,7 +33,7 @@ def main() -> None:
     full = run_side("plain_loop.py", *same, "--train", "whole", "--epochs", given.epochs)
     seconds = full.seconds / given.epochs * EPOCHS
 
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     result = {

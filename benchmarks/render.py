@@ -29,10 +29,12 @@ from transferscope.acceleration.memory import reuse_memory
 
 reuse_memory()  # as `visualize` does, before it loads what draws
 
-from transferscope.backbones import Classifier, load_backbone  # noqa: E402
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone  # noqa: E402
 from transferscope.images import InputSpec  # noqa: E402
-from transferscope.storage import cpu_flags  # noqa: E402
-from transferscope.visualize import Engine, RenderRecipe  # noqa: E402
+from transferscope.machine import cpu_flags  # noqa: E402
+from transferscope.visualize.engine import Engine  # noqa: E402
+from transferscope.visualize.recipe import RenderRecipe  # noqa: E402
 from transferscope.visualize.render import job_of  # noqa: E402
 
 PEER = Path(__file__).parent / "peers" / "lucent_render.py"

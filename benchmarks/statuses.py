@@ -24,15 +24,16 @@ import torch
 
 from transferscope.acceleration.memory import reuse_memory
 from transferscope.activations import layers as layers_of
-from transferscope.backbones import Classifier
-from transferscope.features import channel_responses
+from transferscope.backbones.classifier import Classifier
+from transferscope.features.exemplars import channel_responses
+from transferscope.files import read_json, sha256_json, write_json
 from transferscope.images import as_float
-from transferscope.storage import cpu_flags, read_json, sha256_json, write_json
-from transferscope.visualize import Engine, RenderRecipe, Sign
-from transferscope.visualize.recipe import RECIPE_VERSION
+from transferscope.machine import cpu_flags
+from transferscope.visualize.engine import Engine
+from transferscope.visualize.recipe import RECIPE_VERSION, RenderRecipe
+from transferscope.visualize.records import Sign
 from transferscope.visualize.render import job_of, judge
-from transferscope.workflows import Run
-from transferscope.workflows.run import files_of
+from transferscope.workflows.run import Run, files_of
 
 STAGES = ("blocks.4.", "blocks.5.", "blocks.6.")
 

@@ -27,7 +27,7 @@ MARGIN = 0.005
 
 def characters(work: Path) -> Path:
     """The folder of the generated set, drawn if it is not there yet."""
-    from transferscope.data import write_demo_set
+    from transferscope.data.demo import write_demo_set
 
     folder = work / "characters"
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def main() -> None:
     result["not_worse_on_all"] = all(one["not_worse"] for one in sets)
     result["better_on_one"] = any(one["better"] for one in sets)
 
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     print(json.dumps(result))

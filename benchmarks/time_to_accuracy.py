@@ -54,7 +54,7 @@ def main() -> None:
         fastai = run_side("fastai_frozen.py", *same, *loop, python=given.peer_python.absolute())
         peers = {"fastai": fastai, **peers}
 
-    from transferscope.storage import cpu_flags
+    from transferscope.machine import cpu_flags
 
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")
     result: dict[str, Any] = {"target": given.target, "transferscope": told(ours, given.target)}

@@ -17,7 +17,7 @@ from PIL import Image
 
 import transferscope as ts
 from transferscope.images import as_float
-from transferscope.visualize import high_frequency_energy
+from transferscope.visualize.objectives.penalties import high_frequency_energy
 from transferscope.visualize.records import Render
 
 LAYER, CHANNELS, GAP = "blocks.4.2", (0, 3), 4

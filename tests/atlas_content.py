@@ -10,25 +10,21 @@ import torch
 from PIL import Image
 
 import inspection_content
-from transferscope.comparison import ChannelComparison, Comparison, Exemplar, LayerComparison
-from transferscope.evaluation import (
-    Abstention,
-    Bin,
-    Calibration,
-    ClassResult,
-    Confusion,
-    Disagreement,
-    ErrorStudy,
-    Evaluation,
-    Interval,
-    Operating,
-    PairedDifference,
-    Predictions,
-    SizeTrend,
-    ViewsGain,
-    error_study,
-    wilson_interval,
+from transferscope.comparison.records import (
+    ChannelComparison,
+    Comparison,
+    Exemplar,
+    LayerComparison,
 )
+from transferscope.evaluation.calibration import Bin, Calibration
+from transferscope.evaluation.class_size import SizeTrend
+from transferscope.evaluation.intervals import Interval, wilson_interval
+from transferscope.evaluation.metrics import ClassResult, Confusion, Evaluation
+from transferscope.evaluation.mistakes import ErrorStudy, error_study
+from transferscope.evaluation.paired import Disagreement, PairedDifference
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.selective import Abstention, Operating
+from transferscope.evaluation.tta import ViewsGain
 from transferscope.report.model_card import ModelCard
 from transferscope.report.pages.content import AtlasContent
 from transferscope.visualize.records import Render, Status

@@ -19,10 +19,11 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.cli import app
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.cli.app import app
+from transferscope.files import write_tensors
 from transferscope.images import InputSpec
-from transferscope.storage import write_tensors
 
 if TYPE_CHECKING:  # whole processes of some tests load this file, and need no more than a network
     from transferscope.training.checkpoints import EpochRow

@@ -13,12 +13,13 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from conftest import SPEC, Heard, command, same_state, state_of, tiny_classifier
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError, PictureError, UnknownName
 from transferscope.images import InputSpec, as_float
 from transferscope.report.sheets import activations as drawn
 from transferscope.report.sheets.activations import LayerMaps, write_sheet
-from transferscope.workflows import activation_sheets, activations_of, describe_layers
+from transferscope.workflows.activations import activation_sheets, activations_of
+from transferscope.workflows.layers import describe_layers
 
 CONVOLUTIONS = ["stem"] + [f"stages.{i}.conv{j}" for i in range(3) for j in (1, 2)]
 

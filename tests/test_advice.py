@@ -15,13 +15,15 @@ from PIL import Image
 from torch import nn
 
 from conftest import BACKBONE, SPEC, command, same_state, state_of, tiny_classifier
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.data import Picture, make_split, scan
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.scan import Picture, scan
+from transferscope.data.split import make_split
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
-from transferscope.evaluation import paired_interval
-from transferscope.features import cached_pictures
+from transferscope.evaluation.paired import paired_interval
+from transferscope.features.extraction import cached_pictures
+from transferscope.files import read_json, read_tensors, write_tensors
 from transferscope.report.figures.advice import plane_figure, stage_figure
-from transferscope.storage import read_json, read_tensors, write_tensors
 from transferscope.training import speed
 from transferscope.training.advice import (
     LARGE,
@@ -45,13 +47,7 @@ from transferscope.training.similarity import (
     statistics_distance,
     transfer_gain,
 )
-from transferscope.workflows.advise import (
-    Sample,
-    advise,
-    advise_classifier,
-    place,
-    stratified,
-)
+from transferscope.workflows.advise import Sample, advise, advise_classifier, place, stratified
 from transferscope.workflows.reporter import SILENT
 
 

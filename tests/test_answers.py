@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from conftest import same_state, state_of, tiny_classifier
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, WeightsError
-from transferscope.evaluation import predict, predict_files
-from transferscope.evaluation.answers import named_files
+from transferscope.evaluation.predictions import predict_files
 from transferscope.images import as_float
+from transferscope.workflows.predict import named_files, predict
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from transferscope.data import augmentation as module
-from transferscope.data import load_batches
 from transferscope.data.augmentation import (
     MAGNITUDES,
     OPERATIONS,
@@ -23,6 +22,7 @@ from transferscope.data.augmentation import (
     augmentation,
     preview,
 )
+from transferscope.data.loading import load_batches
 from transferscope.errors import InputError, PictureError, UnknownName
 from transferscope.images import InputSpec, to_tensor
 

@@ -8,22 +8,21 @@ import torch
 from torch import nn
 
 from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
+from transferscope.acceleration.folding import folded
+from transferscope.acceleration.precision import find_device
 from transferscope.activations import Resumed
-from transferscope.backbones import (
+from transferscope.backbones.catalogue import (
     EMBEDDED,
-    Classifier,
-    default_layers,
     embedded_weights,
     find_backbone,
-    find_device,
-    folded,
-    load_backbone,
-    stages_of,
+    source_classes,
 )
-from transferscope.backbones.catalogue import fit_state, read_state, source_classes
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import default_layers, stages_of
+from transferscope.backbones.weights import fit_state, load_backbone, read_state
 from transferscope.errors import InputError, UnknownName, WeightsError
+from transferscope.files import write_tensors
 from transferscope.images import InputSpec, as_float
-from transferscope.storage import write_tensors
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
@@ -289,7 +288,7 @@ def test_files_of_another_kind_are_refused_with_both_named(tmp_path):
 
 
 def load_small(file: Path, *, classes: list[str]) -> Classifier:
-    from transferscope.storage import read_tensors
+    from transferscope.files import read_tensors
 
     state, metadata = read_tensors(file)
     metadata["classes"] = ["class 0", "class 1"]

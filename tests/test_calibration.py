@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from test_evaluation import drawn
-from transferscope.evaluation import (
-    Predictions,
+from transferscope.evaluation.calibration import (
+    Calibration,
     calibration_of,
     chance_band,
-    evaluate,
     expected_calibration_error,
     fit_temperature,
-    threshold_for,
 )
-from transferscope.evaluation.abstaining import Abstention, abstention_of
-from transferscope.evaluation.calibration import Calibration
+from transferscope.evaluation.metrics import evaluate
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.selective import Abstention, abstention_of, threshold_for
 
 
 def honest(n: int = 4000, classes: int = 5, seed: int = 0) -> Predictions:

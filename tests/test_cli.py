@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import torch
 
 import transferscope
 from conftest import command
-from transferscope.backbones import load_backbone
+from transferscope.backbones.weights import load_backbone
 from transferscope.cli import main
-from transferscope.storage import write_tensors
+from transferscope.files import write_tensors
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -112,8 +113,8 @@ def test_ctrl_c_in_any_verb_is_exit_code_130(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("transferscope.workflows.tune", interrupted)
-    monkeypatch.setattr("transferscope.workflows.open_model", interrupted)
+    monkeypatch.setattr("transferscope.workflows.tune.tune", interrupted)
+    monkeypatch.setattr("transferscope.workflows.open_model.open_model", interrupted)
     for arguments in (("tune", tmp_path, "--out", tmp_path / "run"), ("layers", "anything")):
         done = command(*arguments)
         assert (done.exit_code, done.stdout) == (130, "")
@@ -178,8 +179,17 @@ def test_what_was_predicted_is_told_even_if_the_csv_cannot_be_written(tmp_path, 
 
 
 def test_the_public_map_is_true():
-    listed = set(transferscope.__all__)
-    assert listed == set(transferscope._HOMES)
+    tree = ast.parse(Path(transferscope.__file__).read_text())
+    seen_by_type_checkers = {
+        (alias.asname, f"{node.module}.{alias.name}")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("transferscope.")
+        for alias in node.names
+    }
+    listed = transferscope.__all__
+    assert {
+        (n, f"transferscope.{transferscope._NAMES[n]}.{n}") for n in listed
+    } == seen_by_type_checkers
     for name in listed:
         assert getattr(transferscope, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from conftest import same_state, state_of, tiny_classifier
-from transferscope import comparison
-from transferscope.comparison import (
-    Comparison,
-    change_statistic,
-    compare_networks,
-    embed,
-    frozen_up_to,
-    linear_cka,
-    null_statistics,
-)
+from transferscope.comparison import channels as comparison
+from transferscope.comparison.channels import compare_networks
+from transferscope.comparison.geometry import embed, frozen_up_to, linear_cka
+from transferscope.comparison.nulls import change_statistic, null_statistics
+from transferscope.comparison.records import Comparison
 from transferscope.errors import InputError, UnknownName
 from transferscope.images import as_float
 
@@ -155,7 +150,7 @@ def test_frozen_is_bit_by_bit_up_to_the_layer():
 
 
 def test_parameters_of_an_enclosing_module_count_too():
-    from transferscope.backbones import load_backbone
+    from transferscope.backbones.weights import load_backbone
 
     base = load_backbone("timm/test_vit", weights="random")
     tuned = copy.deepcopy(base)

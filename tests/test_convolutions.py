@@ -11,7 +11,7 @@ from torch import nn
 
 from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, freezes, masked
 from transferscope.acceleration.network import FastNetwork
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.images import InputSpec
 
 CEILINGS = (None, 6.0, math.inf)

@@ -17,19 +17,15 @@ from PIL import Image
 
 import transferscope as ts
 from conftest import BACKBONE, command
-from transferscope.backbones import load_backbone
-from transferscope.data import Split
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.split import Split
 from transferscope.errors import DataError, InputError, OutputError, RunError
-from transferscope.storage import read_csv, read_json, sha256_file
-from transferscope.workflows import (
-    Run,
-    evaluate_run,
-    inspect_data,
-    inspect_run,
-    write_report,
-)
+from transferscope.files import read_csv, read_json, sha256_file
 from transferscope.workflows import candidates as module
+from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.inspect import inspect, inspect_run, write_report
 from transferscope.workflows.reporter import SILENT
+from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -215,7 +211,7 @@ def test_no_flip_reaches_the_recipe(photos, tuned):
 def test_an_inspection_counts_what_is_there(photos):
     (photos / "dog" / "broken.jpg").write_text("text")
     shutil.copy(photos / "dog" / "000.png", photos / "dog" / "copy.png")
-    found = inspect_data(photos)
+    found = inspect(photos)
     record = found.to_dict()
     assert record["n"] == sum(CLASSES.values()) + 1
     assert record["classes"] == {name: n + (name == "dog") for name, n in CLASSES.items()}
@@ -235,7 +231,7 @@ def test_what_cannot_be_trained_on_is_looked_at_all_the_same(tmp_path):
         noise = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(noise).save(flat / f"{number}.png")
     (flat / "empty.png").write_bytes(b"")
-    found = inspect_data(flat)
+    found = inspect(flat)
     assert found.to_dict()["n"] == 3
     assert any("class folder" in problem for problem in found.problems)
     assert [path for path, _ in found.scan.excluded] == ["empty.png"]
@@ -244,18 +240,18 @@ def test_what_cannot_be_trained_on_is_looked_at_all_the_same(tmp_path):
 def test_copies_across_given_splits_are_a_problem(photos):
     root = into_splits(photos)
     shutil.copy(sorted((root / "train" / "dog").iterdir())[0], root / "test" / "dog" / "again.png")
-    found = inspect_data(root)
+    found = inspect(root)
     assert any("again.png" in problem for problem in found.problems)
     assert not found.split_drawn
 
 
 def test_cached_features_take_part_in_near_duplicates(photos, monkeypatch):
-    from transferscope.features import extract
+    from transferscope.features.extraction import extract
 
     scan = ts.scan(photos)
     source = load_backbone("efficientnet_lite0")
     extract(source, [scan.file(p) for p in scan.pictures], [p.sha256 for p in scan.pictures])
-    assert inspect_data(photos).embedding == "efficientnet_lite0"
+    assert inspect(photos).embedding == "efficientnet_lite0"
 
 
 def test_a_set_without_a_readable_picture_is_looked_at_whatever_is_cached(tmp_path, photos):
@@ -263,7 +259,7 @@ def test_a_set_without_a_readable_picture_is_looked_at_whatever_is_cached(tmp_pa
     for name in ("a", "b"):
         (tmp_path / "unread" / name).mkdir(parents=True)
         (tmp_path / "unread" / name / "x.jpg").write_text("text")
-    found = inspect_data(tmp_path / "unread")
+    found = inspect(tmp_path / "unread")
     assert (len(found.facts), len(found.scan.excluded)) == (0, 2)
     (problem,) = found.problems
     assert "cannot be read" in problem
@@ -281,7 +277,7 @@ def test_a_runs_pictures_are_looked_at_in_its_split(photos, tuned):
 
 @pytest.mark.drawn
 def test_the_report_is_written_and_replaced(photos, tmp_path):
-    found = inspect_data(photos)
+    found = inspect(photos)
     page = write_report(found, tmp_path / "report", title="photos")
     assert page.read_text(encoding="utf-8").count("猫")
     assert read_json(tmp_path / "report" / "inspection.json")["n"] == len(found.facts)
@@ -304,7 +300,7 @@ def test_a_report_inside_the_set_or_over_other_files_is_refused_at_once(photos, 
         (tmp_path / "mine", OutputError),
     ):
         with pytest.raises(error):
-            inspect_data(photos, out=out, reporter=Busy())
+            inspect(photos, out=out, reporter=Busy())
     assert not (photos / "report").exists()
 
 

@@ -20,10 +20,10 @@ import torchvision.datasets
 from PIL import Image
 from scipy.io import savemat
 
-from transferscope.data import scan
 from transferscope.data.datasets import ALIASES, DATASETS, dataset_layout
+from transferscope.data.scan import scan
 from transferscope.errors import DataError, OutputError, UnknownName
-from transferscope.storage import FOLDER_MARK
+from transferscope.files import FOLDER_MARK
 
 Row = tuple[str, str, str | None]  # path from the layout's root, class, split
 

@@ -15,22 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferscope.data import (
+from transferscope.data import demo
+from transferscope.data.demo import (
     CHARACTERS,
     CONFUSABLE,
     FAMILIES,
     SIDE,
-    SPLITS,
     STRIP_LENGTH,
     FontFamily,
-    demo,
     draw_character,
-    scan,
     write_demo_set,
 )
+from transferscope.data.scan import SPLITS, scan
 from transferscope.errors import InputError, OutputError
-from transferscope.storage import read_csv
-from transferscope.workflows import demo as run_demo
+from transferscope.files import read_csv
+from transferscope.workflows.demo import demo as run_demo
 
 COUNTS = {"train": 3, "validation": 1, "test": 2}
 STRIPS = 20

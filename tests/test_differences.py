@@ -14,18 +14,12 @@ from conftest import same_state, state_of, tiny_classifier
 from test_evaluation import drawn
 from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError
-from transferscope.evaluation import (
-    Predictions,
-    paired_difference,
-    paired_interval,
-    predict_files,
-    views_gain,
-)
-from transferscope.evaluation.paired import PairedDifference
-from transferscope.evaluation.told import difference_told, views_told
-from transferscope.evaluation.views import ViewsGain, with_probabilities
+from transferscope.evaluation.paired import PairedDifference, paired_difference, paired_interval
+from transferscope.evaluation.predictions import Predictions, predict_files
+from transferscope.evaluation.sentences import difference_told, views_told
+from transferscope.evaluation.tta import ViewsGain, views_gain, with_probabilities
+from transferscope.files import sha256_file
 from transferscope.images import as_float
-from transferscope.storage import sha256_file
 
 
 def pair() -> tuple[Predictions, Predictions]:

@@ -20,21 +20,17 @@ from PIL import Image
 
 from conftest import Heard, command, same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
+from transferscope.files import read_tensors
 from transferscope.images import as_float, to_picture
 from transferscope.report.sheets.renders import PAGE, Tile, reached, sheet, write_sheets
-from transferscope.storage import read_tensors
-from transferscope.visualize import (
-    Exemplar,
-    Plan,
-    Render,
-    RenderRecipe,
-    Sweep,
-    WorkUnit,
-    most_informative_first,
-    render_channels,
-)
 from transferscope.visualize.ideal import ideal
-from transferscope.workflows import Drawings, draw_ideal, plan_visualize, visualize
+from transferscope.visualize.plan import Plan, most_informative_first
+from transferscope.visualize.recipe import RenderRecipe
+from transferscope.visualize.records import Render
+from transferscope.visualize.render import render_channels
+from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
+from transferscope.workflows.ideal import draw_ideal
+from transferscope.workflows.visualize import Drawings, plan_visualize, visualize
 
 LAYER = "stages.1.bn2"
 RECIPE = RenderRecipe(steps=3, precision="fp32")
@@ -385,7 +381,7 @@ def test_ideal_leaves_a_network_in_training_as_it_was_and_tells_what_it_is_in_us
 def test_an_ideal_says_which_network_it_is_of(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(
-        "transferscope.workflows.drawing.ideal_figure",
+        "transferscope.workflows.visualize.ideal_figure",
         lambda versions, name, model: told.append(model) or to_picture(versions[0].picture),
     )
     classifier = tiny_classifier()

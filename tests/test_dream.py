@@ -19,19 +19,20 @@ from torch import nn
 import transferscope as ts
 from conftest import BACKBONE, SPEC, command, same_state, state_of, tiny_classifier
 from transferscope.activations import capture
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.cli.seeing import dream as verb
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.cli.dream import dream as verb
 from transferscope.errors import InputError, OutputError, PictureError, UnknownName
 from transferscope.images import InputSpec, as_float, to_tensor
-from transferscope.visualize import refuse_dream_file
 from transferscope.visualize.dream import (
     _levelled,
     _resized,
     octave_sizes,
     read_photo,
+    refuse_dream_file,
 )
 from transferscope.visualize.tiles import fades, mirrored, spans
-from transferscope.workflows import dream_file
+from transferscope.workflows.dream import dream_file
 
 LAYER = "stages.1"
 QUICK = ts.DreamRecipe(steps=2, tile=128, precision="fp32")
@@ -379,7 +380,7 @@ def test_refused_files(tiny: Classifier, tmp_path: Path, monkeypatch: pytest.Mon
     link.symlink_to(photo)
     (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr(
-        "transferscope.workflows.dreaming.dream", lambda *_, **__: pytest.fail("worked")
+        "transferscope.workflows.dream.dream", lambda *_, **__: pytest.fail("worked")
     )
     for out, error, message in (
         (tmp_path / "dream.gif", InputError, r"use \.png, \.jpg"),

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage import data as photographs
 
-from transferscope.data import Picture, Scan, Split
 from transferscope.data.duplicates import (
     NearPair,
     dedupe,
@@ -32,6 +31,8 @@ from transferscope.data.lookalikes import (
     near_by_embedding,
     near_duplicates,
 )
+from transferscope.data.scan import Picture, Scan
+from transferscope.data.split import Split
 from transferscope.errors import DataError
 from transferscope.images import read_with_facts
 

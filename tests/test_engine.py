@@ -20,16 +20,18 @@ from conftest import SPEC, same_state, state_of, tiny_classifier
 from transferscope.acceleration.convolutions import FrozenConv
 from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, capture
-from transferscope.backbones import Classifier, load_backbone
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
 from transferscope.errors import InputError
 from transferscope.images import InputSpec
-from transferscope.visualize import RenderRecipe, channel, logit, neuron
 from transferscope.visualize.ascent import ADAPTIVITY, MEMORY, MOMENTUM, Ascent
 from transferscope.visualize.canvas import fourier
-from transferscope.visualize.engine import PLACES, Drawn, Engine, Job
+from transferscope.visualize.engine import PLACES, Engine, Job
 from transferscope.visualize.movement import Movement, move
 from transferscope.visualize.objectives.algebra import Objective
-from transferscope.visualize.recipe import WINDOW
+from transferscope.visualize.objectives.channels import channel, logit, neuron
+from transferscope.visualize.recipe import WINDOW, RenderRecipe
+from transferscope.visualize.records import Drawn
 from transferscope.visualize.render import judge, render, render_together
 
 LAYER = "stages.1.bn2"

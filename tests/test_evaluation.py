@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from transferscope.errors import DataError, InputError, RunError
-from transferscope.evaluation import (
-    Evaluation,
-    Predictions,
-    confusion_counts,
-    evaluate,
-    size_trend,
-    wilson_interval,
-)
-from transferscope.evaluation.intervals import bootstrap_mean, drawn_confusions
-from transferscope.evaluation.told import figures_told, told
+from transferscope.evaluation.class_size import size_trend
+from transferscope.evaluation.intervals import bootstrap_mean, drawn_confusions, wilson_interval
+from transferscope.evaluation.metrics import Evaluation, confusion_counts, evaluate
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.sentences import figures_told, told
 
 
 def drawn(n: int = 300, classes: int = 7, seed: int = 0) -> Predictions:

@@ -14,16 +14,13 @@ from PIL import Image
 import atlas_content as made
 from test_figures import font_sizes, texts
 from transferscope.errors import InputError
-from transferscope.evaluation import (
-    Guess,
-    Prediction,
-    Predictions,
-    abstention_of,
-    calibration_of,
-    evaluate,
-    size_trend,
-)
-from transferscope.evaluation.ordering import class_order
+from transferscope.evaluation.answers import Guess, Prediction
+from transferscope.evaluation.calibration import calibration_of
+from transferscope.evaluation.class_order import class_order
+from transferscope.evaluation.class_size import size_trend
+from transferscope.evaluation.metrics import evaluate
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.selective import abstention_of
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
 

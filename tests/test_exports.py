@@ -20,26 +20,19 @@ from torch import nn
 
 import transferscope as ts
 from conftest import BACKBONE, SPEC, Heard, TinyNet, same_state, state_of, tiny_classifier
-from transferscope.backbones import Classifier, MLPHead, load_backbone
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.heads import MLPHead
+from transferscope.backbones.weights import load_backbone
 from transferscope.errors import DataError, InputError, OutputError, WeightsError
-from transferscope.exports import (
-    Description,
-    Parity,
-    check_parity,
-    export_hub,
-    export_onnx,
-    export_program,
-    load_hub,
-    load_onnx,
-    load_program,
-    measure_parity,
-    preprocessing,
-    timm_architecture,
-)
+from transferscope.exports.description import Description, preprocessing
+from transferscope.exports.hub import export_hub, load_hub, timm_architecture
+from transferscope.exports.onnx_file import export_onnx, load_onnx
+from transferscope.exports.parity import Parity, check_parity, measure_parity
+from transferscope.exports.program import export_program, load_program
+from transferscope.files import hash_tensors, read_json, write_json
 from transferscope.images import InputSpec, as_float
-from transferscope.storage import hash_tensors, read_json, write_json
-from transferscope.workflows import Run
-from transferscope.workflows.exporting import export_run
+from transferscope.workflows.export import export
+from transferscope.workflows.run import Run
 
 NAMES = ("猫", 'un "chien" \\ œuf', "ёж", "class, with a comma")
 DOCS = Path(__file__).parents[1] / "docs" / "export.md"
@@ -648,7 +641,7 @@ def test_a_run_is_exported_and_checked_on_its_test_pictures(format, run, tmp_pat
     out = tmp_path / {"onnx": "a.onnx", "torch": "a.pt2", "hub": "hub"}[format]
     n = len(run.split.part("test"))
     heard = Heard()
-    done = export_run(run, format=format, out=out, pictures=0, reporter=heard)
+    done = export(run, format=format, out=out, pictures=0, reporter=heard)
     assert (done.parity.n, done.parity.same_top1, done.split) == (n, n, "test")
     assert heard.progress[-1] == (n, n)
     told = done.to_dict()
@@ -661,7 +654,7 @@ def test_a_run_is_exported_and_checked_on_its_test_pictures(format, run, tmp_pat
 
 
 def test_pictures_are_spread_evenly_over_the_split(run, tmp_path, monkeypatch):
-    from transferscope.workflows import exporting
+    from transferscope.workflows import export as exporting
 
     seen: list[Path] = []
     real = exporting.load_batches
@@ -671,9 +664,9 @@ def test_pictures_are_spread_evenly_over_the_split(run, tmp_path, monkeypatch):
         return real(files, *arguments, **options)
 
     monkeypatch.setattr(exporting, "load_batches", watched)
-    assert export_run(run, format="hub", out=tmp_path / "hub", pictures=3).parity.n == 3
+    assert export(run, format="hub", out=tmp_path / "hub", pictures=3).parity.n == 3
     assert len({file.parent.name for file in seen}) == 3  # one of each class
-    assert export_run(run, format="hub", out=tmp_path / "hub", pictures=10_000).parity.n > 3
+    assert export(run, format="hub", out=tmp_path / "hub", pictures=10_000).parity.n > 3
 
 
 def test_without_a_test_split_validation_is_taken(run, tmp_path, monkeypatch):
@@ -682,11 +675,11 @@ def test_without_a_test_split_validation_is_taken(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(split), "part", lambda self, name: () if name == "test" else real(self, name)
     )
-    done = export_run(run, format="hub", out=tmp_path / "hub")
+    done = export(run, format="hub", out=tmp_path / "hub")
     assert (done.split, done.parity.n) == ("validation", len(real(split, "validation")))
     monkeypatch.setattr(type(split), "part", lambda self, name: ())
     with pytest.raises(DataError, match="neither test nor validation"):
-        export_run(run, format="hub", out=tmp_path / "hub")
+        export(run, format="hub", out=tmp_path / "hub")
 
 
 def test_pictures_that_have_moved_are_found_with_data(run, photos, tmp_path, monkeypatch):
@@ -694,10 +687,10 @@ def test_pictures_that_have_moved_are_found_with_data(run, photos, tmp_path, mon
     monkeypatch.setitem(run.record, "root", str(tmp_path / "gone"))
     run.__dict__.pop("split", None)
     with pytest.raises(DataError, match="--data"):
-        export_run(run, format="hub", out=tmp_path / "hub")
-    export_run(run, format="hub", out=tmp_path / "hub", data=tmp_path / "moved")
+        export(run, format="hub", out=tmp_path / "hub")
+    export(run, format="hub", out=tmp_path / "hub", data=tmp_path / "moved")
     with pytest.raises(InputError, match="inside the data folder"):
-        export_run(run, format="hub", out=tmp_path / "moved" / "hub", data=tmp_path / "moved")
+        export(run, format="hub", out=tmp_path / "moved" / "hub", data=tmp_path / "moved")
     run.__dict__.pop("split", None)
 
 
@@ -720,16 +713,16 @@ def test_places_that_cannot_be_are_refused(format, name, error, match, run, tmp_
     (tmp_path / "file").write_text("not a folder")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error, match=match):
-        export_run(run, format=format, out=tmp_path / name)
+        export(run, format=format, out=tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_neither_the_run_nor_its_pictures_are_written_over(run, photos):
     before = sorted(photos.parent.rglob("*"))
     with pytest.raises(InputError, match="inside the data folder"):
-        export_run(run, format="onnx", out=photos / "a" / "a.onnx")
+        export(run, format="onnx", out=photos / "a" / "a.onnx")
     for out in (run.path, run.path.parent):
         with pytest.raises(InputError, match="holds the run itself"):
-            export_run(run, format="hub", out=out)
+            export(run, format="hub", out=out)
     assert (run.path / "run.json").is_file()
     assert sorted(photos.parent.rglob("*")) == before

@@ -16,19 +16,17 @@ import torch
 
 from conftest import tiny_classifier
 from transferscope.errors import InputError, OutputError, TransferscopeError
-from transferscope.features import (
+from transferscope.features import store
+from transferscope.features.exemplars import channel_means
+from transferscope.features.extraction import (
     POOLED,
-    FeatureStore,
-    Rows,
     boundary_rows,
-    cache_budget,
-    channel_means,
     extract,
     mean_of,
     planned_bytes,
-    store,
 )
-from transferscope.storage import cache_dir, sha256_file
+from transferscope.features.store import FeatureStore, Rows, cache_budget
+from transferscope.files import cache_dir, sha256_file
 
 BOUNDARY = "stages.1"
 

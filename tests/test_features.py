@@ -6,15 +6,11 @@ import torch
 
 from conftest import same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, PictureError
-from transferscope.features import (
-    POOLED,
-    cached_pictures,
-    channel_responses,
-    extract,
-    fit_probe,
-)
+from transferscope.features.exemplars import channel_responses
+from transferscope.features.extraction import POOLED, cached_pictures, extract
+from transferscope.features.probe import fit_probe
+from transferscope.files import cache_dir, sha256_file
 from transferscope.images import as_float
-from transferscope.storage import cache_dir, sha256_file
 
 
 @pytest.fixture

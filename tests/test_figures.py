@@ -133,7 +133,7 @@ def _with_class(name: str) -> str:
 
 
 def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:
-    from transferscope.storage import write_text
+    from transferscope.files import write_text
 
     write_text(tmp_path / "layers.svg", EVERY["layers"]())
     assert ElementTree.parse(tmp_path / "layers.svg").getroot().tag.endswith("svg")

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transferscope.data import SPLITS, Picture, Scan, Split, adopt_split, make_split
+from transferscope.data.scan import SPLITS, Picture, Scan
+from transferscope.data.split import Split, adopt_split, make_split
 from transferscope.errors import DataError
 
 

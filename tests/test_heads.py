@@ -13,13 +13,17 @@ from torch.nn import functional
 
 from conftest import TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed, layers, modules_below
-from transferscope.backbones import Classifier, MLPHead, catalogue, load_backbone, stages_of
+from transferscope.backbones import catalogue
 from transferscope.backbones.catalogue import build_architecture
-from transferscope.backbones.heads import describe_head, make_head, put_head
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.heads import MLPHead, describe_head, make_head, put_head
+from transferscope.backbones.stages import stages_of
+from transferscope.backbones.weights import load_backbone
 from transferscope.errors import DataError, InputError, UnknownName, WeightsError
-from transferscope.storage import read_tensors, write_tensors
+from transferscope.files import read_tensors, write_tensors
 from transferscope.training.head_fit import class_weights, fit_mlp_head
-from transferscope.visualize import logit, render
+from transferscope.visualize.objectives.channels import logit
+from transferscope.visualize.render import render
 
 PICTURES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 SMALL = ("timm/test_resnet", "timm/test_vit", "timm/test_convnext", "timm/test_efficientnet")

@@ -27,8 +27,8 @@ from transferscope.data.inspection import (
     measured,
 )
 from transferscope.data.scan import Scan
+from transferscope.files import read_csv, read_json
 from transferscope.images import FileFacts
-from transferscope.storage import read_csv, read_json
 
 
 @pytest.fixture(scope="module")

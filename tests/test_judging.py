@@ -15,17 +15,16 @@ from PIL import Image
 import transferscope as ts
 from conftest import BACKBONE, Heard
 from transferscope.errors import DataError, InputError, RunError, UnknownName, WeightsError
-from transferscope.evaluation import Evaluation, Predictions
+from transferscope.evaluation.metrics import Evaluation
+from transferscope.evaluation.predictions import Predictions
+from transferscope.files import read_json
 from transferscope.report.model_card import model_card_markdown
-from transferscope.storage import read_json
-from transferscope.workflows import (
-    Run,
-    card_of,
-    evaluate_run,
-    export_run,
-    open_model,
-    write_run_atlas,
-)
+from transferscope.workflows.atlas import write_atlas
+from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.export import export
+from transferscope.workflows.model_card import card_of
+from transferscope.workflows.open_model import open_model
+from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -104,7 +103,7 @@ def test_training_counts_stand_beside_the_classes(run, result):
 def test_out_of_fold_answers_are_not_those_of_the_fit(run, result):
     kept = Predictions.load(run.path / "evaluation" / "out-of-fold")
     assert kept.paths == tuple(picture.path for picture in run.split.part("train"))
-    from transferscope.features import POOLED, extract
+    from transferscope.features.extraction import POOLED, extract
 
     pictures = run.split.part("train")
     files = [run.split.scan.file(picture) for picture in pictures]
@@ -249,7 +248,7 @@ def test_files_of_another_shape_are_one_sentence(run, result, name, tmp_path):
     shutil.copytree(run.path, copy)
     (copy / "evaluation" / name).write_text("[]")
     with pytest.raises(RunError, match="transferscope evaluate"):
-        write_run_atlas(Run(copy))
+        write_atlas(Run(copy))
 
 
 def test_nan_weights_are_one_sentence_and_nothing_is_replaced(run, result, tmp_path):
@@ -382,7 +381,7 @@ def test_copies_that_were_left_out_are_counted(photos, weights, tmp_path):
 
 
 def test_an_export_for_the_hub_has_the_card(run, result, tmp_path):
-    export_run(run, format="hub", out=tmp_path / "hub", pictures=4)
+    export(run, format="hub", out=tmp_path / "hub", pictures=4)
     text = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
     assert text == model_card_markdown(card_of(run))
     opened = open_model(tmp_path / "hub")

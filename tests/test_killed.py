@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from conftest import BACKBONE, command
-from transferscope.storage import read_csv, read_json, read_tensors, sha256_json
+from transferscope.files import read_csv, read_json, read_tensors, sha256_json
 
 KILLS = 20
 EPOCHS = 200

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from transferscope.data import in_order, load_batches
-from transferscope.data.loading import cores
+from transferscope.data.loading import cores, in_order, load_batches
 from transferscope.errors import InputError, PictureError
 from transferscope.images import InputSpec
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from transferscope.data import scan
 from transferscope.data.layouts import SPLIT_NAMES, Candidate
 from transferscope.data.manifest import MANIFESTS, has_column, manifest_layout
+from transferscope.data.scan import scan
 from transferscope.errors import DataError, InputError
 
 

@@ -12,15 +12,15 @@ import torch
 
 from test_calibration import honest
 from test_evaluation import drawn
-from transferscope.evaluation import (
+from transferscope.evaluation.mistakes import (
     ErrorStudy,
-    Predictions,
     count_label_errors,
+    doubts,
     error_study,
     label_suspicion,
     write_study,
 )
-from transferscope.evaluation.mistakes import doubts
+from transferscope.evaluation.predictions import Predictions
 
 
 def sure(n: int = 500, classes: int = 6, seed: int = 0) -> Predictions:

@@ -11,38 +11,32 @@ from torch import nn
 
 import transferscope as ts
 from conftest import SPEC, same_state, smooth_pictures, state_of, tiny_classifier
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, UnknownName
 from transferscope.images import to_picture
-from transferscope.visualize import (
-    LOGITS,
-    OBJECTIVES,
-    PARAMETRIZATIONS,
-    PENALTIES,
-    Objective,
-    blend,
-    blur,
-    caricature,
-    caricature_target,
+from transferscope.visualize.canvas import PARAMETRIZATIONS, from_image
+from transferscope.visualize.objectives import OBJECTIVES
+from transferscope.visualize.objectives.algebra import LOGITS, Objective, blend, interpolate
+from transferscope.visualize.objectives.channels import (
     channel,
     channels,
-    direction,
-    diversity,
-    from_image,
-    high_frequency,
-    high_frequency_energy,
-    interpolate,
-    l1,
-    l2,
-    layer_energy,
     logit,
     logits,
     neuron,
     neurons,
-    render,
-    render_together,
+)
+from transferscope.visualize.objectives.directions import caricature, caricature_target, direction
+from transferscope.visualize.objectives.layers import diversity, layer_energy
+from transferscope.visualize.objectives.penalties import (
+    PENALTIES,
+    blur,
+    high_frequency,
+    high_frequency_energy,
+    l1,
+    l2,
     total_variation,
 )
+from transferscope.visualize.render import render, render_together
 
 CPU = torch.device("cpu")
 BATCH = 3

@@ -12,7 +12,8 @@ from torch import nn
 
 from conftest import gens, smooth_pictures
 from transferscope.errors import InputError
-from transferscope.visualize import (
+from transferscope.visualize.canvas import (
+    COLOUR_MATRIX,
     PARAMETRIZATIONS,
     fourier,
     from_image,
@@ -20,7 +21,6 @@ from transferscope.visualize import (
     pixel,
     spectrum_of,
 )
-from transferscope.visualize.canvas import COLOUR_MATRIX
 
 CPU = torch.device("cpu")
 

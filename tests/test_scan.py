@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transferscope.data import scan as scan_folder
+from transferscope.data.scan import scan as scan_folder
 from transferscope.errors import DataError, InputError
-from transferscope.storage import sha256_file
+from transferscope.files import sha256_file
 
 ODD_NAMES = (
     '<b>猫 & "狗"<br>',

@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transferscope.data import (
-    SPLITS,
-    Picture,
-    Scan,
-    Split,
-    make_split,
-    parse_ratio,
-    read_split,
-    write_split,
-)
 from transferscope.data.duplicates import duplicates_across
-from transferscope.data.split import quotas
+from transferscope.data.groups import quotas
+from transferscope.data.scan import SPLITS, Picture, Scan
+from transferscope.data.split import Split, make_split, parse_ratio, read_split, write_split
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
-from transferscope.storage import sha256_bytes
+from transferscope.files import sha256_bytes
 
 ODD_CLASSES = ('<b>猫 & "狗"</b>', "a,b", "line\nbreak\r", "é", "01")
 

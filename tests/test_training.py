@@ -17,10 +17,11 @@ from torch import nn
 
 from conftest import SPEC, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed, TruncatedForward
-from transferscope.backbones import Classifier, load_backbone
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError, RunError
-from transferscope.storage import sha256_file
+from transferscope.files import sha256_file
 from transferscope.training.batches import FileBatches, Part, frozen_front
 from transferscope.training.fit import Fit, calibrated_loss
 from transferscope.training.loop import SHARES, fine_tune, plan_boundary
@@ -199,7 +200,7 @@ def picture_part(folder: Path, classifier, *, seed: int, augment="none", front=N
 
 
 def test_files_decoded_in_the_loop_give_what_the_cache_gives(tmp_path):
-    from transferscope.features import boundary_rows
+    from transferscope.features.extraction import boundary_rows
 
     start = without_dropout()
     front = frozen_front(start, BOUNDARY, "fp32")

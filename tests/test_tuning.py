@@ -14,20 +14,18 @@ import typer
 
 import transferscope as ts
 from conftest import BACKBONE, Heard
-from transferscope.backbones import (
-    DEFAULT_BACKBONE,
-    Classifier,
-    MLPHead,
-    Precision,
-    load_backbone,
-)
+from transferscope.acceleration.precision import Precision
+from transferscope.backbones.catalogue import DEFAULT_BACKBONE
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.heads import MLPHead
+from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import InputError, OutputError, UnknownName
-from transferscope.storage import read_csv, read_json
+from transferscope.files import read_csv, read_json
 from transferscope.training.config import Config, TuneOptions
 from transferscope.training.options import asked_for, choices, declared
 from transferscope.training.recipe import Recipe
-from transferscope.workflows import Run
+from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -153,7 +151,7 @@ def test_a_search_tries_keeps_resumes_and_takes_the_best(make):
     before = file.stat().st_mtime_ns
     (run.path / "run.json").unlink()
     (run.path / "started.json").write_text("")
-    from transferscope.storage import write_json
+    from transferscope.files import write_json
 
     write_json(run.path / "started.json", run.config.to_dict())
     again = make(search=3, resume=True)
@@ -177,7 +175,7 @@ def test_the_timeline_has_the_epochs_asked_for(make):
 
 def test_a_cache_that_is_too_small_takes_fewer_views_or_none_and_says_so(make, monkeypatch):
     roomy = make("roomy", recipe={"views": 2}, precision="fp32")
-    from transferscope.features import planned_bytes
+    from transferscope.features.extraction import planned_bytes
 
     source = load_backbone(BACKBONE, weights=roomy.config.weights)
     once = planned_bytes(source, roomy.results["boundary"], 27)
@@ -225,7 +223,7 @@ def test_balance_reaches_head_and_loop(make):
 
 def command_options() -> dict[str, object]:
     """Options of `transferscope tune` by parameter."""
-    from transferscope.cli import app
+    from transferscope.cli.app import app
 
     verb = typer.main.get_command(app).commands["tune"]  # type: ignore[attr-defined]
     return {option.name: option for option in verb.params}

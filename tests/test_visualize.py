@@ -16,23 +16,11 @@ import transferscope as ts
 from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.acceleration.depthwise import phased
 from transferscope.acceleration.network import RedirectableReLU, with_redirectable_relus
-from transferscope.backbones import Classifier, load_backbone
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
 from transferscope.errors import InputError, UnknownName, WeightsError
 from transferscope.images import InputSpec, as_float
-from transferscope.visualize import (
-    RenderRecipe,
-    Sweep,
-    WorkUnit,
-    channel,
-    channels,
-    fourier,
-    logit,
-    neuron,
-    pixel,
-    render,
-    render_channels,
-    total_variation,
-)
+from transferscope.visualize.canvas import fourier, pixel
 from transferscope.visualize.movement import (
     GREY,
     Movement,
@@ -41,6 +29,11 @@ from transferscope.visualize.movement import (
     movements_of,
     seed_of,
 )
+from transferscope.visualize.objectives.channels import channel, channels, logit, neuron
+from transferscope.visualize.objectives.penalties import total_variation
+from transferscope.visualize.recipe import RenderRecipe
+from transferscope.visualize.render import render, render_channels
+from transferscope.visualize.units import Sweep, WorkUnit
 
 LAYER = "stages.1.bn2"
 

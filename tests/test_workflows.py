@@ -15,23 +15,21 @@ import torch
 
 import transferscope as ts
 from conftest import BACKBONE, SPEC, TinyNet, command
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.data import CONFUSABLE
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.cli.visualize import parse_channels
+from transferscope.data.demo import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
-from transferscope.evaluation import predict
-from transferscope.storage import read_json, sha256_file, write_json
-from transferscope.workflows import (
-    Drawings,
-    Run,
-    compare_run,
-    diagnose,
-    evaluate_run,
-    open_model,
-    parse_channels,
-    read_strips,
-    visualize,
-    write_run_atlas,
-)
+from transferscope.files import read_json, sha256_file, write_json
+from transferscope.workflows.atlas import write_atlas
+from transferscope.workflows.compare import compare
+from transferscope.workflows.demo import read_strips
+from transferscope.workflows.doctor import diagnose
+from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.open_model import open_model
+from transferscope.workflows.predict import predict
+from transferscope.workflows.run import Run
+from transferscope.workflows.visualize import Drawings, visualize
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -282,8 +280,8 @@ def compared(run):
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # of what is drawn, nothing here looks at the beauty
-        patch.setattr("transferscope.workflows.seeing.COMPARED_STEPS", 8)
-        yield compare_run(run, layers=layers, sample=3), layers
+        patch.setattr("transferscope.workflows.compare.COMPARED_STEPS", 8)
+        yield compare(run, layers=layers, sample=3), layers
 
 
 def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
@@ -297,14 +295,14 @@ def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
     assert not by_name["blocks.3"].identical
     assert all(len(layer.channels) == 3 for layer in comparison.layers)
     files = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
-    again = compare_run(run, layers=layers, sample=3)
+    again = compare(run, layers=layers, sample=3)
     assert again.to_dict() == comparison.to_dict()
     after = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
     assert files == after, "finished renders were drawn again"
 
 
 def test_exemplars_are_the_training_pictures_that_excite_most(run, compared):
-    from transferscope.features import channel_responses
+    from transferscope.features.exemplars import channel_responses
 
     comparison, _ = compared
     layer = comparison.layers[-1]
@@ -319,7 +317,7 @@ def test_exemplars_are_the_training_pictures_that_excite_most(run, compared):
 @pytest.mark.drawn
 def test_the_atlas_opens_and_shows_every_channel(run, compared):
     evaluate_run(run)
-    index = write_run_atlas(run, title='<script>alert("x")</script>')
+    index = write_atlas(run, title='<script>alert("x")</script>')
     comparison, _ = compared
     text = index.read_text(encoding="utf-8")
     assert '<script>alert("x")' not in text
@@ -330,9 +328,9 @@ def test_the_atlas_opens_and_shows_every_channel(run, compared):
 def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path):
     run = short(photos, weights, tmp_path / "run", strategy="probe")
     with pytest.raises(RunError, match=r"transferscope evaluate.*transferscope compare"):
-        write_run_atlas(run)
+        write_atlas(run)
     evaluate_run(run)
-    home = write_run_atlas(run).parent
+    home = write_atlas(run).parent
     assert {page.name for page in home.glob("*.html")} == {
         "index.html",
         "evaluation.html",
@@ -345,11 +343,11 @@ def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path)
 
 def test_unknown_layers_and_channels_are_refused(run):
     with pytest.raises(UnknownName, match=r"blocks\.9"):
-        compare_run(run, layers=["blocks.9"])
+        compare(run, layers=["blocks.9"])
     with pytest.raises(InputError, match="at least 2 renders"):
-        compare_run(run, seeds=1)
+        compare(run, seeds=1)
     with pytest.raises(InputError, match="at least 2 channels"):
-        compare_run(run, layers=["blocks.3"], sample=1)
+        compare(run, layers=["blocks.3"], sample=1)
     classifier = run.classifier
     assert parse_channels("0,2-4,2", classifier, "blocks.0") == (0, 2, 3, 4)
     with pytest.raises(InputError, match="0,5,8-15"):
@@ -391,7 +389,7 @@ def test_visualize_writes_one_picture_a_channel_and_sign(run, tmp_path):
 
 
 def test_visualize_holds_drawings_against_real_pictures(run, photos, tmp_path):
-    from transferscope.features import channel_responses
+    from transferscope.features.exemplars import channel_responses
 
     copy = tmp_path / "readable"
     shutil.copytree(photos, copy, ignore=shutil.ignore_patterns("broken.jpg"))
@@ -413,10 +411,10 @@ def test_strips_are_scored_with_look_alikes_apart(run, tmp_path, monkeypatch):
     )
     from dataclasses import replace
 
-    from transferscope.evaluation import Prediction
+    from transferscope.evaluation.answers import Prediction
 
     monkeypatch.setattr(
-        "transferscope.workflows.demonstration.predict",
+        "transferscope.workflows.demo.predict",
         lambda *_, **__: [Prediction("x", strip=answer) for answer in answers],
     )
     fake = Run(run.path)

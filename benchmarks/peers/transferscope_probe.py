@@ -29,7 +29,7 @@ def main() -> None:
     import torch
 
     from transferscope.acceleration.memory import reuse_memory
-    from transferscope.workflows import tune
+    from transferscope.workflows.tune import tune
 
     reuse_memory()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:

@@ -9,203 +9,126 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transferscope.activations import TruncatedForward, capture
-    from transferscope.backbones import Classifier, load_backbone
-    from transferscope.comparison import Comparison
-    from transferscope.data import Inspection, Scan, Split, make_split, scan
-    from transferscope.data.augmentation import augmentation
-    from transferscope.errors import TransferscopeError
-    from transferscope.evaluation import Evaluation, Predictions, predict
-    from transferscope.exports import load_hub
-    from transferscope.images import InputSpec
-    from transferscope.training.advice import Advice
-    from transferscope.training.recipe import Recipe
-    from transferscope.visualize import (
-        Dream,
-        DreamRecipe,
-        Objective,
-        Render,
-        RenderRecipe,
-        blend,
-        blur,
-        caricature,
-        caricature_target,
-        channel,
-        channels,
-        direction,
-        diversity,
-        dream,
-        fourier,
-        from_image,
-        high_frequency,
-        high_frequency_energy,
-        interpolate,
-        l1,
-        l2,
-        layer_energy,
-        logit,
-        logits,
-        maco,
-        neuron,
-        neurons,
-        pixel,
-        render,
-        render_channels,
-        render_together,
-        spectrum_of,
-        total_variation,
+    from transferscope.activations import TruncatedForward as TruncatedForward
+    from transferscope.activations import capture as capture
+    from transferscope.backbones.classifier import Classifier as Classifier
+    from transferscope.backbones.weights import load_backbone as load_backbone
+    from transferscope.comparison.records import Comparison as Comparison
+    from transferscope.data.augmentation import augmentation as augmentation
+    from transferscope.data.inspection import Inspection as Inspection
+    from transferscope.data.scan import Scan as Scan
+    from transferscope.data.scan import scan as scan
+    from transferscope.data.split import Split as Split
+    from transferscope.data.split import make_split as make_split
+    from transferscope.errors import TransferscopeError as TransferscopeError
+    from transferscope.evaluation.metrics import Evaluation as Evaluation
+    from transferscope.evaluation.predictions import Predictions as Predictions
+    from transferscope.exports.hub import load_hub as load_hub
+    from transferscope.images import InputSpec as InputSpec
+    from transferscope.training.advice import Advice as Advice
+    from transferscope.training.recipe import Recipe as Recipe
+    from transferscope.visualize.canvas import fourier as fourier
+    from transferscope.visualize.canvas import from_image as from_image
+    from transferscope.visualize.canvas import maco as maco
+    from transferscope.visualize.canvas import pixel as pixel
+    from transferscope.visualize.canvas import spectrum_of as spectrum_of
+    from transferscope.visualize.dream import Dream as Dream
+    from transferscope.visualize.dream import DreamRecipe as DreamRecipe
+    from transferscope.visualize.dream import dream as dream
+    from transferscope.visualize.ideal import ideal as ideal
+    from transferscope.visualize.movement import Movement as Movement
+    from transferscope.visualize.objectives.algebra import Objective as Objective
+    from transferscope.visualize.objectives.algebra import blend as blend
+    from transferscope.visualize.objectives.algebra import interpolate as interpolate
+    from transferscope.visualize.objectives.channels import channel as channel
+    from transferscope.visualize.objectives.channels import channels as channels
+    from transferscope.visualize.objectives.channels import logit as logit
+    from transferscope.visualize.objectives.channels import logits as logits
+    from transferscope.visualize.objectives.channels import neuron as neuron
+    from transferscope.visualize.objectives.channels import neurons as neurons
+    from transferscope.visualize.objectives.directions import caricature as caricature
+    from transferscope.visualize.objectives.directions import caricature_target as caricature_target
+    from transferscope.visualize.objectives.directions import direction as direction
+    from transferscope.visualize.objectives.layers import diversity as diversity
+    from transferscope.visualize.objectives.layers import layer_energy as layer_energy
+    from transferscope.visualize.objectives.penalties import blur as blur
+    from transferscope.visualize.objectives.penalties import high_frequency as high_frequency
+    from transferscope.visualize.objectives.penalties import (
+        high_frequency_energy as high_frequency_energy,
     )
-    from transferscope.visualize.ideal import ideal
-    from transferscope.visualize.movement import Movement
-    from transferscope.workflows import Run, activation_sheets, activations_of
-    from transferscope.workflows import compare_run as compare
-    from transferscope.workflows import export_run as export
-    from transferscope.workflows import inspect_data as inspect
-    from transferscope.workflows import write_run_atlas as write_atlas
-    from transferscope.workflows.advise import advise
-    from transferscope.workflows.tune import tune
+    from transferscope.visualize.objectives.penalties import l1 as l1
+    from transferscope.visualize.objectives.penalties import l2 as l2
+    from transferscope.visualize.objectives.penalties import total_variation as total_variation
+    from transferscope.visualize.recipe import RenderRecipe as RenderRecipe
+    from transferscope.visualize.records import Render as Render
+    from transferscope.visualize.render import render as render
+    from transferscope.visualize.render import render_channels as render_channels
+    from transferscope.visualize.render import render_together as render_together
+    from transferscope.workflows.activations import activation_sheets as activation_sheets
+    from transferscope.workflows.activations import activations_of as activations_of
+    from transferscope.workflows.advise import advise as advise
+    from transferscope.workflows.atlas import write_atlas as write_atlas
+    from transferscope.workflows.compare import compare as compare
+    from transferscope.workflows.export import export as export
+    from transferscope.workflows.inspect import inspect as inspect
+    from transferscope.workflows.predict import predict as predict
+    from transferscope.workflows.run import Run as Run
+    from transferscope.workflows.tune import tune as tune
 
 _HOMES = {
-    "Advice": "training.advice",
-    "Classifier": "backbones",
-    "Comparison": "comparison",
-    "Dream": "visualize",
-    "DreamRecipe": "visualize",
-    "Evaluation": "evaluation",
-    "InputSpec": "images",
-    "Inspection": "data",
-    "Movement": "visualize.movement",
-    "Objective": "visualize",
-    "Predictions": "evaluation",
-    "Recipe": "training.recipe",
-    "Render": "visualize",
-    "RenderRecipe": "visualize",
-    "Run": "workflows",
-    "Scan": "data",
-    "Split": "data",
-    "TransferscopeError": "errors",
-    "TruncatedForward": "activations",
-    "activation_sheets": "workflows",
-    "activations_of": "workflows",
-    "advise": "workflows",
-    "augmentation": "data.augmentation",
-    "blend": "visualize",
-    "blur": "visualize",
-    "capture": "activations",
-    "caricature": "visualize",
-    "caricature_target": "visualize",
-    "channel": "visualize",
-    "channels": "visualize",
-    "compare": "workflows:compare_run",
-    "direction": "visualize",
-    "diversity": "visualize",
-    "dream": "visualize",
-    "export": "workflows:export_run",
-    "fourier": "visualize",
-    "from_image": "visualize",
-    "high_frequency": "visualize",
-    "high_frequency_energy": "visualize",
-    "ideal": "visualize.ideal",
-    "inspect": "workflows:inspect_data",
-    "interpolate": "visualize",
-    "l1": "visualize",
-    "l2": "visualize",
-    "layer_energy": "visualize",
-    "load_backbone": "backbones",
-    "load_hub": "exports",
-    "logit": "visualize",
-    "logits": "visualize",
-    "maco": "visualize",
-    "make_split": "data",
-    "neuron": "visualize",
-    "neurons": "visualize",
-    "pixel": "visualize",
-    "predict": "evaluation",
-    "render": "visualize",
-    "render_channels": "visualize",
-    "render_together": "visualize",
-    "scan": "data",
-    "spectrum_of": "visualize",
-    "total_variation": "visualize",
-    "tune": "workflows",
-    "write_atlas": "workflows:write_run_atlas",
+    "activations": "TruncatedForward capture",
+    "backbones.classifier": "Classifier",
+    "backbones.weights": "load_backbone",
+    "comparison.records": "Comparison",
+    "data.augmentation": "augmentation",
+    "data.inspection": "Inspection",
+    "data.scan": "Scan scan",
+    "data.split": "Split make_split",
+    "errors": "TransferscopeError",
+    "evaluation.metrics": "Evaluation",
+    "evaluation.predictions": "Predictions",
+    "exports.hub": "load_hub",
+    "images": "InputSpec",
+    "training.advice": "Advice",
+    "training.recipe": "Recipe",
+    "visualize.canvas": "fourier from_image maco pixel spectrum_of",
+    "visualize.dream": "Dream DreamRecipe dream",
+    "visualize.ideal": "ideal",
+    "visualize.movement": "Movement",
+    "visualize.objectives.algebra": "Objective blend interpolate",
+    "visualize.objectives.channels": "channel channels logit logits neuron neurons",
+    "visualize.objectives.directions": "caricature caricature_target direction",
+    "visualize.objectives.layers": "diversity layer_energy",
+    "visualize.objectives.penalties": (
+        "blur high_frequency high_frequency_energy l1 l2 total_variation"
+    ),
+    "visualize.recipe": "RenderRecipe",
+    "visualize.records": "Render",
+    "visualize.render": "render render_channels render_together",
+    "workflows.activations": "activation_sheets activations_of",
+    "workflows.advise": "advise",
+    "workflows.atlas": "write_atlas",
+    "workflows.compare": "compare",
+    "workflows.export": "export",
+    "workflows.inspect": "inspect",
+    "workflows.predict": "predict",
+    "workflows.run": "Run",
+    "workflows.tune": "tune",
 }
+"""File to its public names."""
 
-__all__ = [
-    "Advice",
-    "Classifier",
-    "Comparison",
-    "Dream",
-    "DreamRecipe",
-    "Evaluation",
-    "InputSpec",
-    "Inspection",
-    "Movement",
-    "Objective",
-    "Predictions",
-    "Recipe",
-    "Render",
-    "RenderRecipe",
-    "Run",
-    "Scan",
-    "Split",
-    "TransferscopeError",
-    "TruncatedForward",
-    "activation_sheets",
-    "activations_of",
-    "advise",
-    "augmentation",
-    "blend",
-    "blur",
-    "capture",
-    "caricature",
-    "caricature_target",
-    "channel",
-    "channels",
-    "compare",
-    "direction",
-    "diversity",
-    "dream",
-    "export",
-    "fourier",
-    "from_image",
-    "high_frequency",
-    "high_frequency_energy",
-    "ideal",
-    "inspect",
-    "interpolate",
-    "l1",
-    "l2",
-    "layer_energy",
-    "load_backbone",
-    "load_hub",
-    "logit",
-    "logits",
-    "maco",
-    "make_split",
-    "neuron",
-    "neurons",
-    "pixel",
-    "predict",
-    "render",
-    "render_channels",
-    "render_together",
-    "scan",
-    "spectrum_of",
-    "total_variation",
-    "tune",
-    "write_atlas",
-]
+_NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_NAMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _NAMES:
         raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
-    room, _, original = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f"transferscope.{room}"), original or name)
+    value = getattr(importlib.import_module(f"transferscope.{_NAMES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

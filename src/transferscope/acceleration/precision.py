@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from transferscope.errors import InputError
-from transferscope.storage import FAST_BF16, cpu_flags
+from transferscope.machine import FAST_BF16, cpu_flags
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from transferscope.activations import capture_inputs, evaluating, layers
+from transferscope.backbones.catalogue import build_architecture
 from transferscope.backbones.heads import Head, MLPHead, describe_head, head_at, put_head
 from transferscope.errors import InputError, WeightsError
+from transferscope.files import hash_tensors, read_tensors, write_tensors
 from transferscope.images import InputSpec
-from transferscope.storage import hash_tensors, read_tensors, write_tensors
 
 FORMAT = "transferscope-classifier-1"
 
@@ -222,8 +223,6 @@ class Classifier(nn.Module):
                 "Classifier.load(path, network=...)"
             )
         else:
-            from transferscope.backbones.catalogue import build_architecture
-
             network = build_architecture(found, len(names), metadata["head"], described=described)
         wanted = network.state_dict()
         wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]

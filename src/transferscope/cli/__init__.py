@@ -10,16 +10,30 @@ import os
 
 # The order of the imports is the order of the verbs in `transferscope --help`.
 from transferscope.cli import (  # isort: skip
-    beginning,
+    demo,
+    inspect,
+    advise,
     tune,
-    judging,
-    seeing,
-    sharing,
-    machine,
+    evaluate,
+    predict,
+    layers,
+    activations,
+    visualize,
+    ideal,
+    dream,
+    compare,
+    atlas,
+    export,
+    backbones,
+    doctor,
 )
-from transferscope.cli.talking import app
+from transferscope.cli.app import app
 
-__all__ = ["app", "beginning", "judging", "machine", "main", "seeing", "sharing", "tune"]
+VERBS = (
+    *(demo, inspect, advise, tune, evaluate, predict, layers, activations, visualize, ideal),
+    *(dream, compare, atlas, export, backbones, doctor),
+)
+"""The files of the verbs; importing one registers it."""
 
 
 def main() -> None:

@@ -51,3 +51,8 @@ Weights = Annotated[
 Download = Annotated[
     bool, typer.Option("--download", help="Permit fetching the weights of a backbone.")
 ]
+
+
+def network_name(model: str) -> str:
+    """What a model is called on pictures and pages: a run by its folder."""
+    return Path(model).resolve().name if Path(model).exists() else model

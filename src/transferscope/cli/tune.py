@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from transferscope.cli.app import app, print_json, source_of, table, verb
 from transferscope.cli.options import Data, Json, Quiet, Root
-from transferscope.cli.talking import app, print_json, source_of, table, verb
 from transferscope.terminal import Terminal
 from transferscope.training.config import TuneOptions
 from transferscope.training.options import asked_for, choices
@@ -81,7 +81,7 @@ def tune(
 ) -> None:
     """Fine-tune a pretrained network on a folder of pictures."""
     from transferscope.distributed import speaks
-    from transferscope.workflows import tune as run_tune
+    from transferscope.workflows.tune import tune as run_tune
 
     for name, (_, field) in asked_for(Recipe).items():
         if field.annotation is bool:  # an option that was given says the opposite of the default

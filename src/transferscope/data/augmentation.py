@@ -20,8 +20,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as kernels
 
 from transferscope.errors import InputError, UnknownName
+from transferscope.files import sha256_json
 from transferscope.images import InputSpec, grid, read_picture, to_picture, to_tensor
-from transferscope.storage import sha256_json
 
 AugmentationName = Literal["none", "light", "strong"]
 NAMES: tuple[str, ...] = get_args(AugmentationName)

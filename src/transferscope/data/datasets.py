@@ -28,7 +28,7 @@ from transferscope.data.layouts import Candidate, Layout, folder_layout, listed
 from transferscope.data.loading import in_order
 from transferscope.data.pickles import unpickled
 from transferscope.errors import DataError, UnknownName
-from transferscope.storage import FOLDER_MARK, replaced_folder
+from transferscope.files import FOLDER_MARK, replaced_folder
 
 
 @dataclass(frozen=True, slots=True)

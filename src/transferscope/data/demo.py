@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from transferscope.data.scan import SPLITS
 from transferscope.errors import InputError
-from transferscope.storage import replaced_folder, write_csv
+from transferscope.files import replaced_folder, write_csv
 
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The classes of the demo set, in their order."""

@@ -20,8 +20,8 @@ from PIL import Image
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.scan import SPLITS, Scan
 from transferscope.data.split import picture_in
+from transferscope.files import read_csv, read_json, write_csv, write_json
 from transferscope.images import FileFacts
-from transferscope.storage import read_csv, read_json, write_csv, write_json
 
 THUMBNAIL = 16
 """Side in pixels of the thumbnail that confirms a near duplicate."""

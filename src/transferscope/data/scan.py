@@ -24,8 +24,8 @@ from transferscope.data.layouts import (
 from transferscope.data.loading import in_order
 from transferscope.data.manifest import MANIFESTS, has_column, manifest_layout
 from transferscope.errors import DataError, PictureError
+from transferscope.files import sha256_file
 from transferscope.images import FileFacts, read_with_facts
-from transferscope.storage import sha256_file
 
 SPLITS = ("train", "validation", "test")
 """Names of the three parts, in the order of a ratio."""

@@ -15,7 +15,7 @@ from transferscope.data.groups import draw_groups, listed_parts, quotas, refuse_
 from transferscope.data.layouts import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
-from transferscope.storage import read_csv, write_csv
+from transferscope.files import read_csv, write_csv
 
 COLUMNS = ("path", "sha256", "class", "split", "group")
 """The header of a split file."""

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
-from transferscope.backbones import Classifier, Precision, autocast, folded
-from transferscope.data import in_order
-from transferscope.errors import InputError, PictureError
-from transferscope.evaluation.predictions import answered
-from transferscope.images import SUFFIXES, read_picture
-
-_PATTERN = "*?["
-
-STDIN = "-"
-"""In place of files: read their names from standard input, one a line."""
+from transferscope.backbones.classifier import Classifier
+from transferscope.errors import PictureError
 
 
 @dataclass(frozen=True)
@@ -70,144 +57,6 @@ class Prediction:
         }
 
 
-def predict(
-    classifier: Classifier,
-    images: Sequence[str | Path],
-    *,
-    top: int = 5,
-    strip: int | None = None,
-    min_confidence: float = 0.0,
-    batch_size: int = 32,
-    precision: Precision = "fp32",
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Prediction]:
-    """What the classifier says of picture files.
-
-    Files are decoded by threads while the network works on those before them; for more than one batch
-    the network runs as a private copy with folded BatchNorm.
-
-    Args:
-        classifier: unchanged; in fp32, a picture gets the same probabilities alone and among others,
-            to 1e-5.
-        images: files, folders (all pictures in them), glob patterns, and "-" for a list of files on
-            standard input, one a line.
-        top: guesses a picture.
-        strip: cut each picture into this many pieces of equal width and read them left to right.
-        min_confidence: where the best guess is less probable, the prediction is marked as abstained.
-        batch_size: pictures a forward pass.
-        precision: of the forward pass; bf16 is faster where the hardware has it, and changes
-            probabilities, by 0.006 in the mean on photographs of clothing.
-        on_progress: called with (done, total) files after every batch.
-
-    Returns:
-        One `Prediction` a file, in the order given. A file that cannot be read has its `error`; the
-        others are predicted.
-
-    Raises:
-        InputError: nothing matches, or an option out of range.
-        WeightsError: the network's answer is not finite.
-    """
-    for name, value in (("top", top), ("strip", strip), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
-    paths = named_files(images)
-
-    def load(path: str) -> list[torch.Tensor] | PictureError:
-        try:
-            return _pieces(classifier, path, strip)
-        except PictureError as error:
-            return error
-
-    results: list[Prediction] = []
-    loaded = in_order(load, paths, ahead=4 * batch_size)
-    with (
-        closing(loaded),  # type: ignore[type-var]  # it is a generator; Iterator hides its close
-        classifier.inference(),
-        autocast(classifier.device, precision),
-    ):
-        fast = fast_copy(classifier) if len(paths) > batch_size else classifier
-        for begin in range(0, len(paths), batch_size):
-            part = paths[begin : begin + batch_size]
-            rows = _answers(fast, list(islice(loaded, len(part))), batch_size)
-            for path, answer in zip(part, rows, strict=True):
-                results.append(prediction_of(classifier, path, answer, top, strip, min_confidence))
-            if on_progress:
-                on_progress(len(results), len(paths))
-    return results
-
-
-def named_files(images: Sequence[str | Path], stdin: TextIO | None = None) -> list[str]:
-    """Files, folders, patterns and "-" as a list of files; a missing file stays, to get its own line.
-
-    Raises:
-        InputError: nothing is named, or something named holds no picture.
-    """
-    found: list[str] = []
-    for image in map(str, images):
-        if image == STDIN:
-            lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
-            listed = [line for line in lines if line.strip()]
-            if not listed:
-                raise InputError("'-' reads file names from standard input, and it had none")
-            found += listed
-        else:
-            found += _named(image)
-    if not found:
-        raise InputError("no picture was given; name files, folders or patterns, or - for a list")
-    return found
-
-
-def _named(image: str) -> list[str]:
-    if Path(image).is_dir():
-        inside = sorted(p for p in Path(image).rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise InputError(f"{image!r} has no picture in it; give files or a folder of pictures")
-        return list(map(str, inside))
-    if not Path(image).exists() and any(sign in image for sign in _PATTERN):
-        matches = sorted(glob.glob(image, recursive=True))  # noqa: PTH207 - also absolute patterns
-        if not matches:
-            raise InputError(f"the pattern {image!r} matches no file")
-        return matches
-    return [image]
-
-
-def fast_copy(classifier: Classifier) -> Classifier:
-    """A private copy with folded BatchNorm, for many forward passes."""
-    network = folded(classifier.network, classifier.example()).to(memory_format=torch.channels_last)
-    return Classifier(
-        network,
-        classifier.input,
-        classifier.classes,
-        temperature=classifier.temperature,
-        backbone=classifier.backbone,
-        head=classifier.head,
-    )
-
-
-def _answers(
-    classifier: Classifier,
-    loaded: Sequence[list[torch.Tensor] | PictureError],
-    batch_size: int,
-) -> Iterator[torch.Tensor | PictureError]:
-    """Probabilities (pieces, K) of every file, or why it could not be read."""
-    pieces = [piece for found in loaded if not isinstance(found, PictureError) for piece in found]
-    logits = [
-        answered(classifier, torch.stack(pieces[begin : begin + batch_size]))
-        for begin in range(0, len(pieces), batch_size)
-    ]
-    probabilities = torch.cat(logits or [torch.empty(0)]) / classifier.temperature
-    probabilities = probabilities.softmax(-1)
-    at = 0
-    for found in loaded:
-        if isinstance(found, PictureError):
-            yield found
-            continue
-        yield probabilities[at : at + len(found)]
-        at += len(found)
-
-
 def prediction_of(
     classifier: Classifier,
     path: str,
@@ -216,6 +65,7 @@ def prediction_of(
     strip: int | None,
     min_confidence: float,
 ) -> Prediction:
+    """What is said of one file, from its probabilities (pieces, K) or the reason why it has none."""
     if isinstance(answer, PictureError):
         return Prediction(path, error=answer.reason)
     if strip is None:
@@ -229,19 +79,6 @@ def prediction_of(
         pieces=pieces,
         abstained=any(guess.probability < min_confidence for guess in pieces),
     )
-
-
-def _pieces(classifier: Classifier, path: str, strip: int | None) -> list[torch.Tensor]:
-    spec = classifier.input
-    if strip is None:
-        return [spec.load(path)]
-    picture = read_picture(path, channels=spec.channels)
-    edges = [round(index * picture.width / strip) for index in range(strip + 1)]
-    if picture.width < strip:
-        raise PictureError(path, f"{picture.width} pixels wide cannot be cut into {strip} pieces")
-    return [
-        spec.load(picture.crop((left, 0, right, picture.height))) for left, right in pairwise(edges)
-    ]
 
 
 def _best(classifier: Classifier, probabilities: torch.Tensor, top: int) -> tuple[Guess, ...]:

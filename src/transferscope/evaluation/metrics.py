@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from transferscope.errors import DataError
-from transferscope.evaluation.abstaining import Abstention, abstention_of
 from transferscope.evaluation.calibration import Calibration, calibration_of
+from transferscope.evaluation.class_size import SizeTrend, size_trend
 from transferscope.evaluation.intervals import (
     Interval,
     bootstrap_mean,
@@ -25,8 +25,8 @@ from transferscope.evaluation.intervals import (
 )
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.trend import SizeTrend, size_trend
-from transferscope.evaluation.views import ViewsGain
+from transferscope.evaluation.selective import Abstention, abstention_of
+from transferscope.evaluation.tta import ViewsGain
 from transferscope.records import Record
 
 

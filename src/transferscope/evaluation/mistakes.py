@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from transferscope.evaluation.predictions import Predictions
+from transferscope.files import write_csv
 from transferscope.records import Record
-from transferscope.storage import write_csv
 
 Judge = Literal["classifier", "out-of-fold probe"]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from transferscope.backbones import Classifier, Precision, autocast
-from transferscope.data import load_batches
+from transferscope.acceleration.precision import Precision, autocast
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.loading import load_batches
 from transferscope.errors import InputError, RunError, WeightsError
+from transferscope.files import read_tensors, write_csv, write_tensors
 from transferscope.images import as_float
-from transferscope.storage import read_tensors, write_csv, write_tensors
 
 _DAMAGED = (
     "the network answers with NaN or infinity; its weights are damaged: restore or tune them again"

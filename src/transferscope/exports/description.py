@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, WeightsError
+from transferscope.files import hash_tensors
 from transferscope.images import InputSpec
-from transferscope.storage import environment, hash_tensors
+from transferscope.machine import environment
 
 FORMAT = "transferscope-export-1"
 """Version of what travels inside; a file of another one is refused with both named."""

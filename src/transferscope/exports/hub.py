@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.backbones import Classifier
 from transferscope.backbones.catalogue import source_classes
+from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import describe_head
 from transferscope.errors import InputError, RunError, WeightsError
 from transferscope.exports.description import Description, preprocessing
 from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity, Probabilities, check_parity, noise
 from transferscope.exports.tracing import private_copy, probabilities_of, quiet
+from transferscope.files import hash_tensors, read_json, replaced_folder, write_json, write_text
 from transferscope.images import InputSpec
-from transferscope.storage import hash_tensors, read_json, replaced_folder, write_json, write_text
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -153,7 +153,7 @@ def plain_card(classifier: Classifier, architecture: str | None) -> str:
     opened = (
         'timm.create_model("local-dir:FOLDER", pretrained=True)'
         if architecture
-        else 'transferscope.exports.load_hub("FOLDER")'
+        else 'transferscope.exports.hub.load_hub("FOLDER")'
     )
     return (
         f"---\nlibrary_name: {'timm' if architecture else 'transferscope'}\n"

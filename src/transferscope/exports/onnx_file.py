@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line, require
@@ -22,7 +22,7 @@ from transferscope.exports.tracing import (
     traced,
     untraceable,
 )
-from transferscope.storage import atomic_path
+from transferscope.files import atomic_path
 
 OPSET = 18
 """Version of ONNX's operators: read by ONNX Runtime 1.14 (2023) and later."""

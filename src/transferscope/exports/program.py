@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Parity, check_parity, noise
 from transferscope.exports.tracing import private_copy, probabilities_of, quiet, traced
-from transferscope.storage import atomic_path
+from transferscope.files import atomic_path
 
 _DESCRIPTION = "transferscope.json"
 """Name of the extra file inside the archive."""

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from transferscope.backbones import Classifier, folded
+from transferscope.acceleration.folding import folded
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, WeightsError
 from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Probabilities, noise

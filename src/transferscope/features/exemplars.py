@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from transferscope.activations import TruncatedForward, evaluating
-from transferscope.backbones import Classifier
-from transferscope.data import load_batches
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 
 Progress = Callable[[int, int], None]
@@ -53,3 +54,15 @@ def channel_means(output: torch.Tensor) -> torch.Tensor:
     if output.ndim == 4:
         return output.mean((2, 3))
     return output.mean(1) if output.ndim == 3 else output
+
+
+EXEMPLAR_POOL = 1000
+"""Most training pictures among which the best ones for a channel are sought."""
+
+
+def drawn_sample(count: int, seed: int) -> list[int]:
+    """At most `EXEMPLAR_POOL` of so many indexes, ascending."""
+    if count <= EXEMPLAR_POOL:
+        return list(range(count))
+    draw = np.random.default_rng(seed).choice(count, EXEMPLAR_POOL, replace=False)
+    return sorted(int(index) for index in draw)

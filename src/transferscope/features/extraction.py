@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from transferscope import distributed
+from transferscope.acceleration.folding import folded
+from transferscope.acceleration.precision import Precision, autocast, fast_bf16
 from transferscope.activations import TruncatedForward, capture, capture_inputs, evaluating
 from transferscope.activations import layers as layers_of
-from transferscope.backbones import Classifier, Precision, autocast, fast_bf16, folded
-from transferscope.data import load_batches
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.loading import load_batches
 from transferscope.errors import OutputError, TransferscopeError
 from transferscope.features.exemplars import channel_means
 from transferscope.features.store import FeatureStore, Rows, make_room

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from transferscope.errors import InputError, OutputError
-from transferscope.storage import cache_dir, sha256_json, write_tensors
+from transferscope.files import cache_dir, sha256_json, write_tensors
 
 BUDGET_VARIABLE = "TRANSFERSCOPE_CACHE_BUDGET"
 """Environment variable with the size of the cache in GB (10^9 bytes)."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from transferscope.evaluation import ClassResult, Evaluation
-from transferscope.evaluation.told import figures_told, told
+from transferscope.evaluation.metrics import ClassResult, Evaluation
+from transferscope.evaluation.sentences import figures_told, told
 from transferscope.wording import counted, listed
 
 Library = Literal["timm", "transferscope"]

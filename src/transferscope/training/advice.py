@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from transferscope.errors import InputError
-from transferscope.evaluation import paired_interval, wilson_interval
+from transferscope.evaluation.intervals import wilson_interval
+from transferscope.evaluation.paired import paired_interval
 
 AdvisedStrategy = Literal["probe", "partial", "full"]
 

@@ -11,10 +11,12 @@ from typing import Protocol
 
 import torch
 
+from transferscope.acceleration.folding import folded
+from transferscope.acceleration.precision import Precision, autocast
 from transferscope.activations import TruncatedForward
-from transferscope.backbones import Classifier, Precision, autocast, folded
-from transferscope.data import in_order
+from transferscope.backbones.classifier import Classifier
 from transferscope.data.augmentation import Augmentation
+from transferscope.data.loading import in_order
 from transferscope.images import as_float
 
 _AHEAD = 3

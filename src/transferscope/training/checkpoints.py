@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from transferscope.errors import RunError, WeightsError
-from transferscope.storage import read_tensors, write_tensors
+from transferscope.files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

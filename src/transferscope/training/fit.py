@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transferscope.backbones import Classifier, Precision, training_precision
+from transferscope.acceleration.precision import Precision, training_precision
+from transferscope.backbones.classifier import Classifier
 from transferscope.data.augmentation import augmentation
 from transferscope.distributed import add_up, from_first, gathered, rank, share
 from transferscope.errors import DataError
-from transferscope.evaluation import fit_temperature
-from transferscope.storage import sha256_json
+from transferscope.evaluation.calibration import fit_temperature
+from transferscope.files import sha256_json
 from transferscope.training.batches import Part
 from transferscope.training.checkpoints import Progress, Saved
 from transferscope.training.head_fit import class_weights

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transferscope.backbones import MLPHead
+from transferscope.backbones.heads import MLPHead
 from transferscope.errors import DataError, InputError
-from transferscope.storage import sha256_json
+from transferscope.files import sha256_json
 
 
 @dataclass(frozen=True)

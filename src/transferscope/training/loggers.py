@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from transferscope.errors import InputError, OutputError
-from transferscope.storage import read_json, sha256_bytes, write_json
+from transferscope.files import read_json, sha256_bytes, write_json
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

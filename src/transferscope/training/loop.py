@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
-from transferscope.backbones import Classifier, Precision, stages_of
+from transferscope.acceleration.precision import Precision
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import stages_of
 from transferscope.distributed import is_first
 from transferscope.errors import InputError
-from transferscope.storage import hash_tensors
+from transferscope.files import hash_tensors
 from transferscope.training.batches import Part
 from transferscope.training.checkpoints import EpochRow, Journal, Progress
 from transferscope.training.fit import Fit, calibrated_loss, loss_and_top1

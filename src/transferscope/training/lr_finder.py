@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from transferscope.backbones import Classifier, Precision
+from transferscope.acceleration.precision import Precision
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import DataError
 from transferscope.training.batches import Part
 from transferscope.training.fit import Fit

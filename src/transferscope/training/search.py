@@ -15,7 +15,7 @@ import numpy as np
 
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import InputError
-from transferscope.storage import sha256_json
+from transferscope.files import sha256_json
 from transferscope.training.config import HeadName
 from transferscope.training.recipe import Recipe
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from transferscope.acceleration.precision import Precision, autocast
 from transferscope.activations import evaluating, hooked
-from transferscope.backbones import Classifier, Precision, autocast
-from transferscope.data import load_batches
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 
 BATCH = 16

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from transferscope.backbones import Classifier, Precision, autocast, folded, training_precision
-from transferscope.data import load_batches
+from transferscope.acceleration.folding import folded
+from transferscope.acceleration.precision import Precision, autocast, training_precision
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 from transferscope.training.batches import frozen_front
 from transferscope.training.tail import Tail

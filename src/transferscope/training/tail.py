@@ -9,8 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from transferscope.acceleration.depthwise import phased
+from transferscope.acceleration.precision import Precision, autocast
 from transferscope.activations import Resumed, modules_below
-from transferscope.backbones import Classifier, Precision, autocast, phased, stages_of
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import stages_of
 from transferscope.training.recipe import BatchNormMode
 
 

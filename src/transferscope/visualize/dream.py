@@ -24,14 +24,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from transferscope.acceleration.network import FastNetwork
+from transferscope.acceleration.precision import Precision
 from transferscope.activations import TruncatedForward, evaluating
-from transferscope.backbones import Classifier, Precision
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError
+from transferscope.files import write_bytes
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
-from transferscope.storage import write_bytes
 from transferscope.visualize.movement import seed_of
-from transferscope.visualize.objectives import LOGITS, Objective, layer_energy
-from transferscope.visualize.objectives import channel as channel_mean
+from transferscope.visualize.objectives.algebra import LOGITS, Objective
+from transferscope.visualize.objectives.channels import channel as channel_mean
+from transferscope.visualize.objectives.layers import layer_energy
 from transferscope.visualize.tiles import GRID, Span, add_inside, fades, mirrored, overlap, spans
 
 TILE = 640

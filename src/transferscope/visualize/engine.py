@@ -21,13 +21,13 @@ from torch.quasirandom import SobolEngine
 
 from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, evaluating
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float
 from transferscope.visualize.ascent import Ascent
 from transferscope.visualize.canvas import Parametrization, fourier
 from transferscope.visualize.movement import GREY, draw_moves, enlarged, move, movements_of
-from transferscope.visualize.objectives import LOGITS, Objective
+from transferscope.visualize.objectives.algebra import LOGITS, Objective
 from transferscope.visualize.recipe import FALL, LONGEST, WINDOW, RenderRecipe
 from transferscope.visualize.records import FIGURES, Drawn, finished
 

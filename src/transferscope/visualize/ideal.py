@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from transferscope.activations import evaluating
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.visualize.canvas import Parametrization, fourier, pixel
 from transferscope.visualize.engine import Engine, Job
 from transferscope.visualize.movement import Movement, seed_of
-from transferscope.visualize.objectives import LOGITS, logit
+from transferscope.visualize.objectives.algebra import LOGITS
+from transferscope.visualize.objectives.channels import logit
 from transferscope.visualize.objectives.penalties import total_variation
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
 

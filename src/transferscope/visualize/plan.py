@@ -7,16 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from transferscope.backbones.classifier import Classifier
 from transferscope.machine import peak_memory
-from transferscope.backbones import Classifier
-from transferscope.visualize.units import (
-    Exemplars,
-    Sweep,
-    WorkUnit,
-    drawn_by,
-    encoded,
-    engine_of,
-)
+from transferscope.visualize.units import Exemplars, Sweep, WorkUnit, drawn_by, encoded, engine_of
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from transferscope.backbones import Precision
+from transferscope.acceleration.precision import Precision
 from transferscope.errors import InputError
 from transferscope.visualize.movement import Movement
 

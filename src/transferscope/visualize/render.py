@@ -11,12 +11,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from transferscope.backbones import Classifier, Precision
+from transferscope.acceleration.precision import Precision
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.visualize.canvas import Parametrization, fourier
 from transferscope.visualize.engine import Engine, Job, Progress
 from transferscope.visualize.movement import seed_of
-from transferscope.visualize.objectives import LOGITS, Objective, channel, logit, neuron
+from transferscope.visualize.objectives.algebra import LOGITS, Objective
+from transferscope.visualize.objectives.channels import channel, logit, neuron
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Drawn, Render, Sign, Status
 

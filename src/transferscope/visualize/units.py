@@ -19,16 +19,12 @@ import torch
 from PIL import Image
 
 from transferscope.acceleration.memory import release_memory
-from transferscope.backbones import Classifier, fast_bf16
+from transferscope.acceleration.precision import fast_bf16
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import WeightsError
-from transferscope.storage import (
-    hash_tensors,
-    read_tensors,
-    sha256_json,
-    write_tensors,
-)
+from transferscope.files import hash_tensors, read_tensors, sha256_json, write_tensors
 from transferscope.visualize.engine import Engine, Progress
-from transferscope.visualize.objectives import LOGITS
+from transferscope.visualize.objectives.algebra import LOGITS
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.records import FIGURES, Drawn, Render, Sign
 from transferscope.visualize.render import ObjectiveKind, job_of, judge

@@ -11,27 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.backbones import (
-    DEFAULT_BACKBONE,
-    Classifier,
-    Precision,
-    find_device,
-    load_backbone,
-    stages_of,
-    training_precision,
-)
-from transferscope.data import Picture, Split, make_split, parse_ratio, scan
+from transferscope.acceleration.precision import Precision, find_device, training_precision
+from transferscope.backbones.catalogue import DEFAULT_BACKBONE
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import stages_of
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.scan import Picture, scan
+from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import InputError
-from transferscope.features import (
-    POOLED,
-    cache_budget,
-    cached_pictures,
-    extract,
-    fit_probe,
-    mean_of,
-)
+from transferscope.features.extraction import POOLED, cached_pictures, extract, mean_of
+from transferscope.features.probe import fit_probe
+from transferscope.features.store import cache_budget
+from transferscope.files import refuse_foreign, replaced_folder, write_json, write_text
 from transferscope.report.figures.advice import plane_figure, stage_figure
-from transferscope.storage import refuse_foreign, replaced_folder, write_json, write_text
 from transferscope.training.advice import (
     Advice,
     AdvisedStrategy,

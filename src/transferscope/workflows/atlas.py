@@ -1,17 +1,20 @@
-"""`write_run_atlas`: a run as a folder of static pages."""
+"""`write_atlas`: a run as a folder of static pages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from transferscope.comparison import Comparison
+from transferscope.comparison.records import Comparison
 from transferscope.errors import RunError
-from transferscope.evaluation import ErrorStudy, Predictions
-from transferscope.report.pages.atlas import write_atlas
+from transferscope.evaluation.mistakes import ErrorStudy
+from transferscope.evaluation.predictions import Predictions
+from transferscope.files import read_json
+from transferscope.report.pages import atlas as pages
 from transferscope.report.pages.content import AtlasContent
-from transferscope.storage import read_json
-from transferscope.visualize import Render, Sweep
-from transferscope.workflows.inspecting import inspect_run, previews
+from transferscope.visualize.records import Render
+from transferscope.visualize.units import Sweep
+from transferscope.workflows.compare import compared_units
+from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.model_card import (
     card_of,
     counts_of,
@@ -21,10 +24,9 @@ from transferscope.workflows.model_card import (
 )
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run
-from transferscope.workflows.seeing import compared_units
 
 
-def write_run_atlas(
+def write_atlas(
     run: Run,
     *,
     out: str | Path | None = None,
@@ -86,7 +88,7 @@ def write_run_atlas(
         study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
         card=card_of(run, name=title, inspection=inspection),
     )
-    return write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 
 
 def _facts(run: Run, comparison: Comparison | None) -> dict[str, str]:

@@ -13,26 +13,26 @@ import torch
 
 from transferscope import distributed
 from transferscope.activations import Resumed
-from transferscope.backbones import Classifier, load_backbone, stages_of
-from transferscope.data import Split
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import stages_of
+from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import augmentation
+from transferscope.data.split import Split
 from transferscope.errors import InputError
-from transferscope.evaluation import fit_temperature
-from transferscope.features import (
+from transferscope.evaluation.calibration import fit_temperature
+from transferscope.features.extraction import (
     POOLED,
-    Probe,
-    Rows,
     View,
     boundary_rows,
-    cache_budget,
     extract,
-    fit_probe,
     mean_of,
     planned_bytes,
 )
+from transferscope.features.probe import Probe, fit_probe
+from transferscope.features.store import Rows, cache_budget
+from transferscope.files import read_json, write_csv, write_json, write_text
 from transferscope.report.figures.search import search_figure
 from transferscope.report.figures.training import lr_figure
-from transferscope.storage import read_json, write_csv, write_json, write_text
 from transferscope.training.batches import CachedBatches, FileBatches, Part, frozen_front
 from transferscope.training.checkpoints import EpochRow
 from transferscope.training.config import HeadName, TuneOptions

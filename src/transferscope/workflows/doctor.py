@@ -6,8 +6,10 @@ import os
 import shutil
 from typing import Any
 
-from transferscope.backbones import EMBEDDED, embedded_weights, fast_bf16, find_device
-from transferscope.storage import cache_dir, environment
+from transferscope.acceleration.precision import fast_bf16, find_device
+from transferscope.backbones.catalogue import EMBEDDED, embedded_weights
+from transferscope.files import cache_dir
+from transferscope.machine import environment
 
 
 def diagnose() -> dict[str, Any]:

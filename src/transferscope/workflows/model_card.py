@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from transferscope.backbones import find_backbone
-from transferscope.data import SPLITS, Inspection
+from transferscope.backbones.catalogue import find_backbone
 from transferscope.data.duplicates import COPY
-from transferscope.data.inspection import across_splits
+from transferscope.data.inspection import Inspection, across_splits
+from transferscope.data.scan import SPLITS
 from transferscope.errors import InputError, RunError
-from transferscope.evaluation import Evaluation
-from transferscope.exports import preprocessing, timm_architecture
+from transferscope.evaluation.metrics import Evaluation
+from transferscope.exports.description import preprocessing
+from transferscope.exports.hub import timm_architecture
+from transferscope.files import read_json
 from transferscope.report.model_card import ModelCard
-from transferscope.storage import read_json
 from transferscope.workflows.run import Run
 
 _TABLES = (".csv", ".tsv", ".parquet")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transferscope.backbones import Classifier, find_device, load_backbone
+from transferscope.acceleration.precision import find_device
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
 from transferscope.errors import InputError, RunError
-from transferscope.exports import load_hub
 from transferscope.exports.hub import CONFIG as HUB_CONFIG
+from transferscope.exports.hub import load_hub
 from transferscope.workflows.run import Run
 
 

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from transferscope.backbones import Classifier, load_backbone
-from transferscope.data import Picture, Split, read_split
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.scan import Picture
+from transferscope.data.split import Split, read_split
 from transferscope.errors import DataError, InputError, RunError
-from transferscope.evaluation import Evaluation
-from transferscope.storage import read_csv, read_json, read_tensors, sha256_file
+from transferscope.evaluation.metrics import Evaluation
+from transferscope.files import read_csv, read_json, read_tensors, sha256_file
 from transferscope.training.config import Config
 from transferscope.training.recipe import Recipe
 

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from transferscope import distributed
-from transferscope.backbones import find_backbone, find_device, load_backbone, training_precision
-from transferscope.data import (
-    Scan,
+from transferscope.acceleration.precision import find_device, training_precision
+from transferscope.backbones.catalogue import find_backbone
+from transferscope.backbones.weights import load_backbone
+from transferscope.data.duplicates import dedupe, refuse_duplicates
+from transferscope.data.scan import Scan, scan
+from transferscope.data.split import (
     Split,
     adopt_split,
-    dedupe,
     make_split,
     parse_ratio,
     read_split,
-    refuse_duplicates,
-    scan,
     write_split,
 )
 from transferscope.errors import DataError, OutputError, RunError
-from transferscope.evaluation import Predictions, fit_temperature
-from transferscope.features import cache_budget, cached_pictures
-from transferscope.report.figures.training import history_figure
-from transferscope.storage import (
-    environment,
+from transferscope.evaluation.calibration import fit_temperature
+from transferscope.evaluation.predictions import Predictions
+from transferscope.features.extraction import cached_pictures
+from transferscope.features.store import cache_budget
+from transferscope.files import (
     locked,
     read_csv,
     read_json,
@@ -37,6 +37,8 @@ from transferscope.storage import (
     write_tensors,
     write_text,
 )
+from transferscope.machine import environment
+from transferscope.report.figures.training import history_figure
 from transferscope.training.checkpoints import EpochRow, history_rows
 from transferscope.training.config import Config, TuneOptions, tune_options
 from transferscope.training.fit import loss_and_top1

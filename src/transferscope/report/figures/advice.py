@@ -15,13 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from transferscope.report.figures import style
-from transferscope.training.advice import (
-    LARGE,
-    LESSON,
-    SIMILAR,
-    SOURCE_CLASSES,
-    SOURCE_PICTURES,
-)
+from transferscope.training.advice import LARGE, LESSON, SIMILAR, SOURCE_CLASSES, SOURCE_PICTURES
 
 if TYPE_CHECKING:
     from transferscope.training.advice import Advice, BackboneAdvice

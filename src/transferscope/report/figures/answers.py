@@ -17,10 +17,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from transferscope.errors import InputError, PictureError
-from transferscope.evaluation import Guess, Prediction
+from transferscope.evaluation.answers import Guess, Prediction
+from transferscope.files import write_bytes, write_text
 from transferscope.images import read_picture
 from transferscope.report.figures import style
-from transferscope.storage import write_bytes, write_text
 
 FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
 """Endings of the files that `write_answer_figure` writes."""

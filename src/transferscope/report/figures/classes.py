@@ -16,10 +16,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.ticker import LogLocator, NullLocator
 
 from transferscope.errors import InputError
-from transferscope.evaluation import Evaluation, Predictions, confusion_counts
-from transferscope.evaluation.ordering import class_order
-from transferscope.evaluation.told import trend_told
-from transferscope.evaluation.trend import SizedClass, sized_classes
+from transferscope.evaluation.class_order import class_order
+from transferscope.evaluation.class_size import SizedClass, sized_classes
+from transferscope.evaluation.metrics import Evaluation, confusion_counts
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.sentences import trend_told
 from transferscope.report.figures import style
 
 NUMBERED = 24

@@ -15,7 +15,7 @@ from transferscope.errors import InputError
 from transferscope.report.figures import style
 
 if TYPE_CHECKING:
-    from transferscope.comparison import Comparison, LayerComparison
+    from transferscope.comparison.records import Comparison, LayerComparison
 
 _POINTS = 300  # drawn beside a box at most; of more, every n-th is
 

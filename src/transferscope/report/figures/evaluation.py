@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.evaluation import Abstention, Bin, Calibration, Operating
-from transferscope.evaluation.told import calibration_told
+from transferscope.evaluation.calibration import Bin, Calibration
+from transferscope.evaluation.selective import Abstention, Operating
+from transferscope.evaluation.sentences import calibration_told
 from transferscope.report.figures import style
 
 _SAME_PLACE = 0.03  # difference in coverage below which two thresholds share a label

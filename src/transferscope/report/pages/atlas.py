@@ -18,11 +18,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferscope.comparison import NETWORKS
+from transferscope.comparison.records import NETWORKS
+from transferscope.files import replaced_folder
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import all_pages
 from transferscope.report.pages.site import Site
-from transferscope.storage import replaced_folder
 
 if TYPE_CHECKING:
     import os

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from transferscope.comparison import (
+from transferscope.comparison.records import (
     NETWORKS,
     ChannelComparison,
     Comparison,

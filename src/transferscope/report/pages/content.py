@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from transferscope.comparison import Comparison
+    from transferscope.comparison.records import Comparison
     from transferscope.data.inspection import Inspection
-    from transferscope.evaluation import ErrorStudy, Evaluation, Predictions
+    from transferscope.evaluation.metrics import Evaluation
+    from transferscope.evaluation.mistakes import ErrorStudy
+    from transferscope.evaluation.predictions import Predictions
     from transferscope.report.model_card import ModelCard
     from transferscope.visualize.records import Render
 

@@ -20,19 +20,14 @@ from PIL import Image
 
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.findings import NETWORK_SIDE, findings, opening, urgency
-from transferscope.data.inspection import (
-    REASONS,
-    Inspection,
-    across_classes,
-    across_splits,
-)
+from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
 from transferscope.data.loading import in_order
+from transferscope.files import replaced_folder
 from transferscope.report.figures import data as figures
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import PagePicture, Site
 from transferscope.report.sheets.samples import sample_sheet, sampled
-from transferscope.storage import replaced_folder
 from transferscope.wording import counted
 
 CLASS_CAP = 1000

@@ -8,16 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transferscope.evaluation import (
-    Confusion,
-    Disagreement,
-    Doubt,
-    Evaluation,
-    PairedDifference,
-    Predictions,
-    error_study,
-)
-from transferscope.evaluation.told import difference_told, views_told
+from transferscope.evaluation.metrics import Confusion, Evaluation
+from transferscope.evaluation.mistakes import Doubt, error_study
+from transferscope.evaluation.paired import Disagreement, PairedDifference
+from transferscope.evaluation.predictions import Predictions
+from transferscope.evaluation.sentences import difference_told, views_told
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from transferscope.comparison import NETWORKS, Comparison
+from transferscope.comparison.records import NETWORKS, Comparison
 from transferscope.report.figures.comparison import layer_box_plot
 from transferscope.report.figures.training import history_figure
 from transferscope.report.pages.channels import channel_pages, compared_layers
@@ -17,7 +17,7 @@ from transferscope.report.pages.site import Site
 from transferscope.wording import percent
 
 if TYPE_CHECKING:
-    from transferscope.evaluation import PairedDifference
+    from transferscope.evaluation.paired import PairedDifference
 
 _SHORTLIST = 6  # channels shown as most and as least changed
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 
 from transferscope import wording
 from transferscope.errors import PictureError
+from transferscope.files import sha256_bytes
 from transferscope.images import read_picture
 from transferscope.report.figures import style
-from transferscope.storage import sha256_bytes
 
 TEMPLATES = Path(__file__).parent / "templates"
 

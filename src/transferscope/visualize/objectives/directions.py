@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from transferscope.activations import TruncatedForward, evaluating
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float, refuse_range
 from transferscope.visualize.objectives.algebra import LOGITS, Activations, Objective

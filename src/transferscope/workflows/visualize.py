@@ -11,22 +11,19 @@ from typing import Any
 import torch
 
 from transferscope.activations import find_layer
-from transferscope.backbones import Classifier
-from transferscope.data import refuse_unreadable, scan
-from transferscope.errors import InputError, UnknownName
-from transferscope.features import channel_responses
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.scan import refuse_unreadable, scan
+from transferscope.errors import InputError
+from transferscope.features.exemplars import channel_responses, drawn_sample
+from transferscope.files import cache_dir, replaced_folder, sha256_file, sha256_json
 from transferscope.images import as_float, to_picture
-from transferscope.report.sheets.ideal import ideal_figure
 from transferscope.report.sheets.renders import Tile, write_sheets
-from transferscope.storage import cache_dir, replaced_folder, sha256_file, sha256_json
-from transferscope.visualize import Render, Sign
-from transferscope.visualize.ideal import ideal
 from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
+from transferscope.visualize.records import Render, Sign
 from transferscope.visualize.render import ObjectiveKind
 from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
-from transferscope.workflows.seeing import drawn_sample
 
 
 def sweep_folder(model: str | Path) -> Path:
@@ -120,75 +117,6 @@ def plan_visualize(
 
 def _store(sweep: str | Path | None) -> Sweep:
     return Sweep(sweep if sweep is not None else cache_dir() / "sweep")
-
-
-def draw_ideal(
-    classifier: Classifier,
-    name: str,
-    *,
-    out: str | Path,
-    seed: int = 0,
-    steps: int | None = None,
-    size: int | None = None,
-    called: str | None = None,
-    reporter: Reporter = SILENT,
-) -> list[dict[str, Any]]:
-    """Draws what a class wants to see: pixels alone, with total variation, with the full recipe.
-
-    Args:
-        classifier: unchanged.
-        name: of the class.
-        out: a new folder, or one that this function wrote: a PNG a version, and ideal.png with all.
-        seed: of starts and movements.
-        steps: of each version; None: 256.
-        size: side in pixels; None: the network's input size.
-        called: what the network is called on the picture; None: its backbone's name.
-        reporter: hears of the progress.
-
-    Returns:
-        One mapping a version: version, class, seed, logit, probability, total_variation, file.
-
-    Raises:
-        UnknownName: no such class.
-        OutputError: `out` is not ours to replace, or cannot be written.
-    """
-    if name not in classifier.classes:
-        raise UnknownName(
-            "class",
-            name,
-            classifier.classes,
-            where="this network",
-            remedy="'transferscope predict MODEL IMAGE' shows the names of some",
-        )
-    with replaced_folder(out) as folder:
-        with reporter.task(f"drawing {name}") as progress:
-            versions = ideal(
-                classifier,
-                classifier.classes.index(name),
-                seed=seed,
-                steps=steps,
-                size=size,
-                on_progress=progress,
-            )
-        for one in versions:
-            to_picture(one.picture).save(folder / f"{one.version}.png")
-        page = ideal_figure(versions, name=name, model=called or classifier.backbone)
-        page.save(folder / "ideal.png")
-    return [
-        {
-            "version": one.version,
-            "class": name,
-            "seed": seed,
-            "logit": one.logit,
-            "probability": one.probability,
-            "total_variation": one.total_variation,
-            "file": str(Path(out) / f"{one.version}.png"),
-        }
-        for one in versions
-    ]
-
-
-# ---------------------------------------------------------------------------- work
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,9 +231,6 @@ def _real_pictures(
     with reporter.task("real pictures through the network") as progress:
         responses = channel_responses(classifier, files, [layer], on_progress=progress)
     return _RealPictures(classifier, files, responses[layer])
-
-
-# ---------------------------------------------------------------------------- results
 
 
 def _tiles(

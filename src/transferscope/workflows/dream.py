@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from transferscope.backbones import Classifier
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError
-from transferscope.visualize import DreamRecipe, dream, read_photo, refuse_dream_file
+from transferscope.visualize.dream import DreamRecipe, dream, read_photo, refuse_dream_file
 from transferscope.workflows.reporter import SILENT, Reporter
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from transferscope.evaluation.abstaining import Operating
 from transferscope.evaluation.calibration import Calibration
+from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
-from transferscope.evaluation.trend import SizeTrend
-from transferscope.evaluation.views import ViewsGain
+from transferscope.evaluation.selective import Operating
+from transferscope.evaluation.tta import ViewsGain
 
 
 def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from transferscope.backbones import Classifier, Precision
+from transferscope.acceleration.precision import Precision
+from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files

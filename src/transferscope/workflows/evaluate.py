@@ -10,26 +10,19 @@ from pathlib import Path
 
 import torch
 
-from transferscope.backbones import Classifier, Precision, find_device
-from transferscope.data import Picture, refuse_unreadable, scan
+from transferscope.acceleration.precision import Precision, find_device
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.scan import Picture, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
-from transferscope.evaluation import (
-    Evaluation,
-    PairedDifference,
-    Predictions,
-    ViewsGain,
-    error_study,
-    evaluate,
-    paired_difference,
-    predict_files,
-    refuse_other_classes,
-    refuse_views,
-    views_gain,
-    write_study,
-)
-from transferscope.features import POOLED, extract, fit_probe
+from transferscope.evaluation.metrics import Evaluation, evaluate
+from transferscope.evaluation.mistakes import error_study, write_study
+from transferscope.evaluation.paired import PairedDifference, paired_difference
+from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
+from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
+from transferscope.features.extraction import POOLED, extract
+from transferscope.features.probe import fit_probe
+from transferscope.files import sha256_bytes, write_json, write_text
 from transferscope.report.figures import classes, evaluation
-from transferscope.storage import sha256_bytes, write_json, write_text
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
 

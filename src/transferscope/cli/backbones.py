@@ -1,20 +1,18 @@
-"""Verbs about what is installed here."""
+"""The verb `backbones`."""
 
 from __future__ import annotations
 
 import typer
 
-from transferscope.cli.options import (
-    Json,
-)
-from transferscope.cli.talking import app, print_json, table, verb
+from transferscope.cli.app import app, print_json, table, verb
+from transferscope.cli.options import Json
 
 
 @app.command()
 @verb
 def backbones(json_: Json = False) -> None:
     """List the backbones whose weights come as packages: size, measured speed, licence."""
-    from transferscope.backbones import catalogue_table
+    from transferscope.backbones.catalogue import catalogue_table
 
     found = catalogue_table()
     if json_:
@@ -35,16 +33,3 @@ def backbones(json_: Json = False) -> None:
     typer.echo(
         "\nAny timm/NAME or torchvision/NAME works too, with --weights FILE or with --download."
     )
-
-
-@app.command()
-@verb
-def doctor(json_: Json = False) -> None:
-    """Say what this machine has: versions, devices, fast arithmetic, weights, caches."""
-    from transferscope.workflows import diagnose
-
-    found = diagnose()
-    if json_:
-        print_json(found)
-        return
-    table(("what", "found"), [(name, str(value)) for name, value in found.items()])

@@ -1,4 +1,4 @@
-"""Verbs that publish a run."""
+"""The verb `export`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from transferscope.cli.options import (
-    Json,
-    Quiet,
-    RunPath,
-)
-from transferscope.cli.talking import app, print_json, verb
+from transferscope.cli.app import app, print_json, verb
+from transferscope.cli.options import Json, Quiet, RunPath
 from transferscope.terminal import Terminal
-
-
-@app.command()
-@verb
-def atlas(
-    run: RunPath,
-    out: Annotated[Path | None, typer.Option(help="Folder; default: RUN/atlas.")] = None,
-    no_pictures: Annotated[
-        bool, typer.Option("--no-pictures", help="Leave your own pictures out of it.")
-    ] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Publish the run as static pages that open without a server."""
-    from transferscope.workflows import Run, write_run_atlas
-
-    page = write_run_atlas(Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet))
-    typer.echo(f"open {page}")
 
 
 @app.command()
@@ -55,9 +34,10 @@ def export(
 
     Pictures in [0, 1] go in, calibrated probabilities come out; classes and preprocessing travel inside.
     """
-    from transferscope.workflows import Run, export_run
+    from transferscope.workflows.export import export as run_export
+    from transferscope.workflows.run import Run
 
-    done = export_run(
+    done = run_export(
         Run(run),
         format=format_,
         out=out,

@@ -9,41 +9,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transferscope.backbones import DEFAULT_BACKBONE, load_backbone
-from transferscope.data import (
-    MAX_EMBEDDED,
-    MEASURED_SIDE,
-    THUMBNAIL,
-    Inspection,
-    NearPair,
-    Picture,
-    PictureFacts,
-    Scan,
-    Split,
-    exact_duplicates,
-    in_order,
-    make_split,
-    measured,
-    near_by_embedding,
-    near_duplicates,
-    parse_ratio,
-    refuse_duplicates,
-    refuse_untrainable,
-    scan,
-)
+from transferscope.backbones.catalogue import DEFAULT_BACKBONE
+from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import AugmentationName, augmentation, preview
+from transferscope.data.duplicates import NearPair, exact_duplicates, refuse_duplicates
+from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
+from transferscope.data.loading import in_order
+from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
+from transferscope.data.scan import MEASURED_SIDE, Picture, Scan, refuse_untrainable, scan
+from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import DataError, PictureError
-from transferscope.features import POOLED, cached_pictures, extract
+from transferscope.features.extraction import POOLED, cached_pictures, extract
+from transferscope.files import cache_dir, refuse_foreign, sha256_file
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
 from transferscope.report.pages.data import write_inspection
-from transferscope.storage import cache_dir, refuse_foreign, sha256_file
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, refuse_inside
 
 _PARTNERS = 8  # pictures that the preview may mix with the first
 
 
-def inspect_data(
+def inspect(
     data: str | Path,
     *,
     dataset: str | None = None,

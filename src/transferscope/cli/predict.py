@@ -1,4 +1,4 @@
-"""Verbs that ask a classifier."""
+"""The verb `predict`."""
 
 from __future__ import annotations
 
@@ -7,93 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transferscope.cli.options import (
-    Device,
-    Json,
-    Model,
-    Precision,
-    Quiet,
-    RunPath,
-)
-from transferscope.cli.talking import app, print_json, table, verb
+from transferscope.cli.app import app, print_json, table, verb
+from transferscope.cli.options import Device, Json, Model, Precision, Quiet
 from transferscope.errors import DataError
-from transferscope.terminal import Terminal, plain
+from transferscope.terminal import Terminal
 
 if TYPE_CHECKING:
-    from transferscope.evaluation import Prediction
+    from transferscope.evaluation.answers import Prediction
+
 
 CLASSES_SHOWN = 15
 """Classes at either end of a table in the terminal; the report has all."""
 
+
 FILES_SHOWN = 10
-
-
-@app.command()
-@verb
-def evaluate(
-    run: RunPath,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The data folder, if it has moved; or another set with the same classes."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    tta: Annotated[
-        int, typer.Option(help="Average over N views of each picture; says gain and cost.")
-    ] = 0,
-    against: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN2", help="Compare with another run, picture by picture."),
-    ] = None,
-    device: Device = None,
-    precision: Precision = "fp32",
-    json_: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Figures with their intervals, calibration, errors, probable label errors.
-
-    Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
-    """
-    from transferscope.evaluation.told import figures_told, told
-    from transferscope.workflows import Run, evaluate_run
-
-    opened = Run(run)
-    result = evaluate_run(
-        opened,
-        split=split,
-        data=data,
-        tta=tta,
-        against=against,
-        device=device,
-        precision=precision,
-        reporter=Terminal(quiet),
-    )
-    if json_:
-        print_json(result.to_dict())
-        return
-    pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
-    columns = ("measure", f"-{result.split}, {result.n} pictures", "")
-    table(columns, figures_told(result, look_alikes=pairs))
-    for sentence in told(result):
-        typer.echo(f"\n{plain(sentence)}")
-    typer.echo("")
-    worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
-    table(
-        ("class", "-pictures", "-right", "-95% interval", "-precision", "-F1", "-trained on"),
-        [
-            (
-                name,
-                str(one.n),
-                f"{one.accuracy:.1%}",
-                f"{one.interval[0]:.0%} to {one.interval[1]:.0%}",
-                "-" if one.precision is None else f"{one.precision:.1%}",
-                f"{one.f1:.3f}",
-                "-" if one.training is None else str(one.training),
-            )
-            for name, one in worst
-        ],
-    )
 
 
 @app.command()
@@ -126,10 +53,10 @@ def predict(
 
     The exit code is 0 if at least one picture was read.
     """
-    from transferscope.evaluation import predict as predict_pictures
+    from transferscope.files import write_csv
     from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
-    from transferscope.storage import write_csv
-    from transferscope.workflows import open_model
+    from transferscope.workflows.open_model import open_model
+    from transferscope.workflows.predict import predict as predict_pictures
 
     if figure:
         refuse_figure_suffix(figure)

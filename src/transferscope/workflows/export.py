@@ -1,4 +1,4 @@
-"""`export_run`: a run's classifier as a file for other programs, checked on the run's own pictures."""
+"""`export`: a run's classifier as a file for other programs, checked on the run's own pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from transferscope.data import load_batches
+from transferscope.data.loading import load_batches
 from transferscope.errors import DataError, InputError
-from transferscope.exports import Parity, export_hub, export_onnx, export_program
+from transferscope.exports.hub import export_hub
+from transferscope.exports.onnx_file import export_onnx
+from transferscope.exports.parity import Parity
+from transferscope.exports.program import export_program
+from transferscope.files import refuse_foreign
 from transferscope.report.model_card import model_card_markdown
-from transferscope.storage import refuse_foreign
 from transferscope.workflows.model_card import card_of
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, refuse_inside
@@ -58,7 +61,7 @@ class Export:
         }
 
 
-def export_run(
+def export(
     run: Run,
     *,
     format: Format,

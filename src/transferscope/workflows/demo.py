@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transferscope.data import CONFUSABLE, demo_fonts, write_demo_set
+from transferscope.data.demo import CONFUSABLE, demo_fonts, write_demo_set
 from transferscope.errors import RunError
-from transferscope.evaluation import predict
-from transferscope.storage import read_csv, write_json
-from transferscope.workflows.atlas import write_run_atlas
-from transferscope.workflows.judging import evaluate_run
+from transferscope.files import read_csv, write_json
+from transferscope.workflows.atlas import write_atlas
+from transferscope.workflows.compare import compare
+from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.predict import predict
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run
-from transferscope.workflows.seeing import compare_run
 from transferscope.workflows.tune import tune
 
 DEMO_UNFREEZE, DEMO_EPOCHS, DEMO_RATE = 4, 3, 5e-4
@@ -66,9 +66,9 @@ def demo(
     if not (out / "evaluation" / "strips.json").is_file():
         write_json(out / "evaluation" / "strips.json", read_strips(run, reporter=reporter))
     if not (out / "comparison" / "comparison.json").is_file():
-        compare_run(run, device=device, reporter=reporter)
+        compare(run, device=device, reporter=reporter)
     if not (out / "atlas" / "index.html").is_file():
-        write_run_atlas(run, title="36 characters", reporter=reporter)
+        write_atlas(run, title="36 characters", reporter=reporter)
     return run
 
 

@@ -1,4 +1,4 @@
-"""`compare_run`: channels of two networks told apart from the noise of drawing."""
+"""`compare`: channels of two networks told apart from the noise of drawing."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
+from transferscope.acceleration.precision import find_device
 from transferscope.activations import Layer, find_layer
 from transferscope.activations import layers as layers_of
-from transferscope.backbones import Classifier, default_layers, find_device
-from transferscope.comparison import Comparison, compare_networks, frozen_up_to
-from transferscope.data import Picture
-from transferscope.errors import InputError, UnknownName
-from transferscope.features import channel_responses
-from transferscope.visualize import Render, Sweep, WorkUnit, make_recipe
+from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.stages import default_layers
+from transferscope.comparison.channels import compare_networks
+from transferscope.comparison.geometry import frozen_up_to
+from transferscope.comparison.records import Comparison
+from transferscope.data.scan import Picture
+from transferscope.errors import InputError
+from transferscope.features.exemplars import channel_responses, drawn_sample
+from transferscope.visualize.recipe import make_recipe
+from transferscope.visualize.records import Render
+from transferscope.visualize.units import Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of
 
 COMPARED_STEPS = 48
 """Of a drawing in a comparison: less than half of the usual number reaches nine tenths as far."""
 
-EXEMPLAR_POOL = 1000
-"""Most training pictures among which the best ones for a channel are sought."""
 
-
-def compare_run(
+def compare(
     run: Run,
     *,
     layers: Sequence[str] | None = None,
@@ -144,54 +147,3 @@ def _exemplar_pool(run: Run) -> tuple[list[Path], list[Picture]]:
     files, pictures = files_of(run, "train", None)
     chosen = drawn_sample(len(files), run.config.seed)
     return [files[index] for index in chosen], [pictures[index] for index in chosen]
-
-
-def drawn_sample(count: int, seed: int) -> list[int]:
-    """At most `EXEMPLAR_POOL` of so many indexes, ascending."""
-    if count <= EXEMPLAR_POOL:
-        return list(range(count))
-    draw = np.random.default_rng(seed).choice(count, EXEMPLAR_POOL, replace=False)
-    return sorted(int(index) for index in draw)
-
-
-def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
-    """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
-
-    For the head, whose channels are the classes, names of classes will do too: `tabby,zebra,0-9`.
-
-    Raises:
-        UnknownName: no such layer, or for the head no such class.
-        InputError: not of that form, or a channel that the layer does not have.
-    """
-    if layer is None:
-        raise InputError("no layer is named; give --layer ('transferscope layers' lists them)")
-    find_layer(classifier.network, layer)
-    described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
-    total = described[layer].channels if layer in described else 0
-    if text == "all":
-        return tuple(range(total))
-    classes = classifier.classes if layer == classifier.head else ()
-    chosen: list[int] = []
-    for part in [text] if text in classes else text.split(","):
-        if part.strip() in classes and not part.strip().isdigit():
-            chosen.append(classes.index(part.strip()))
-            continue
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            if classes:
-                raise UnknownName(
-                    *("class", part.strip(), classes),
-                    where="this network",
-                    remedy="write names, or places like 0,5,8-15, or all",
-                )
-            raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
-        if dash and int(last) < int(first):
-            raise InputError(
-                f"--channels has the range {part.strip()!r}; write the smaller one first"
-            )
-        if int(last or first) >= total:
-            raise InputError(
-                f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
-            )
-        chosen += range(int(first), int(last or first) + 1)
-    return tuple(dict.fromkeys(chosen))

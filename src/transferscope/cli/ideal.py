@@ -1,0 +1,65 @@
+"""The verb `ideal`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transferscope.cli.app import app, print_json, table, verb
+from transferscope.cli.options import Device, Download, Json, Model, Quiet, Seed, Weights
+from transferscope.terminal import Terminal
+
+if TYPE_CHECKING:
+    pass
+from transferscope.cli.options import network_name
+
+
+@app.command()
+@verb
+def ideal(
+    model: Model,
+    name: Annotated[str, typer.Option("--class", help="The class that is drawn.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each version; default: 256.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
+    seed: Seed = 0,
+    weights: Weights = None,
+    download: Download = False,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what a class wants to see, three ways: pixels alone, smoothed, and with the full recipe."""
+    from transferscope.workflows.ideal import draw_ideal
+    from transferscope.workflows.open_model import open_model
+
+    classifier = open_model(model, weights=weights, download=download, device=device)
+    rows = draw_ideal(
+        classifier,
+        name,
+        out=out,
+        seed=seed,
+        steps=steps,
+        size=size,
+        called=network_name(model),
+        reporter=Terminal(quiet),
+    )
+    if json_:
+        print_json(rows)
+        return
+    table(
+        ("version", "-probability", "-logit", "-total variation", "file"),
+        [
+            (
+                row["version"],
+                f"{row['probability']:.1%}",
+                f"{row['logit']:.1f}",
+                f"{row['total_variation']:.3f}",
+                row["file"],
+            )
+            for row in rows
+        ],
+    )
+    typer.echo(f"\nside by side: {out / 'ideal.png'}")

@@ -1,0 +1,163 @@
+"""The verb `visualize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from transferscope.activations import find_layer
+from transferscope.activations import layers as layers_of
+from transferscope.backbones.classifier import Classifier
+from transferscope.cli.app import app, print_json, table, verb
+from transferscope.cli.options import Device, Download, Json, Model, Quiet, Seed, Weights
+from transferscope.errors import InputError, UnknownName
+from transferscope.terminal import Terminal
+
+if TYPE_CHECKING:
+    from transferscope.visualize.plan import Plan
+from transferscope.cli.options import network_name
+
+_UNITS_SHOWN = 6
+
+
+@app.command()
+@verb
+def visualize(
+    model: Model,
+    channels: Annotated[
+        str, typer.Option(help="0,5,8-15 or all; classes with logit, also by name.")
+    ],
+    layer: Annotated[
+        str | None, typer.Option(help="Dotted name; see 'transferscope layers'. Not with logit.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    sign: Annotated[
+        Literal["plus", "minus", "both"], typer.Option(help="Direction of a signed channel.")
+    ] = "plus",
+    objective: Annotated[
+        Literal["channel", "neuron", "logit"],
+        typer.Option(help="A channel's mean, its middle neuron, or a class's logit."),
+    ] = "channel",
+    steps: Annotated[int | None, typer.Option(min=1, help="Most optimization steps.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Real pictures to hold the drawings against.")
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what it will take, measured on a few, and draw nothing."),
+    ] = False,
+    seed: Seed = 0,
+    weights: Weights = None,
+    download: Download = False,
+    device: Device = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
+    from transferscope.cli.visualize import parse_channels
+    from transferscope.workflows.open_model import open_model
+    from transferscope.workflows.visualize import Drawings, plan_visualize, sweep_folder
+    from transferscope.workflows.visualize import visualize as run_visualize
+
+    if out is None and not plan:
+        raise InputError("no folder for the pictures is given; add --out DIR, or --plan")
+    classifier = open_model(model, weights=weights, download=download, device=device)
+    where = classifier.head if objective == "logit" else layer
+    wanted = Drawings(
+        layer=layer,
+        channels=parse_channels(channels, classifier, where),
+        signs=("plus", "minus") if sign == "both" else (sign,),
+        seed=seed,
+        steps=steps,
+        size=size,
+        objective=objective,
+        data=data,
+        called=network_name(model),
+    )
+    folder, reporter = sweep_folder(model), Terminal(quiet)
+    if plan:
+        _tell_plan(plan_visualize(classifier, wanted, sweep=folder, reporter=reporter), json_)
+        return
+    assert out is not None
+    rows = run_visualize(classifier, wanted, out=out, sweep=folder, reporter=reporter)
+    if json_:
+        print_json(rows)
+        return
+    table(
+        (
+            "class" if objective == "logit" else "-channel",
+            *("sign", "-activation", "-best real", "status", "file"),
+        ),
+        [
+            (
+                r.get("class", str(r["channel"])),
+                r["sign"],
+                "-" if r["activation"] is None else f"{r['activation']:.3f}",
+                "-" if r["exemplar_max"] is None else f"{r['exemplar_max']:.3f}",
+                r["status"],
+                r["file"],
+            )
+            for r in rows
+        ],
+    )
+    typer.echo(f"\nside by side: {', '.join(str(page) for page in sorted(out.glob('sheet*.png')))}")
+
+
+def _tell_plan(plan: Plan, json_: bool) -> None:
+    if json_:
+        print_json(plan.to_dict())
+        return
+    typer.echo(
+        f"{plan.left} of {plan.pictures} pictures are to be drawn; about {plan.seconds / 60:.1f} min, "
+        f"{plan.disk_mb:.1f} MB on disk, {plan.memory_mb:.0f} MB of memory (from {plan.measured})"
+    )
+    for layer, sign, seed, channels in plan.order[:_UNITS_SHOWN]:
+        typer.echo(f"  {layer} {sign}, seed {seed}: channels {', '.join(map(str, channels))}")
+    if len(plan.order) > _UNITS_SHOWN:
+        typer.echo(f"  and {len(plan.order) - _UNITS_SHOWN} more units of work")
+
+
+def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
+    """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
+
+    For the head, whose channels are the classes, names of classes will do too: `tabby,zebra,0-9`.
+
+    Raises:
+        UnknownName: no such layer, or for the head no such class.
+        InputError: not of that form, or a channel that the layer does not have.
+    """
+    if layer is None:
+        raise InputError("no layer is named; give --layer ('transferscope layers' lists them)")
+    find_layer(classifier.network, layer)
+    described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
+    total = described[layer].channels if layer in described else 0
+    if text == "all":
+        return tuple(range(total))
+    classes = classifier.classes if layer == classifier.head else ()
+    chosen: list[int] = []
+    for part in [text] if text in classes else text.split(","):
+        if part.strip() in classes and not part.strip().isdigit():
+            chosen.append(classes.index(part.strip()))
+            continue
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            if classes:
+                raise UnknownName(
+                    *("class", part.strip(), classes),
+                    where="this network",
+                    remedy="write names, or places like 0,5,8-15, or all",
+                )
+            raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
+        if dash and int(last) < int(first):
+            raise InputError(
+                f"--channels has the range {part.strip()!r}; write the smaller one first"
+            )
+        if int(last or first) >= total:
+            raise InputError(
+                f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
+            )
+        chosen += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(chosen))

@@ -1,0 +1,1 @@
+"""What the transfer changed: base against tuned, channel by channel, above a noise floor."""
