@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# As tests/test_atlas_browser.py looks for them.
+# As tests/report/test_browser.py looks for them.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: demo test browser test-slow check bench bench-long clean

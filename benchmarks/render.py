@@ -29,7 +29,7 @@ from transferscope.acceleration.memory import reuse_memory
 
 reuse_memory()  # as `visualize` does, before it loads what draws
 
-from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.classifier import Classifier  # noqa: E402
 from transferscope.backbones.weights import load_backbone  # noqa: E402
 from transferscope.images import InputSpec  # noqa: E402
 from transferscope.machine import cpu_flags  # noqa: E402

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from transferscope.activations import find_layer
-from transferscope.activations import layers as layers_of
-from transferscope.backbones.classifier import Classifier
 from transferscope.cli.app import app, print_json, table, verb
-from transferscope.cli.options import Device, Download, Json, Model, Quiet, Seed, Weights
-from transferscope.errors import InputError, UnknownName
+from transferscope.cli.options import (
+    Device,
+    Download,
+    Json,
+    Model,
+    Quiet,
+    Seed,
+    Weights,
+    network_name,
+)
+from transferscope.errors import InputError
 from transferscope.terminal import Terminal
 
 if TYPE_CHECKING:
     from transferscope.visualize.plan import Plan
-from transferscope.cli.options import network_name
 
 _UNITS_SHOWN = 6
 
@@ -57,9 +62,13 @@ def visualize(
     quiet: Quiet = False,
 ) -> None:
     """Draw what excites channels of a layer, neurons or classes. Interrupted, it goes on where it was."""
-    from transferscope.cli.visualize import parse_channels
     from transferscope.workflows.open_model import open_model
-    from transferscope.workflows.visualize import Drawings, plan_visualize, sweep_folder
+    from transferscope.workflows.visualize import (
+        Drawings,
+        parse_channels,
+        plan_visualize,
+        sweep_folder,
+    )
     from transferscope.workflows.visualize import visualize as run_visualize
 
     if out is None and not plan:
@@ -118,46 +127,3 @@ def _tell_plan(plan: Plan, json_: bool) -> None:
         typer.echo(f"  {layer} {sign}, seed {seed}: channels {', '.join(map(str, channels))}")
     if len(plan.order) > _UNITS_SHOWN:
         typer.echo(f"  and {len(plan.order) - _UNITS_SHOWN} more units of work")
-
-
-def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
-    """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
-
-    For the head, whose channels are the classes, names of classes will do too: `tabby,zebra,0-9`.
-
-    Raises:
-        UnknownName: no such layer, or for the head no such class.
-        InputError: not of that form, or a channel that the layer does not have.
-    """
-    if layer is None:
-        raise InputError("no layer is named; give --layer ('transferscope layers' lists them)")
-    find_layer(classifier.network, layer)
-    described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
-    total = described[layer].channels if layer in described else 0
-    if text == "all":
-        return tuple(range(total))
-    classes = classifier.classes if layer == classifier.head else ()
-    chosen: list[int] = []
-    for part in [text] if text in classes else text.split(","):
-        if part.strip() in classes and not part.strip().isdigit():
-            chosen.append(classes.index(part.strip()))
-            continue
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            if classes:
-                raise UnknownName(
-                    *("class", part.strip(), classes),
-                    where="this network",
-                    remedy="write names, or places like 0,5,8-15, or all",
-                )
-            raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
-        if dash and int(last) < int(first):
-            raise InputError(
-                f"--channels has the range {part.strip()!r}; write the smaller one first"
-            )
-        if int(last or first) >= total:
-            raise InputError(
-                f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
-            )
-        chosen += range(int(first), int(last or first) + 1)
-    return tuple(dict.fromkeys(chosen))

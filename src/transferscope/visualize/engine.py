@@ -1,9 +1,8 @@
 """Many pictures at once, each driven towards its own objective.
 
-A worker has a few places, and a picture that is finished leaves its place to the next one. On a CPU there
-are as many workers as threads, each with a network and a thread of its own: that was measured to be a
-quarter faster than one worker whose every operation is spread over the threads. What is reported is
-measured on the user's untouched network, without random movements, in fp32.
+A worker has a few places, and a picture that is finished leaves its place to the next one. On a CPU each
+thread has a worker: a quarter faster than one whose every operation is spread over the threads. What is
+reported is measured on the user's untouched network, without random movements, in fp32.
 """
 
 from __future__ import annotations
@@ -379,9 +378,8 @@ class _Worker:
             gradient[redirected] = self._redirected(free, moves, sketches)[redirected]
         broken = ~(torch.isfinite(gradient).flatten(1).all(1) & torch.isfinite(values))
         gradient[broken] = 0
-        hurry = (
-            LONGEST / self._recipe.pace
-        )  # where nothing is seen yet, there is nothing to be careful of
+        # Where nothing is seen yet, there is nothing to be careful of.
+        hurry = LONGEST / self._recipe.pace
         shares = [
             self._recipe.falling(sketch.age) * (hurry if one else 1)
             for sketch, one in zip(sketches, redirected.tolist(), strict=True)

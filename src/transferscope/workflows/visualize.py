@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from transferscope.activations import find_layer
+from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.scan import refuse_unreadable, scan
-from transferscope.errors import InputError
+from transferscope.errors import InputError, UnknownName
 from transferscope.features.exemplars import channel_responses, drawn_sample
 from transferscope.files import cache_dir, replaced_folder, sha256_file, sha256_json
 from transferscope.images import as_float, to_picture
@@ -269,3 +270,46 @@ def _row(render: Render, file: Path) -> dict[str, Any]:
         "from_exemplar": render.from_exemplar,
         "file": str(file),
     }
+
+
+def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
+    """`0,5,8-15` or `all` as indexes of a layer's channels, each once, in the order given.
+
+    For the head, whose channels are the classes, names of classes will do too: `tabby,zebra,0-9`.
+
+    Raises:
+        UnknownName: no such layer, or for the head no such class.
+        InputError: not of that form, or a channel that the layer does not have.
+    """
+    if layer is None:
+        raise InputError("no layer is named; give --layer ('transferscope layers' lists them)")
+    find_layer(classifier.network, layer)
+    described = {one.name: one for one in layers_of(classifier.network, classifier.example())}
+    total = described[layer].channels if layer in described else 0
+    if text == "all":
+        return tuple(range(total))
+    classes = classifier.classes if layer == classifier.head else ()
+    chosen: list[int] = []
+    for part in [text] if text in classes else text.split(","):
+        if part.strip() in classes and not part.strip().isdigit():
+            chosen.append(classes.index(part.strip()))
+            continue
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            if classes:
+                raise UnknownName(
+                    *("class", part.strip(), classes),
+                    where="this network",
+                    remedy="write names, or places like 0,5,8-15, or all",
+                )
+            raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
+        if dash and int(last) < int(first):
+            raise InputError(
+                f"--channels has the range {part.strip()!r}; write the smaller one first"
+            )
+        if int(last or first) >= total:
+            raise InputError(
+                f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
+            )
+        chosen += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(chosen))

@@ -17,7 +17,6 @@ import transferscope as ts
 from conftest import BACKBONE, SPEC, TinyNet, command
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
-from transferscope.cli.visualize import parse_channels
 from transferscope.data.demo import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.files import read_json, sha256_file, write_json
@@ -29,7 +28,7 @@ from transferscope.workflows.evaluate import evaluate_run
 from transferscope.workflows.open_model import open_model
 from transferscope.workflows.predict import predict
 from transferscope.workflows.run import Run
-from transferscope.workflows.visualize import Drawings, visualize
+from transferscope.workflows.visualize import Drawings, parse_channels, visualize
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -443,7 +442,7 @@ def test_a_lock_keeps_a_second_process_out(run, photos, weights, tmp_path):
         [
             sys.executable,
             "-c",
-            f"from transferscope.storage import locked\nimport time\n"
+            f"from transferscope.files import locked\nimport time\n"
             f"with locked({str(out)!r}):\n print('held', flush=True); time.sleep(60)",
         ],
         stdout=subprocess.PIPE,

@@ -32,6 +32,9 @@ from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 from transferscope.workflows.ideal import draw_ideal
 from transferscope.workflows.visualize import Drawings, plan_visualize, visualize
 
+FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
+"""Where processes that are started here find the tests' own modules."""
+
 LAYER = "stages.1.bn2"
 RECIPE = RenderRecipe(steps=3, precision="fp32")
 
@@ -381,7 +384,7 @@ def test_ideal_leaves_a_network_in_training_as_it_was_and_tells_what_it_is_in_us
 def test_an_ideal_says_which_network_it_is_of(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(
-        "transferscope.workflows.visualize.ideal_figure",
+        "transferscope.workflows.ideal.ideal_figure",
         lambda versions, name, model: told.append(model) or to_picture(versions[0].picture),
     )
     classifier = tiny_classifier()
@@ -420,10 +423,10 @@ def test_twenty_kills_lose_at_most_the_unit_in_flight(tmp_path):
     script = textwrap.dedent(
         f"""
         import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_drawing import long_units
+        sys.path[:0] = {FOLDERS!r}
+        from test_visualize import long_units
         from conftest import tiny_classifier
-        from transferscope.visualize import Sweep
+        from transferscope.visualize.units import Sweep
         print("ready", flush=True)
         Sweep(sys.argv[1]).run(tiny_classifier(), long_units())
         print("done", flush=True)
@@ -483,8 +486,9 @@ def test_memory_does_not_grow_with_the_channels(tmp_path):
         from transferscope.acceleration.memory import reuse_memory
         from transferscope.machine import peak_memory
         reuse_memory()  # as `visualize` does, before it loads what draws
-        from transferscope.backbones import load_backbone
-        from transferscope.visualize import RenderRecipe, Sweep, WorkUnit
+        from transferscope.backbones.weights import load_backbone
+        from transferscope.visualize.recipe import RenderRecipe
+        from transferscope.visualize.units import Sweep, WorkUnit
         classifier = load_backbone("efficientnet_lite0")
         left, units, recipe = int(sys.argv[2]), [], RenderRecipe(steps=8)
         for layer, channels in (("blocks.5.0.bn1", 672), ("blocks.5.1.bn1", 1152), ("blocks.5.3", 192)):

@@ -8,11 +8,11 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any
 
+import atlas_content as made
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-import atlas_content as made
 from transferscope.errors import InputError
 from transferscope.report.figures.search import TRIAL_CAP, search_figure
 from transferscope.report.figures.style import BASE_COLOUR, TUNED_COLOUR

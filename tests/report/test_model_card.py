@@ -6,11 +6,11 @@ import dataclasses
 import re
 from typing import Any
 
+import atlas_content as made
 import huggingface_hub
 import pytest
 import yaml
 
-import atlas_content as made
 from transferscope.report.model_card import (
     ModelCard,
     card_sections,

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import atlas_content as made
 import numpy as np
 import pytest
 from PIL import Image
 
-import atlas_content as made
 from transferscope.errors import InputError, OutputError
 from transferscope.report.model_card import card_sections
 from transferscope.report.pages import registry

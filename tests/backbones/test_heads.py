@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from conftest import TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed, layers, modules_below
-from transferscope.backbones import catalogue
+from transferscope.backbones import catalogue, weights
 from transferscope.backbones.catalogue import build_architecture
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import MLPHead, describe_head, make_head, put_head
@@ -88,7 +88,8 @@ def test_a_description_builds_the_same_kind_again():
 @pytest.mark.parametrize("name", SMALL + LARGE)
 def test_any_architecture_takes_an_mlp(name, monkeypatch):
     if name == "torchvision/vgg11_bn":  # 129 million parameters
-        monkeypatch.setattr(catalogue, "_architecture", lambda _entry: narrow("vgg11_bn", 1000))
+        for module in (catalogue, weights):
+            monkeypatch.setattr(module, "architecture_of", lambda _: narrow("vgg11_bn", 1000))
     source = load_backbone(name, weights="random")
     before = state_of(source.network)
     tuned = with_mlp(source, hidden=300)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from test_calibration import honest
-from test_evaluation import drawn
+from test_metrics import drawn
+
 from transferscope.evaluation.mistakes import (
     ErrorStudy,
     count_label_errors,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,9 @@ from transferscope.visualize.objectives.penalties import total_variation
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.render import render, render_channels
 from transferscope.visualize.units import Sweep, WorkUnit
+
+FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
+"""Where processes that are started here find the tests' own modules."""
 
 LAYER = "stages.1.bn2"
 
@@ -465,9 +469,9 @@ def test_the_key_is_everything_that_the_pictures_depend_on():
 def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
     script = f"""
         import os, signal, sys
-        sys.path.insert(0, {str((__import__("pathlib").Path(__file__)).parent)!r})
-        from test_visualize import tiny_classifier, units
-        from transferscope.visualize import Sweep
+        sys.path[:0] = {FOLDERS!r}
+        from test_render import tiny_classifier, units
+        from transferscope.visualize.units import Sweep
         def stop(done, total):
             if done == 6:
                 os.kill(os.getpid(), signal.SIGKILL)

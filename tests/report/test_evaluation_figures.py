@@ -6,13 +6,13 @@ import dataclasses
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import atlas_content as made
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_style import font_sizes, texts
 
-import atlas_content as made
-from test_figures import font_sizes, texts
 from transferscope.errors import InputError
 from transferscope.evaluation.answers import Guess, Prediction
 from transferscope.evaluation.calibration import calibration_of

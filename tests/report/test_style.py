@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
+import atlas_content as made
 import matplotlib as mpl
 import pytest
 
-import atlas_content as made
 from transferscope.errors import InputError
 from transferscope.report.figures import classes, comparison, evaluation, style
 

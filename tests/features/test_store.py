@@ -28,6 +28,9 @@ from transferscope.features.extraction import (
 from transferscope.features.store import FeatureStore, Rows, cache_budget
 from transferscope.files import cache_dir, sha256_file
 
+FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
+"""Where processes that are started here find the tests' own modules."""
+
 BOUNDARY = "stages.1"
 
 
@@ -341,12 +344,13 @@ def test_means_of_every_stage_come_of_one_pass(pictures, computed):
 WORKER = """
 import json, os, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import torch
 torch.set_num_threads(1)
 from conftest import tiny_classifier
 from transferscope import distributed
-from transferscope.features import boundary_rows, extraction
+from transferscope.features import extraction
+from transferscope.features.extraction import boundary_rows
 from transferscope.files import sha256_file
 extraction.SHARD = 4
 fill = extraction._fill
@@ -378,9 +382,7 @@ def two_processes(
     root = make_folder(home / "pictures", {"a": 9, "b": 8}, seed=3)
     (home / "whole").mkdir()
     (home / "damaged").mkdir()
-    (home / "worker.py").write_text(
-        WORKER.format(tests=str(Path(__file__).parent), root=str(root), layer=BOUNDARY)
-    )
+    (home / "worker.py").write_text(WORKER.format(tests=FOLDERS, root=str(root), layer=BOUNDARY))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "worker.py"]
     ended = subprocess.run(
@@ -427,9 +429,10 @@ def test_a_failure_elsewhere_is_raised_here(monkeypatch):
 KILLED = """
 import os, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from conftest import tiny_classifier
-from transferscope.features import boundary_rows, extraction
+from transferscope.features import extraction
+from transferscope.features.extraction import boundary_rows
 from transferscope.files import sha256_file
 extraction.SHARD = 4
 write, written = Path.write_bytes, []
@@ -451,8 +454,7 @@ def test_what_a_killed_fill_has_finished_is_used_and_the_rest_computed(
     pictures, tmp_path, computed, monkeypatch
 ):
     files, hashes = pictures
-    tests = str(Path(__file__).parent)
-    script = KILLED.format(tests=tests, root=str(files[0].parent.parent), layer=BOUNDARY)
+    script = KILLED.format(tests=FOLDERS, root=str(files[0].parent.parent), layer=BOUNDARY)
     filling = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert filling.stdout is not None
     with filling, filling.stdout:

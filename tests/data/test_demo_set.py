@@ -138,7 +138,7 @@ def test_a_missing_file_is_named_with_its_remedy() -> None:
 
 
 def test_the_extra_installs_the_fonts() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     used = {family.package for family in FAMILIES} - {"matplotlib"}
     assert set(project["optional-dependencies"]["demo"]) == used
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import platform
 
 import pytest
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from transferscope.acceleration import convolutions
 from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, freezes, masked
 from transferscope.acceleration.network import FastNetwork
 from transferscope.backbones.classifier import Classifier
@@ -50,6 +53,19 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), GEOMETRIES)
 def test_output_and_gradient_are_the_librarys_for_every_geometry(kernel, stride, padding, groups):
+    assert_same(kernel, stride, padding, groups)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_so_they_are_where_the_library_lays_nothing_out(stride, groups, monkeypatch):
+    monkeypatch.setattr(convolutions, "_lays_out", lambda *_: False)
+    for kernel in (1, 3, 5):
+        for padding in (0, 1, "same"):
+            assert_same(kernel, stride, padding, groups)
+
+
+def assert_same(kernel: int, stride: int, padding: int | str, groups: int) -> None:
     torch.manual_seed(0)
     kind = Conv2dSame if padding == "same" else nn.Conv2d
     zeros = 0 if padding == "same" else padding
@@ -114,6 +130,21 @@ def test_a_redirected_gradient_passes_where_it_would_open(ceiling):
     plain = masked(gradient, output, ceiling, redirected=False).tolist()
     at_ceiling = [0, 0] if ceiling == 6.0 else [1, -1]
     assert plain == [0, 0, 1, -1, *at_ceiling]
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
+    reason="oneDNN's laid out weights are promised on x86 alone; elsewhere they are tried for",
+)
+def test_weights_are_laid_out_here():
+    assert convolutions._lays_out("cpu", torch.float32)
+
+
+def test_copies_share_what_is_laid_out():
+    frozen = FrozenConv(nn.Conv2d(3, 8, 3), torch.float32)
+    frozen(torch.rand(1, 3, 8, 8))
+    assert frozen._kernels._made
+    assert copy.deepcopy(frozen)._kernels is frozen._kernels
 
 
 # ---------------------------------------------------------------------------- which ReLUs go inside

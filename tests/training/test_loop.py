@@ -31,6 +31,9 @@ from transferscope.training.recipe import Recipe, choose_recipe
 from transferscope.training.search import RATES, Settings, Trial, best_trial, draw_settings
 from transferscope.training.tail import Tail
 
+FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
+"""Where processes that are started here find the tests' own modules."""
+
 BOUNDARY = "stages.1"
 PLAIN = Recipe(
     epochs=4, learning_rate=3e-3, batch_size=8, augment="none", patience=0, wise_ft=False
@@ -524,10 +527,10 @@ def test_classes_of_unequal_size_are_balanced():
 
 TWO = """
 import json, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import torch
 torch.set_num_threads(1)
-import test_training as t
+import test_loop as t
 from dataclasses import asdict, replace
 from transferscope import distributed as d
 
@@ -556,7 +559,7 @@ def test_two_processes_give_what_one_gives_and_see_each_picture_once(tmp_path, c
     import json
 
     program = tmp_path / "two.py"
-    program.write_text(TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path)))
+    program.write_text(TWO.format(tests=FOLDERS, out=str(tmp_path)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run([*command, str(program)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from test_metrics import drawn
 
-from test_evaluation import drawn
 from transferscope.evaluation.calibration import (
     Calibration,
     calibration_of,

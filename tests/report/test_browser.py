@@ -7,11 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import atlas_content as made
 import numpy as np
 import pytest
 from PIL import Image
 
-import atlas_content as made
 from transferscope.report.pages.atlas import write_atlas
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

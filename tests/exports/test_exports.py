@@ -35,7 +35,7 @@ from transferscope.workflows.export import export
 from transferscope.workflows.run import Run
 
 NAMES = ("猫", 'un "chien" \\ œuf', "ёж", "class, with a comma")
-DOCS = Path(__file__).parents[1] / "docs" / "export.md"
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 FORMATS = {"onnx": export_onnx, "torch": export_program, "hub": export_hub}
 
 

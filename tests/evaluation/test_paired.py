@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_metrics import drawn
 
 from conftest import same_state, state_of, tiny_classifier
-from test_evaluation import drawn
 from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError
 from transferscope.evaluation.paired import PairedDifference, paired_difference, paired_interval

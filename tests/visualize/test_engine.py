@@ -821,11 +821,11 @@ def test_no_more_is_held_than_places(one_thread):
     assert not held
 
 
-def _plans_of(modules):
+def _kernels_of(modules):
     """Where the weights are laid out once more."""
     frozen = [module for module in modules if isinstance(module, FrozenConv)]
     assert frozen
-    return [plan for conv in frozen for plan in conv._plans._by_size.values()]
+    return [kernel for conv in frozen for kernel in conv._kernels._made.values()]
 
 
 def test_an_engine_that_is_let_go_is_gone_at_once():
@@ -838,7 +838,7 @@ def test_an_engine_that_is_let_go_is_gone_at_once():
         held = [weakref.ref(engine), *(weakref.ref(w._network) for w in engine._workers)]
         modules = list(engine._network._network.modules())
         held += [weakref.ref(module) for module in modules]
-        held += [weakref.ref(plan) for plan in _plans_of(modules)]
+        held += [weakref.ref(kernel) for kernel in _kernels_of(modules)]
         del modules
         assert all(one() is not None for one in held)
         del engine
