@@ -1,4 +1,4 @@
-"""Draws the comparisons of docs/rendering.md again, and prints their figures.
+"""Draws the comparisons of docs/visualize.md again, and prints their figures.
 
     python docs/pictures.py --data caltech101/ --out docs/
 

@@ -13,7 +13,7 @@ import torch
 import transferscope
 from conftest import command
 from transferscope.backbones.weights import load_backbone
-from transferscope.cli import main
+from transferscope.cli import app, main
 from transferscope.files import write_tensors
 
 
@@ -219,3 +219,15 @@ def test_tune_reports_the_contracts_keys(tmp_path, make_folder, monkeypatch):
     evaluated = json.loads(command("evaluate", "run", "--json").stdout)
     wanted = {"n", "top1", "top1_interval", "top5", "mean_per_class", "ece", "nll", "per_class"}
     assert wanted <= set(evaluated)
+
+
+def test_one_verb_is_one_name_in_every_room():
+    """What a user types is the name of its files: whoever knows a verb finds its code."""
+    root = Path(transferscope.__file__).parent
+    docs = root.parents[1] / "docs"
+    verbs = {command.callback.__name__ for command in app.registered_commands}
+    assert {file.stem for file in (root / "cli").glob("[a-z]*.py")} == verbs | {"app", "options"}
+    kept_elsewhere = {"backbones"}  # a table of the catalogue's
+    assert verbs - kept_elsewhere <= {file.stem for file in (root / "workflows").glob("*.py")}
+    told_in_the_readme = {"demo", "backbones", "doctor"}
+    assert verbs - told_in_the_readme <= {file.stem for file in docs.glob("*.md")}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-# The order of the imports is the order of the verbs in `transferscope --help`.
+# ruff: noqa: F401 (importing the file of a verb registers it, in the order of `transferscope --help`)
 from transferscope.cli import (  # isort: skip
     demo,
     inspect,
@@ -28,12 +28,6 @@ from transferscope.cli import (  # isort: skip
     doctor,
 )
 from transferscope.cli.app import app
-
-VERBS = (
-    *(demo, inspect, advise, tune, evaluate, predict, layers, activations, visualize, ideal),
-    *(dream, compare, atlas, export, backbones, doctor),
-)
-"""The files of the verbs; importing one registers it."""
 
 
 def main() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from transferscope.cli.app import app, print_json, table, verb
-from transferscope.cli.options import Device, Download, Json, Model, Quiet, Weights
+from transferscope.cli.options import Device, Download, Json, Model, Quiet, Weights, network_name
 from transferscope.terminal import Terminal
-
-if TYPE_CHECKING:
-    pass
-from transferscope.cli.options import network_name
 
 
 @app.command()

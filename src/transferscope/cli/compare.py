@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Quiet, RunPath
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

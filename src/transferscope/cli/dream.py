@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transferscope.cli.app import app, print_json, verb
 from transferscope.cli.options import Device, Download, Json, Model, Quiet, Seed, Weights
 from transferscope.terminal import Terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Precision, Quiet, RunPath
 from transferscope.terminal import Terminal, plain
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,10 +19,6 @@ from transferscope.cli.options import (
     Seed,
 )
 from transferscope.terminal import Terminal
-
-if TYPE_CHECKING:
-    pass
-
 
 CLASSES_SHOWN = 15
 """Classes at either end of a table in the terminal; the report has all."""

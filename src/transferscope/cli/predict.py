@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from transferscope.evaluation.answers import Prediction
 
 
-CLASSES_SHOWN = 15
-"""Classes at either end of a table in the terminal; the report has all."""
-
-
-FILES_SHOWN = 10
-
-
 @app.command()
 @verb
 def predict(
