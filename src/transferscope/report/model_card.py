@@ -28,11 +28,10 @@ _LOW = 0.8  # accuracy below which a class is called hard
 
 _WITH_TRANSFERSCOPE = (
     "With Transferscope, which also reads and prepares the pictures:",
-    """from transferscope.evaluation import predict
-from transferscope.exports import load_hub
+    """import transferscope as ts
 
-classifier = load_hub("FOLDER")  # or USER/NAME with download=True
-for answer in predict(classifier, ["picture.jpg"]):
+classifier = ts.load_hub("FOLDER")  # or USER/NAME with download=True
+for answer in ts.predict(classifier, ["picture.jpg"]):
     print(answer.path, answer.top)""",
 )
 _WITH_TIMM = (
