@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import yaml
 
+import transferscope
 from transferscope.report.model_card import (
     ModelCard,
     card_sections,
@@ -154,6 +155,16 @@ def test_many_classes_are_cut_and_counted() -> None:
     assert data.table is not None
     assert len(data.table.rows) == 200
     assert "The first 200 of 1,000 classes:" in data.paragraphs
+
+
+def test_the_code_that_is_shown_uses_names_that_there_are() -> None:
+    (section,) = (one for one in card_sections(made.card()) if one.code)
+    codes = [code for _, code in section.code]
+    for code in codes:
+        compile(code, "card", "exec")
+    names = set(re.findall(r"\bts\.(\w+)", codes[0]))
+    assert names == {"load_hub", "predict"}
+    assert names <= set(transferscope.__all__)
 
 
 def test_the_same_card_gives_the_same_text() -> None:

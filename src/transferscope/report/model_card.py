@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,30 @@ _CONFUSIONS = 10
 _NAMED = 8  # classes named in a sentence at most
 _FEW = 20  # pictures below which a class is called small
 _LOW = 0.8  # accuracy below which a class is called hard
+
+_WITH_TRANSFERSCOPE = (
+    "With Transferscope, which also reads and prepares the pictures:",
+    """import transferscope as ts
+
+classifier = ts.load_hub("FOLDER")  # or USER/NAME with download=True
+for answer in ts.predict(classifier, ["picture.jpg"]):
+    print(answer.path, answer.top)""",
+)
+_WITH_TIMM = (
+    "With timm; its logits are before the temperature:",
+    """import timm
+
+network = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+probabilities = (network(pictures) / TEMPERATURE).softmax(-1)""",
+)
+_WITH_ONNX = (
+    "As ONNX, written by 'transferscope export RUN --format onnx --out model.onnx'; normalisation and "
+    "temperature are inside:",
+    """import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+probabilities, logits = session.run(None, {"pictures": pictures})""",
+)
 
 
 @dataclass(frozen=True)
@@ -138,16 +162,15 @@ def limits(card: ModelCard) -> list[str]:
         "It always answers with one of its classes, also for a picture of something else; a high probability "
         "is no proof that the picture shows one of them."
     ]
-    result = card.evaluation
-    if result is None:
+    if card.evaluation is None:
         found.append("It was not evaluated: how often it is right is unknown.")
     else:
-        found += _measured_limits(card, result)
+        found += _measured_limits(card, card.evaluation)
     trained = card.counts.get("train", {})
     small = [name for name in card.classes if trained and trained.get(name, 0) < _FEW]
     if small:
         found.append(
-            f"{_classes(len(small))} had fewer than {_FEW} training pictures: {_listed(small)}."
+            f"{_classes(small)} had fewer than {_FEW} training pictures: {_listed(small)}."
         )
     if card.near_duplicates is None:
         found.append(
@@ -171,11 +194,11 @@ def _measured_limits(card: ModelCard, result: Evaluation) -> list[str]:
     ]
     untested = [name for name in card.classes if name not in result.per_class]
     if untested:
-        found.append(f"{_classes(len(untested))} had no test picture: {_listed(untested)}.")
+        found.append(f"{_classes(untested)} had no test picture: {_listed(untested)}.")
     few = [name for name, one in result.per_class.items() if one.n < _FEW]
     if few:
         found.append(
-            f"{_classes(len(few))} had fewer than {_FEW} test pictures; how well these are recognised is "
+            f"{_classes(few)} had fewer than {_FEW} test pictures; how well these are recognised is "
             "known but roughly."
         )
     hard = [name for name, one in _hardest(result) if one.accuracy < _LOW]
@@ -194,60 +217,52 @@ def _measured_limits(card: ModelCard, result: Evaluation) -> list[str]:
 
 
 def _intended(card: ModelCard) -> Section:
-    return Section(
-        "Intended use",
-        (
-            card.intended
-            or "It says which one of its classes a picture shows, for pictures like those it was tuned on. "
-            "What its author means it for was not stated.",
-            "Not for pictures of anything else than its classes, for pictures that show several of them, or "
-            "for decisions about people on the strength of this card: nothing here measures that.",
-        ),
+    stated = card.intended or (
+        "It says which one of its classes a picture shows, for pictures like those it was tuned on. What its "
+        "author means it for was not stated."
     )
+    other = (
+        "Not for pictures of anything else than its classes, for pictures that show several of them, or for "
+        "decisions about people on the strength of this card: nothing here measures that."
+    )
+    return Section("Intended use", (stated, other))
 
 
 def _data(card: ModelCard) -> Section:
     sizes = {split: sum(classes.values()) for split, classes in card.counts.items()}
     parts = ", ".join(f"{n:,} {split}" for split, n in sizes.items()) or "numbers unknown"
-    words: tuple[str, ...] = (
+    left_out, copies = ("unknown" if n is None else f"{n:,}" for n in (card.excluded, card.copies))
+    words = [
         f"Pictures of {card.data}: {parts}.",
         card.split or "How they were split is unknown.",
-        f"Files that could not be used: {_known(card.excluded)}. Copies (the same bytes) left out: "
-        f"{_known(card.copies)}.",
-    )
-    shown = card.classes[:_CLASSES]
+        f"Files that could not be used: {left_out}. Copies (the same bytes) left out: {copies}.",
+    ]
+    shown, known = card.classes[:_CLASSES], card.counts.values()
     if len(shown) < len(card.classes):
-        words += (f"The first {len(shown)} of {len(card.classes):,} classes:",)
-    rows = tuple(
-        (name, *(f"{classes.get(name, 0):,}" for classes in card.counts.values())) for name in shown
-    )
-    return Section(
-        "Data",
-        words,
-        table=Table(("Class", *card.counts), rows, tuple(range(1, 1 + len(card.counts)))),
-    )
+        words.append(f"The first {len(shown)} of {len(card.classes):,} classes:")
+    rows = tuple((name, *(f"{classes.get(name, 0):,}" for classes in known)) for name in shown)
+    table = Table(("Class", *card.counts), rows, tuple(range(1, 1 + len(known))))
+    return Section("Data", tuple(words), table=table)
 
 
 def _results(card: ModelCard) -> list[Section]:
-    result = card.evaluation
+    result, before = card.evaluation, card.evaluation_base
     if result is None:
         return [Section("Results", ("It was not evaluated.",))]
-    words = [
-        f"On {counted(result.n, 'picture')} of the {result.split} split, on which nothing was trained."
-        if result.split == "test"
-        else f"On {counted(result.n, 'picture')} ({result.split})."
-    ]
-    before = card.evaluation_base
+    pictures = counted(result.n, "picture")
+    words = [f"On {pictures} ({result.split})."]
+    if result.split == "test":
+        words = [f"On {pictures} of the test split, on which nothing was trained."]
     if before is not None and before != result:
         words.append(
             f"A linear probe on the untuned backbone has a top-1 of {before.top1:.2%} on the same pictures."
         )
     words += told(replace(result, against=None))
-    header = ("Class", "Test pictures", "Recognised", "95% interval (Wilson)")
     hardest = tuple(
         (name, str(one.n), f"{one.accuracy:.1%}", "{:.0%} to {:.0%}".format(*one.interval))
         for name, one in _hardest(result)[:_HARDEST]
     )
+    header = ("Class", "Test pictures", "Recognised", "95% interval (Wilson)")
     sections = [
         Section("Results", tuple(words), table=_measures(result)),
         Section("Hardest classes", table=Table(header, hardest, (1, 2, 3))),
@@ -271,53 +286,30 @@ def _measures(result: Evaluation) -> Table:
 
 def _licence(card: ModelCard) -> Section:
     weights = (
-        f"The weights of {card.backbone} that it was tuned from: {card.weights_licence}, as their publisher "
-        "states it."
-        if card.weights_licence != "unknown"
-        else f"The licence of the weights of {card.backbone} that it was tuned from is unknown: find it out "
+        f"The licence of the weights of {card.backbone} that it was tuned from is unknown: find it out "
         "before you pass this classifier on."
     )
+    if card.weights_licence != "unknown":
+        weights = (
+            f"The weights of {card.backbone} that it was tuned from: {card.weights_licence}, as their "
+            "publisher states it."
+        )
     own = (
-        f"The classifier: {card.licence}."
-        if card.licence
-        else "The classifier's own licence has not been chosen; its author must choose one that the weights' "
+        "The classifier's own licence has not been chosen; its author must choose one that the weights' "
         "licence and the rights to the pictures allow."
     )
-    return Section("Licence", (weights, own))
+    return Section(
+        "Licence", (weights, f"The classifier: {card.licence}." if card.licence else own)
+    )
 
 
 def _loading(card: ModelCard) -> Section:
-    codes = [
-        (
-            "With Transferscope, which also reads and prepares the pictures:",
-            "from transferscope.evaluation import predict\n"
-            "from transferscope.exports import load_hub\n\n"
-            'classifier = load_hub("FOLDER")  # or USER/NAME with download=True\n'
-            'for answer in predict(classifier, ["picture.jpg"]):\n'
-            "    print(answer.path, answer.top)",
-        )
-    ]
-    if card.library == "timm":
-        codes.append(
-            (
-                "With timm; its logits are before the temperature:",
-                "import timm\n\n"
-                'network = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n'
-                f"probabilities = (network(pictures) / {card.temperature:.6g}).softmax(-1)",
-            )
-        )
-    codes.append(
-        (
-            "As ONNX, written by 'transferscope export RUN --format onnx --out model.onnx'; normalisation and "
-            "temperature are inside:",
-            "import onnxruntime\n\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            'probabilities, logits = session.run(None, {"pictures": pictures})',
-        )
-    )
     prepared = card.preprocessing or "How a file becomes the network's input is unknown."
+    codes = [_WITH_TRANSFERSCOPE, _WITH_ONNX]
     if card.library == "timm":
         prepared += " (timm's network takes normalised input and gives logits.)"
+        words, code = _WITH_TIMM
+        codes.insert(1, (words, code.replace("TEMPERATURE", f"{card.temperature:.6g}")))
     return Section("How to use it", (prepared,), code=tuple(codes))
 
 
@@ -331,12 +323,8 @@ def _hardest(result: Evaluation) -> list[tuple[str, ClassResult]]:
     return sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
 
 
-def _known(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"
-
-
-def _classes(n: int) -> str:
-    return counted(n, "class", "classes")
+def _classes(names: Sequence[str]) -> str:
+    return counted(len(names), "class", "classes")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -367,20 +355,17 @@ def front_matter(card: ModelCard) -> str:
     Each top-level value is written as JSON, which YAML holds, so that no name can leave its place.
     """
     fields: dict[str, Any] = {
-        "license": card.licence or "unknown",
+        "license": _line(card.licence or "unknown"),
         "library_name": card.library,
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "transfer-learning", "transferscope"],
     }
     if card.base_model:
-        fields["base_model"] = card.base_model
+        fields["base_model"] = _line(card.base_model)
     if card.evaluation is not None:
-        fields["model-index"] = [
-            {"name": card.name, "results": [_hub_result(card, card.evaluation)]}
-        ]
-    lines = [
-        f"{key}: {json.dumps(_clean(value), ensure_ascii=False)}" for key, value in fields.items()
-    ]
+        results = [_hub_result(card, card.evaluation)]
+        fields["model-index"] = [{"name": _line(card.name), "results": results}]
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items())
     return "\n".join(["---", *lines, "---"])
 
 
@@ -393,32 +378,21 @@ def _hub_result(card: ModelCard, result: Evaluation) -> dict[str, Any]:
         ("expected_calibration_error", "Expected calibration error, 15 bins", result.ece),
         ("cross_entropy", "Cross-entropy, nats", result.nll),
     )
+    pictures = {"type": "imagefolder", "name": _line(card.data), "split": _line(result.split)}
     return {
         "task": {"type": "image-classification", "name": "Image classification"},
-        "dataset": {"type": "imagefolder", "name": card.data, "split": result.split},
+        "dataset": pictures,
         "metrics": [
             {"type": kind, "name": name, "value": round(value, 6)} for kind, name, value in measures
         ],
     }
 
 
-def _clean(value: Any) -> Any:
-    """The same value with every text on one line and without letters that YAML refuses."""
-    if isinstance(value, str):
-        return _line(value)
-    if isinstance(value, Mapping):
-        return {key: _clean(one) for key, one in value.items()}
-    return [_clean(one) for one in value] if isinstance(value, list) else value
-
-
 def _line(text: str) -> str:
     """On one line; control characters, halves of surrogate pairs and unassigned ones are left out."""
-    kept = (
-        letter
-        for letter in " ".join(text.split())
-        if unicodedata.category(letter) not in ("Cc", "Cs", "Cn") and letter != "\ufeff"
-    )
-    return "".join(kept)
+    left_out = ("Cc", "Cs", "Cn")
+    line = " ".join(text.split()).replace("\ufeff", "")
+    return "".join(letter for letter in line if unicodedata.category(letter) not in left_out)
 
 
 def _markdown(text: str) -> str:
@@ -431,8 +405,5 @@ def _markdown(text: str) -> str:
 
 def _markdown_table(table: Table) -> str:
     ruler = ["---:" if column in table.right else "---" for column in range(len(table.header))]
-    lines: Iterable[Sequence[str]] = (table.header, ruler, *table.rows)
-    escape: Callable[[str], str] = _markdown
-    return "\n".join(
-        "| " + " | ".join(cells if cells is ruler else map(escape, cells)) + " |" for cells in lines
-    )
+    header, *rows = (map(_markdown, cells) for cells in (table.header, *table.rows))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from transferscope.errors import InputError, PictureError
@@ -80,28 +79,18 @@ def write_answer_figure(
         )
     shown = answers[:limit]
     columns = min(_COLUMNS, len(shown))
-    rows = math.ceil(len(shown) / columns)
     width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
-    height = _MARGIN + rows * (_TALL + _GAP) + _FOOT
-    with style.drawing() as draw:
-        figure = draw(width, height)
+    height = _MARGIN + math.ceil(len(shown) / columns) * (_TALL + _GAP) + _FOOT
+    with style.drawing(width, height) as figure:
         figure.set_layout_engine("none")
         for place, answer in enumerate(shown):
-            left = _MARGIN + (place % columns) * (_TILE + _GAP)
-            top = _MARGIN + (place // columns) * (_TALL + _GAP)
-            _Tile(figure, left, top).draw(answer)
-        if len(shown) < len(answers):
-            rest = len(answers) - len(shown)
+            row, column = divmod(place, columns)
+            corner = (_MARGIN + column * (_TILE + _GAP), _MARGIN + row * (_TALL + _GAP))
+            _Tile(figure, *corner).draw(answer)
+        if rest := len(answers) - len(shown):
             words = f"{rest} more {'picture is' if rest == 1 else 'pictures are'} not shown."
-            figure.text(
-                _MARGIN / width,
-                _FOOT / height,
-                words,
-                fontsize=style.SMALL,
-                color=style.INK,
-                va="bottom",
-            )
-        _write(figure, Path(path), _texts(shown))
+            figure.text(_MARGIN / width, _FOOT / height, words, va="bottom")
+        _write(figure, Path(path), shown)
     return len(shown)
 
 
@@ -129,17 +118,10 @@ class _Tile:
 
     def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Bare axes of this size, whose data are pixels downwards from its corner."""
-        axes = self.figure.add_axes(
-            (
-                (self.left + x) / self.width,
-                1 - (self.top + y + height) / self.height,
-                width / self.width,
-                height / self.height,
-            )
-        )
+        left, top = (self.left + x) / self.width, 1 - (self.top + y + height) / self.height
+        axes = self.figure.add_axes((left, top, width / self.width, height / self.height))
+        axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
         return axes
 
     def _caption(self, answer: Prediction) -> None:
@@ -158,21 +140,17 @@ class _Tile:
         scale = min(width / picture.width, height / picture.height)
         size = (max(picture.width * scale, 1.0), max(picture.height * scale, 1.0))
         # Twice the pixels, for dense screens; a small picture keeps its own.
-        pixels = (max(1, round(2 * size[0])), max(1, round(2 * size[1])))
+        pixels = (round(2 * size[0]), round(2 * size[1]))
         if picture.width > pixels[0]:
             picture = picture.resize(pixels, Image.Resampling.LANCZOS)
         axes = self._axes(0, 24, *size)
-        axes.imshow(
-            np.asarray(picture),
-            extent=(0, size[0], size[1], 0),
-            aspect="auto",
-            interpolation="none",
-        )
+        extent = (0, size[0], size[1], 0)
+        axes.imshow(np.asarray(picture), extent=extent, aspect="auto", interpolation="none")
         return size
 
     def _blank(self, width: float, height: float, words: str) -> None:
         axes = self._axes(0, 24, width, height)
-        _bar(axes, (0, 0), width, height, style.MUTED, 0.08)
+        style.shade(axes, (0, 0), (width, height), style.MUTED, 0.08)
         lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
         _say(axes, width / 2, height / 2, "\n".join(lines[:7]), ha="center")
 
@@ -184,10 +162,10 @@ class _Tile:
             y = place * _ROW + 8
             _say(axes, 0, y, style.clipped(guess.name, 24))
             _say(axes, width, y, _share(guess), ha="right")
-            _bar(axes, (0, y + 8), width, 4, style.MUTED, 0.13)
+            style.shade(axes, (0, y + 8), (width, 4), style.MUTED, 0.13)
             sure = place == 0 and not answer.abstained
             colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
-            _bar(axes, (0, y + 8), width * guess.probability, 4, colour, alpha)
+            style.shade(axes, (0, y + 8), (width * guess.probability, 4), colour, alpha)
 
     def _strip(self, answer: Prediction) -> None:
         size = self._picture(answer.path, _TILE, _STRIP)
@@ -206,22 +184,15 @@ def _column(axes: Axes, middle: float, step: float, guess: Guess, colour: str) -
     """The guess for one piece of a strip, under the piece."""
     width, high = min(0.6 * step, 28.0), _COLUMN * guess.probability
     left, base = middle - width / 2, 28 + _COLUMN
-    _bar(axes, (left, base - _COLUMN), width, _COLUMN, style.MUTED, 0.13)
-    _bar(axes, (left, base - high), width, high, colour, 0.9)
+    style.shade(axes, (left, base - _COLUMN), (width, _COLUMN), style.MUTED, 0.13)
+    style.shade(axes, (left, base - high), (width, high), colour, 0.9)
     words = [style.clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
     for line, text in enumerate(words):
         _say(axes, middle, base + 10 + 14 * line, text, ha="center")
 
 
 def _say(axes: Axes, x: float, y: float, text: str, **settings: Any) -> None:
-    looks: dict[str, Any] = {"fontsize": style.SMALL, "va": "center", "color": style.INK}
-    axes.text(x, y, text, **looks | settings)
-
-
-def _bar(
-    axes: Axes, corner: tuple[float, float], width: float, height: float, colour: str, alpha: float
-) -> None:
-    axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=alpha, linewidth=0))
+    axes.text(x, y, text, va="center", **settings)
 
 
 def _share(guess: Guess) -> str:
@@ -239,20 +210,14 @@ def _file_name(answer: Prediction) -> str:
     return Path(answer.path).name.encode("utf-8", "replace").decode("utf-8")
 
 
-def _texts(answers: Sequence[Prediction]) -> list[str]:
+def _write(figure: Figure, path: Path, answers: Sequence[Prediction]) -> None:
     names = [guess.name for answer in answers for guess in (*answer.top, *answer.pieces)]
-    return [*names, *map(_file_name, answers)]
-
-
-def _write(figure: Figure, path: Path, texts: Sequence[str]) -> None:
+    texts = [*names, *map(_file_name, answers)]
     suffix = path.suffix.lower()
     if suffix == ".svg":
         write_text(path, style.as_svg(figure, "answers", "Pictures with their guesses", texts))
         return
-    if note := style.font_note(texts):
-        figure.text(
-            0.01, 0.0, note, fontsize=style.SMALL, color=style.MUTED, ha="left", va="bottom"
-        )
+    style.write_font_note(figure, texts)
     metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
     data = io.BytesIO()
     figure.savefig(data, format=suffix[1:], dpi=192, facecolor="white", metadata=metadata)

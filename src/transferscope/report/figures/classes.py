@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.ticker import LogLocator, NullLocator
 
 from transferscope.errors import InputError
@@ -59,21 +60,20 @@ def size_trend_figure(evaluation: Evaluation) -> str:
     most = max(one.n for one in classes)
     with style.panel(760, 400) as (figure, axes):
         style.heading(figure, [trend_told(trend)])
+        axes.set(xlabel="training pictures of the class", ylabel="pictures recognised")
         axes.set_xscale("log")
-        axes.fill_between(
-            trend.sizes, trend.low, trend.high, color=style.MUTED, alpha=0.16, linewidth=0
-        )
+        band = (trend.sizes, trend.low, trend.high)
+        axes.fill_between(*band, color=style.MUTED, alpha=0.16, linewidth=0)
         axes.plot(trend.sizes, trend.accuracy, color=style.INK, linewidth=1.4)
-        axes.scatter(
-            [one.training for one in classes],
-            [one.accuracy for one in classes],
-            s=[10 + 110 * one.n / most for one in classes],
-            color=style.TUNED_COLOUR,
-            alpha=0.5,
-            linewidths=0,
-            clip_on=False,
-            zorder=3,
-        )
+        sizes, accuracies = np.array([(one.training, one.accuracy) for one in classes]).T
+        areas = [10 + 110 * one.n / most for one in classes]
+        looks: dict[str, Any] = {
+            "color": style.TUNED_COLOUR,
+            "linewidths": 0,
+            "clip_on": False,
+            "zorder": 3,
+        }
+        axes.scatter(sizes, accuracies, s=areas, alpha=0.5, **looks)
         reach = max(trend.sizes) / min(trend.sizes)
         axes.set_xlim(min(trend.sizes) / reach**0.03, max(trend.sizes) * reach**0.14)
         lowest = min(one.accuracy for one in classes)
@@ -81,12 +81,9 @@ def size_trend_figure(evaluation: Evaluation) -> str:
         _size_axis(axes)
         axes.yaxis.set_major_formatter(style.percent_tick)
         style.grid(axes)
-        axes.set_xlabel("training pictures of the class")
-        axes.set_ylabel("pictures recognised")
         _name_classes(axes, named)
-        return style.as_svg(
-            figure, "class-sizes", "Accuracy against training pictures", [one.name for one in named]
-        )
+        names = [one.name for one in named]
+        return style.as_svg(figure, "class-sizes", "Accuracy against training pictures", names)
 
 
 def _size_axis(axes: Axes) -> None:
@@ -102,17 +99,12 @@ def _name_classes(axes: Axes, named: Sequence[SizedClass]) -> None:
     """Names to the right of their dots, moved down where one would stand on another."""
     place = -math.inf
     low, high = axes.get_ylim()
+    line = {"arrowstyle": "-", "color": style.MUTED, "linewidth": 0.6, "shrinkB": 3}
     for one in sorted(named, key=lambda one: (-one.accuracy, one.training)):
         own = _TREND_HEIGHT * (high - one.accuracy) / (high - low)
         place = max(own, place + _LINE)
-        style.note(
-            axes,
-            style.clipped(one.name, 24),
-            (one.training, one.accuracy),
-            (10, (own - place) * 0.75),
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": style.MUTED, "linewidth": 0.6, "shrinkB": 3},
-        )
+        name, dot = style.clipped(one.name, 24), (one.training, one.accuracy)
+        style.note(axes, name, dot, (10, (own - place) * 0.75), va="center", arrowprops=line)
 
 
 def confusion_figure(predictions: Predictions) -> str:
@@ -131,23 +123,19 @@ def confusion_figure(predictions: Predictions) -> str:
     reach = 24 + 7.2 * max(map(style.text_width, labels))
     with style.panel(count * cell + reach + 24, count * cell + reach + 24) as (figure, axes):
         _confusion_cells(axes, counts)
-        axes.set_xlim(-0.5, count - 0.5)
-        axes.set_ylim(count - 0.5, -0.5)
-        axes.set_aspect("equal")
+        axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
         size = style.TEXT if count <= 50 else 7.5
         axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(count), labels, fontsize=size)
-        axes.tick_params(length=0)
-        axes.set_xticks(np.arange(0.5, count - 1), minor=True)
-        axes.set_yticks(np.arange(0.5, count - 1), minor=True)
-        axes.grid(which="minor", color=style.MUTED, alpha=0.12, linewidth=0.5)
-        axes.tick_params(which="minor", length=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(np.arange(0.5, count - 1), minor=True)
+        axes.grid(which="minor", alpha=0.12, linewidth=0.5)
         axes.set_axisbelow(True)
         tall = count > NUMBERED
         if tall:  # taller than a screen: the names stand where one begins to read
             axes.xaxis.tick_top()
             axes.xaxis.set_label_position("top")
-            axes.tick_params(length=0)
+        axes.tick_params(which="both", length=0)
         axes.set_xlabel("predicted", loc="left" if tall else "center")
         axes.set_ylabel("true", loc="top" if tall else "center")
         return style.as_svg(figure, "confusion", "Confusion matrix", classes)
@@ -156,28 +144,18 @@ def confusion_figure(predictions: Predictions) -> str:
 def _confusion_cells(axes: Axes, counts: np.ndarray) -> None:
     """Squares, grey on the diagonal and orange beside it, and of few classes the counts."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    filled = [(int(row), int(column)) for row, column in np.argwhere(counts)]
+    filled = np.argwhere(counts)
     for right in (True, False):
-        cells = [(row, column) for row, column in filled if (row == column) == right]
-        squares = [
-            [(x - 0.5, y - 0.5), (x + 0.5, y - 0.5), (x + 0.5, y + 0.5), (x - 0.5, y + 0.5)]
-            for y, x in cells
-        ]
+        cells = filled[(filled[:, 0] == filled[:, 1]) == right]
+        corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
         colour = mpl.colors.to_rgb(style.MUTED if right else style.TUNED_COLOUR)
         least, most = (0.06, 0.40) if right else (0.22, 0.95)
-        axes.add_collection(
-            PolyCollection(
-                squares,
-                facecolors=[(*colour, least + (most - least) * shares[at]) for at in cells],
-                linewidths=0,
-            )
-        )
+        colours = [(*colour, least + (most - least) * shares[tuple(at)]) for at in cells]
+        squares = cells[:, None, ::-1] + corners
+        axes.add_collection(PolyCollection(squares, facecolors=colours, linewidths=0))
     if len(counts) <= NUMBERED:
         for row, column in filled:
-            said = str(counts[row, column])
-            axes.text(
-                column, row, said, ha="center", va="center", fontsize=style.SMALL, color=style.INK
-            )
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center")
 
 
 def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) -> str:
@@ -195,37 +173,23 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
     """
     if not evaluation.per_class:
         raise InputError("the evaluation has no classes; evaluate at least one picture to draw it")
-    names = sorted(
-        evaluation.per_class, key=lambda name: (evaluation.per_class[name].accuracy, name)
-    )
+    classes, before = evaluation.per_class, base.per_class if base is not None else {}
+    names = sorted(classes, key=lambda name: (classes[name].accuracy, name))
     with style.panel(760, 84 + 20 * len(names)) as (figure, axes):
-        results = [evaluation.per_class[name] for name in names]
-        axes.add_collection(
-            LineCollection(
-                [[(end, row) for end in one.interval] for row, one in enumerate(results)],
-                colors=style.TUNED_COLOUR,
-                alpha=0.6,
-                linewidths=1,
-            )
-        )
-        before = base.per_class if base is not None else {}
+        rows = range(len(names))
+        low, high = np.array([classes[name].interval for name in names]).T
+        axes.hlines(rows, low, high, colors=style.TUNED_COLOUR, alpha=0.6, linewidths=1)
+        tuned = [(classes[name].accuracy, row) for row, name in enumerate(names)]
         known = [(before[name].accuracy, row) for row, name in enumerate(names) if name in before]
-        tuned = [(one.accuracy, row) for row, one in enumerate(results)]
         for dots, size, colour in ((known, 8, style.BASE_COLOUR), (tuned, 6, style.TUNED_COLOUR)):
             places = np.array(dots).reshape(-1, 2).T
             axes.plot(*places, "o", markersize=size, color=colour, clip_on=False)
-        labels = [
-            f"{style.clipped(name, 30)}  ({one.n})"
-            for name, one in zip(names, results, strict=True)
-        ]
-        style.named_rows(axes, labels, fontsize=style.SMALL)
+        style.named_rows(axes, [f"{style.clipped(one, 30)}  ({classes[one].n})" for one in names])
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(style.percent_tick)
         style.grid(axes)
         axes.set_xlabel("pictures recognised, with 95% interval (in brackets: how many there are)")
         if base is not None:
-            style.legend(
-                axes,
-                [("base with a probe", style.BASE_COLOUR, 1.0), ("tuned", style.TUNED_COLOUR, 1.0)],
-            )
+            networks = {"base with a probe": style.BASE_COLOUR, "tuned": style.TUNED_COLOUR}
+            style.legend(axes, [(name, colour, 1.0) for name, colour in networks.items()])
         return style.as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from transferscope.comparison.records import Comparison, LayerComparison
 from transferscope.errors import InputError
 from transferscope.report.figures import style
-
-if TYPE_CHECKING:
-    from transferscope.comparison.records import Comparison, LayerComparison
 
 _POINTS = 300  # drawn beside a box at most; of more, every n-th is
 
@@ -37,23 +35,20 @@ def layer_box_plot(comparison: Comparison) -> str:
     rows = len(comparison.layers)
     with style.panel(760, 88 + 66 * rows) as (figure, axes):
         lowest = min(_layer_row(axes, layer, row) for row, layer in enumerate(comparison.layers))
-        axes.set_xlim(min(0.9, math.floor(lowest * 10 - 0.2) / 10), 1.03)
         names = [layer.layer for layer in comparison.layers]
         style.named_rows(axes, [style.clipped(name, 34) for name in names])
-        axes.set_ylim(rows - 0.45, -0.55)
+        start = min(0.9, math.floor(lowest * 10 - 0.2) / 10)
+        axes.set(xlim=(start, 1.03), ylim=(rows - 0.45, -0.55))
         style.grid(axes, "x", alpha=0.18)
         axes.set_xlabel("similarity of two renders")
-        style.legend(
-            axes,
-            [
-                ("base against tuned", style.TUNED_COLOUR, 0.9),
-                ("same network, another seed (ceiling)", style.BASE_COLOUR, 0.9),
-                ("unrelated channels (chance)", style.MUTED, 0.3),
-            ],
-        )
-        return style.as_svg(
-            figure, "layers", "Similarity of base and tuned renders by layer", names
-        )
+        swatches = [
+            ("base against tuned", style.TUNED_COLOUR, 0.9),
+            ("same network, another seed (ceiling)", style.BASE_COLOUR, 0.9),
+            ("unrelated channels (chance)", style.MUTED, 0.3),
+        ]
+        style.legend(axes, swatches)
+        title = "Similarity of base and tuned renders by layer"
+        return style.as_svg(figure, "layers", title, names)
 
 
 def _layer_row(axes: Axes, layer: LayerComparison, row: int) -> float:
@@ -65,10 +60,7 @@ def _layer_row(axes: Axes, layer: LayerComparison, row: int) -> float:
     shown = [1.0, layer.chance]
     if layer.chance_values:
         low, high = np.percentile(layer.chance_values, (5, 95))
-        band = Rectangle(
-            (low, row - 0.4), high - low, 0.8, facecolor=style.MUTED, alpha=0.14, linewidth=0
-        )
-        axes.add_patch(band)
+        style.shade(axes, (low, row - 0.4), (high - low, 0.8), style.MUTED, 0.14)
         shown.append(float(low))
     axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=style.MUTED, linewidth=1)
     cross = [channel.similarity for channel in layer.channels]
@@ -87,23 +79,15 @@ def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
     half = 0.11
     axes.plot([p5, q1], [row, row], color=colour, linewidth=1)
     axes.plot([q3, p95], [row, row], color=colour, linewidth=1)
-    axes.add_patch(
-        Rectangle(
-            (q1, row - half),
-            q3 - q1,
-            2 * half,
-            facecolor=(*mpl.colors.to_rgb(colour), 0.22),
-            edgecolor=colour,
-            linewidth=1,
-        )
-    )
+    inside = (*mpl.colors.to_rgb(colour), 0.22)
+    looks: dict[str, Any] = {"facecolor": inside, "edgecolor": colour, "linewidth": 1}
+    axes.add_patch(Rectangle((q1, row - half), q3 - q1, 2 * half, **looks))
     axes.plot([median] * 2, [row - half, row + half], color=colour, linewidth=2.2)
     sample = sample[:: math.ceil(len(sample) / _POINTS)]
     # The golden ratio spreads the points without a random number.
     spread = (np.arange(len(sample)) * 0.618034 % 1 - 0.5) * 1.5 * half
-    axes.plot(
-        sample, row + spread, "o", markersize=2.6, color=colour, alpha=0.55, markeredgewidth=0
-    )
+    dots: dict[str, Any] = {"markersize": 2.6, "alpha": 0.55, "markeredgewidth": 0}
+    axes.plot(sample, row + spread, "o", color=colour, **dots)
 
 
 def channel_null_figure(layer: LayerComparison) -> str:
@@ -112,55 +96,43 @@ def channel_null_figure(layer: LayerComparison) -> str:
     Raises:
         InputError: the layer is identical or has no null, so there is nothing to draw.
     """
-    null = np.asarray([value for value in layer.null if math.isfinite(value)], dtype=float)
-    values = np.asarray(
-        [channel.statistic for channel in layer.channels if math.isfinite(channel.statistic)],
-        dtype=float,
+    null, values = (
+        np.array([value for value in sample if math.isfinite(value)], dtype=float)
+        for sample in (layer.null, [channel.statistic for channel in layer.channels])
     )
     if layer.identical or not len(null) or not len(values):
         raise InputError(
             f"layer {layer.layer!r} has {len(null)} null statistics and {len(values)} channels with "
             "one; a null is drawn of layers that were rendered from two seeds in both networks"
         )
-    low = float(min(null.min(), values.min()))
-    high = float(max(null.max(), values.max()))
-    margin = 0.05 * (high - low) or 0.05
-    edges = np.linspace(low - margin, high + margin, 33)
+    known = np.concatenate([null, values])
+    margin = 0.05 * np.ptp(known) or 0.05
+    edges = np.linspace(known.min() - margin, known.max() + margin, 33)
     with style.panel(760, 270) as (figure, axes):
         for sample, colour in ((null, style.BASE_COLOUR), (values, style.TUNED_COLOUR)):
             shares = np.histogram(sample, edges)[0] / len(sample)
             axes.stairs(shares, edges, fill=False, color=colour, linewidth=1.6)
             if sample is null:
                 axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        axes.plot(
-            values,
-            np.full(len(values), -0.02),
-            "|",
-            color=style.TUNED_COLOUR,
-            markersize=7,
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-        )
+        below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        heights = np.full(len(values), -0.02)
+        axes.plot(values, heights, "|", color=style.TUNED_COLOUR, markersize=7, **below)
         changed = [channel.statistic for channel in layer.channels if channel.changed]
         if changed:
-            axes.axvline(min(changed), color=style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-            place = (min(changed), 0.97)
+            least = min(changed)
+            axes.axvline(least, color=style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
             across = ("data", "axes fraction")
-            style.note(axes, "changed from here", place, (5, 0), xycoords=across, va="top")
+            style.note(axes, "changed from here", (least, 0.97), (5, 0), xycoords=across, va="top")
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
         axes.yaxis.set_major_formatter(style.percent_tick)
         axes.tick_params(axis="x", pad=7)
         axes.set_xlabel("statistic: similarity within a network − similarity across")
         axes.set_ylabel("share")
-        style.legend(
-            axes,
-            [
-                (f"null: one network re-rendered ({len(null)})", style.BASE_COLOUR, 0.5),
-                (f"channels: base against tuned ({len(values)})", style.TUNED_COLOUR, 0.9),
-            ],
-        )
-        name = f"null-{layer.layer}"
-        return style.as_svg(
-            figure, name, f"Null and channel statistics of {layer.layer}", (layer.layer,)
-        )
+        swatches = [
+            (f"null: one network re-rendered ({len(null)})", style.BASE_COLOUR, 0.5),
+            (f"channels: base against tuned ({len(values)})", style.TUNED_COLOUR, 0.9),
+        ]
+        style.legend(axes, swatches)
+        title = f"Null and channel statistics of {layer.layer}"
+        return style.as_svg(figure, f"null-{layer.layer}", title, (layer.layer,))

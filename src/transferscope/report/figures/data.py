@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from transferscope.data.inspection import QUANTILES
+from transferscope.data.inspection import QUANTILES, Inspection
 from transferscope.errors import InputError
 from transferscope.report.figures import style
-
-if TYPE_CHECKING:
-    from transferscope.data.inspection import Inspection
 
 COLUMN_CAP = 60
 """Classes that one column of bars shows at most; of more than two columns the ends are shown."""
@@ -51,41 +47,27 @@ def class_figure(inspection: Inspection) -> str:
     columns = _columns(names)
     rows = len(columns[0][1])
     strengths = {split: _STRENGTHS.get(split, 0.7) for split in inspection.splits}
-    with style.drawing() as draw:
-        figure = draw(760, 48 + 19 * rows + (18 if columns[0][0] else 0))
+    with style.drawing(760, 48 + 19 * rows + (18 if columns[0][0] else 0)) as figure:
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (title, shown) in zip(panels, columns, strict=True):
-            style.plain_axes(axes)
             starts = np.zeros(len(shown))
-            for split, strength in strengths.items():
+            for split, alpha in strengths.items():
                 values = np.array([counts[name][split] for name in shown], dtype=float)
-                axes.barh(
-                    range(len(shown)),
-                    values,
-                    left=starts,
-                    height=0.68,
-                    color=style.BASE_COLOUR,
-                    alpha=strength,
-                    linewidth=0,
-                )
+                bars = {"height": 0.68, "color": style.BASE_COLOUR, "alpha": alpha, "linewidth": 0}
+                axes.barh(range(len(shown)), values, left=starts, **bars)
                 starts += values
             for row, name in enumerate(shown):
-                style.note(
-                    axes, f"{totals[name]:,}", (totals[name], row), (4, 0), va="center_baseline"
-                )
-            style.named_rows(
-                axes, [style.clipped(name, 34 if len(columns) == 1 else 22) for name in shown]
-            )
-            axes.set_ylim(rows - 0.4, -0.6)
-            axes.set_xlim(0, max(totals.values()) * 1.12 or 1)
+                place = (totals[name], row)
+                style.note(axes, f"{totals[name]:,}", place, (4, 0), va="center_baseline")
+            most = 34 if len(columns) == 1 else 22
+            style.named_rows(axes, [style.clipped(name, most) for name in shown])
+            axes.set(xlim=(0, max(totals.values()) * 1.12 or 1), ylim=(rows - 0.4, -0.6))
             axes.xaxis.set_major_locator(NullLocator())
             axes.spines["bottom"].set_visible(False)
-            if title:
-                axes.set_title(title, loc="left", fontsize=style.SMALL, color=style.INK)
+            axes.set_title(title)
         if len(strengths) > 1:
-            style.legend(
-                panels[0], [(split, style.BASE_COLOUR, alpha) for split, alpha in strengths.items()]
-            )
+            blues = [(split, style.BASE_COLOUR, alpha) for split, alpha in strengths.items()]
+            style.legend(panels[0], blues)
         return style.as_svg(figure, "classes", "Pictures by class", names)
 
 
@@ -117,24 +99,16 @@ def size_figure(inspection: Inspection, *, side: int) -> str:
     low = 0.8 * min(float(min(widths.min(), heights.min())), side)
     high = 1.25 * max(float(max(widths.max(), heights.max())), side)
     with style.panel(500, 440) as (figure, axes):
-        for along, across in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
-            along("log")
-            across(low, high)
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(FixedLocator(_pixel_ticks(low, high)))
-            axis.set_major_formatter(style.count_tick)
-            axis.set_minor_locator(NullLocator())
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_aspect("equal")
+            style.ticks(axis, _pixel_ticks(low, high), style.count_tick)
         axes.plot([low, high], [low, high], color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
-        axes.plot(
-            [side, side, high], [high, side, side], color=style.TUNED_COLOUR, linewidth=1, zorder=0
-        )
+        seen = ([side, side, high], [high, side, side])
+        axes.plot(*seen, color=style.TUNED_COLOUR, linewidth=1, zorder=0)
         style.note(axes, f"{side} px", (high, side), (0, -4), ha="right", va="top")
         _dots(axes, np.log(widths), np.log(heights), widths, heights)
-        axes.set_xlabel("width, pixels")
-        axes.set_ylabel("height, pixels")
-        return style.as_svg(figure, "sizes", "Widths and heights", ())
+        axes.set(xlabel="width, pixels", ylabel="height, pixels")
+        return style.as_svg(figure, "sizes", "Widths and heights")
 
 
 def aspect_figure(inspection: Inspection) -> str:
@@ -154,24 +128,17 @@ def aspect_figure(inspection: Inspection) -> str:
         key=lambda name: (-abs(math.log(shapes[name][middle] / whole[middle])), name),
     )
     shown = sorted(far[:SHAPE_CAP], key=lambda name: (shapes[name][middle], name))
-    rows = [
-        ("all pictures", whole, style.MUTED),
-        *((n, shapes[n], style.BASE_COLOUR) for n in shown),
-    ]
+    rows = [("all pictures", whole, style.MUTED)]
+    rows += [(name, shapes[name], style.BASE_COLOUR) for name in shown]
     with style.panel(760, 56 + 19 * len(rows)) as (figure, axes):
         for row, (_, quantiles, colour) in enumerate(rows):
             _strip(axes, quantiles, row, colour)
-        axes.set_xscale("log")
-        reach = 1.08 * max(max(q[-2], 1 / q[1]) for _, q, _ in rows)
-        reach = max(reach, 1.6)
-        axes.set_xlim(1 / reach, reach)
-        ticks = [w / h for w, h in _RATIOS if 1 / reach < w / h < reach]
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(lambda value, _: _ratio(value))
-        axes.xaxis.set_minor_locator(NullLocator())
+        reach = max(1.6, *(1.08 * max(q[-2], 1 / q[1]) for _, q, _ in rows))
+        axes.set(xscale="log", xlim=(1 / reach, reach), xlabel="width : height")
+        known = [w / h for w, h in _RATIOS if 1 / reach < w / h < reach]
+        style.ticks(axes.xaxis, known, _ratio)
         axes.axvline(1, color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
         style.named_rows(axes, [style.clipped(name, 34) for name, _, _ in rows])
-        axes.set_xlabel("width : height")
         return style.as_svg(figure, "aspects", "Shapes by class", shown)
 
 
@@ -184,24 +151,15 @@ def tone_figure(inspection: Inspection) -> str:
     _need_pictures(inspection)
     light, contrast = inspection.brightness, inspection.contrast
     with style.panel(500, 440) as (figure, axes):
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.01, max(0.42, 1.05 * float(contrast.max())))
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.01, max(0.42, 1.05 * float(contrast.max()))))
         _dots(axes, light, contrast, light, contrast)
         place = {picture.path: at for at, picture in enumerate(inspection.scan.pictures)}
         marked = [place[one.path] for one in inspection.outliers[:_MARKED]]
-        axes.plot(
-            light[marked],
-            contrast[marked],
-            "o",
-            markersize=5,
-            markerfacecolor="none",
-            markeredgecolor=style.TUNED_COLOUR,
-            markeredgewidth=1.1,
-            clip_on=False,
-        )
+        ring = style.ring(style.TUNED_COLOUR, 5, 1.1)
+        axes.plot(light[marked], contrast[marked], clip_on=False, **ring)
         axes.set_xlabel("brightness: mean grey, black 0 to white 1")
         axes.set_ylabel("contrast: deviation of grey")
-        return style.as_svg(figure, "tones", "Brightness and contrast", ())
+        return style.as_svg(figure, "tones", "Brightness and contrast")
 
 
 # ---------------------------------------------------------------------------- parts of figures
@@ -226,34 +184,22 @@ def _dots(
     """
     low = min(x_cells.min(), y_cells.min())
     pitch = (max(x_cells.max(), y_cells.max()) - low) / _CELLS or 1.0
-    columns = ((x_cells - low) / pitch).astype(np.int64)
-    rows = ((y_cells - low) / pitch).astype(np.int64)
-    _, cell, number = np.unique(
-        rows * (_CELLS + 1) + columns, return_inverse=True, return_counts=True
-    )
+    columns, rows = (((cells - low) / pitch).astype(np.int64) for cells in (x_cells, y_cells))
+    lattice = rows * (_CELLS + 1) + columns
+    _, cell, number = np.unique(lattice, return_inverse=True, return_counts=True)
     places = np.stack([np.bincount(cell, x) / number, np.bincount(cell, y) / number], axis=1)
     diameters = np.round(3.2 + 13.0 * np.sqrt(number / max(number.max(), 40)))  # points
+    looks: dict[str, Any] = {"alpha": 0.55, "markeredgewidth": 0, "clip_on": False}
     for diameter in np.unique(diameters):  # equal markers are one shape in the file
-        x_shown, y_shown = places[diameters == diameter].T
-        axes.plot(
-            x_shown,
-            y_shown,
-            "o",
-            markersize=diameter,
-            color=style.BASE_COLOUR,
-            alpha=0.55,
-            markeredgewidth=0,
-            clip_on=False,
-        )
+        own = places[diameters == diameter].T
+        axes.plot(*own, "o", color=style.BASE_COLOUR, markersize=diameter, **looks)
 
 
 def _strip(axes: Axes, quantiles: Sequence[float], row: int, colour: str) -> None:
     """A line over the central 90%, a bar over the quartiles, a tick at the median."""
     _, p5, q1, median, q3, p95, _ = quantiles
     axes.plot([p5, p95], [row, row], color=colour, linewidth=1, solid_capstyle="butt")
-    axes.add_patch(
-        Rectangle((q1, row - 0.22), q3 - q1, 0.44, facecolor=colour, alpha=0.4, linewidth=0)
-    )
+    style.shade(axes, (q1, row - 0.22), (q3 - q1, 0.44), colour, 0.4)
     axes.plot([median] * 2, [row - 0.32, row + 0.32], color=colour, linewidth=2.4)
 
 
@@ -266,8 +212,6 @@ def _pixel_ticks(low: float, high: float) -> list[float]:
     return powers[:: math.ceil(len(powers) / 8)]
 
 
-def _ratio(value: float) -> str:
-    for width, height in _RATIOS:
-        if math.isclose(value, width / height, rel_tol=1e-6):
-            return f"{width}:{height}"
-    return f"{value:.2f}"
+def _ratio(value: float, _: object = None) -> str:
+    near = (f"{w}:{h}" for w, h in _RATIOS if math.isclose(value, w / h, rel_tol=1e-6))
+    return next(near, f"{value:.2f}")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.evaluation.calibration import Bin, Calibration
+from transferscope.evaluation.calibration import Calibration
 from transferscope.evaluation.selective import Abstention, Operating
 from transferscope.evaluation.sentences import calibration_told
 from transferscope.report.figures import style
@@ -32,64 +32,33 @@ def reliability_figure(calibration: Calibration) -> str:
     """
     bins = calibration.bins
     total = max(sum(one.n for one in bins), 1)
-    with style.drawing() as draw:
-        figure = draw(500, 560)
+    with style.drawing(500, 560) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1))
         style.heading(figure, calibration_told(calibration))
         for axes in (upper, lower):
-            style.plain_axes(axes)
             axes.yaxis.set_major_formatter(style.percent_tick)
         upper.plot([0, 1], [0, 1], color=style.MUTED, alpha=0.6, linewidth=1, linestyle=(0, (4, 2)))
-        style.note(
-            upper,
-            "as often right as stated",
-            (0.03, 0.03),
-            (0, 8),
-            rotation=45,
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-            color=style.MUTED,
+        along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
+        words = "as often right as stated"
+        style.note(upper, words, (0.03, 0.03), (0, 8), color=style.MUTED, **along)
+        low, high = np.array([one.interval for one in bins]).reshape(-1, 2).T
+        places = np.array([(one.confidence, one.accuracy) for one in bins]).reshape(-1, 2).T
+        areas = [14 + 260 * one.n / total for one in bins]
+        colour = style.TUNED_COLOUR
+        upper.vlines(places[0], low, high, colors=colour, linewidths=1.2)
+        upper.scatter(
+            *places, areas, color=colour, alpha=0.75, linewidths=0, clip_on=False, zorder=3
         )
-        _reliability_dots(upper, bins, total)
-        upper.set_xlim(0, 1)
-        upper.set_ylim(0, 1)
-        upper.set_ylabel("of these, right")
+        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="of these, right")
         style.grid(upper)
-        lower.bar(
-            [one.low for one in bins],
-            [one.n / total for one in bins],
-            [one.high - one.low for one in bins],
-            align="edge",
-            color=style.TUNED_COLOUR,
-            alpha=0.55,
-            linewidth=0,
-        )
+        edges, sides = [one.low for one in bins], [one.high - one.low for one in bins]
+        shares = [one.n / total for one in bins]
+        lower.bar(edges, shares, sides, align="edge", color=colour, alpha=0.55, linewidth=0)
         lower.set_ylim(bottom=0)
         lower.yaxis.set_major_locator(MaxNLocator(3))
         lower.xaxis.set_major_formatter(style.percent_tick)
-        lower.set_xlabel("confidence: probability stated for the answer")
-        lower.set_ylabel("pictures")
-        return style.as_svg(figure, "reliability", "Accuracy against confidence", ())
-
-
-def _reliability_dots(axes: Axes, bins: Sequence[Bin], total: int) -> None:
-    axes.add_collection(
-        LineCollection(
-            [[(one.confidence, end) for end in one.interval] for one in bins],
-            colors=style.TUNED_COLOUR,
-            linewidths=1.2,
-        )
-    )
-    axes.scatter(
-        [one.confidence for one in bins],
-        [one.accuracy for one in bins],
-        s=[14 + 260 * one.n / total for one in bins],
-        color=style.TUNED_COLOUR,
-        alpha=0.75,
-        linewidths=0,
-        clip_on=False,
-        zorder=3,
-    )
+        lower.set(xlabel="confidence: probability stated for the answer", ylabel="pictures")
+        return style.as_svg(figure, "reliability", "Accuracy against confidence")
 
 
 # ---------------------------------------------------------------------------- abstaining
@@ -107,28 +76,18 @@ def coverage_figure(abstention: Abstention) -> str:
             f"all coverages: {abstention.area:.2%}."
         )
         style.heading(figure, [said])
-        axes.plot(abstention.coverage, abstention.accuracy, color=style.TUNED_COLOUR, linewidth=1.8)
-        axes.plot(
-            abstention.coverage[-1],
-            abstention.accuracy[-1],
-            "o",
-            color=style.TUNED_COLOUR,
-            markersize=6,
-            clip_on=False,
-        )
+        coverage, accuracy = np.array(abstention.coverage), np.array(abstention.accuracy)
+        axes.plot(coverage, accuracy, color=style.TUNED_COLOUR, linewidth=1.8)
+        last = (coverage[-1], accuracy[-1])
+        axes.plot(*last, "o", color=style.TUNED_COLOUR, markersize=6, clip_on=False)
         _mark_thresholds(axes, marks)
-        shown = [
-            a for c, a in zip(abstention.coverage, abstention.accuracy, strict=True) if c >= 0.05
-        ]
-        lowest = min([*shown, *(one.accuracy or 0.0 for one in marks)])
-        axes.set_ylim(max(0.0, math.floor(20 * (lowest - 0.02)) / 20), 1)
-        axes.set_xlim(0, 1)
+        lowest = min([*accuracy[coverage >= 0.05], *(one.accuracy or 0.0 for one in marks)])
+        axes.set(xlim=(0, 1), ylim=(max(0.0, math.floor(20 * (lowest - 0.02)) / 20), 1))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(style.percent_tick)
         style.grid(axes)
-        axes.set_xlabel("pictures answered, the surest first")
-        axes.set_ylabel("of these, right")
-        return style.as_svg(figure, "coverage", "Accuracy against the share that is answered", ())
+        axes.set(xlabel="pictures answered, the surest first", ylabel="of these, right")
+        return style.as_svg(figure, "coverage", "Accuracy against the share that is answered")
 
 
 def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
@@ -139,18 +98,10 @@ def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
             groups[-1].append(one)
         else:
             groups.append([one])
+    ring = style.ring(style.INK, 8, 1.3)
     for group in groups:
         for one in group:
-            axes.plot(
-                one.coverage,
-                one.accuracy or 0.0,
-                "o",
-                markersize=8,
-                markerfacecolor="none",
-                markeredgecolor=style.INK,
-                markeredgewidth=1.3,
-                clip_on=False,
-            )
+            axes.plot(one.coverage, one.accuracy or 0.0, clip_on=False, **ring)
         wanted = ", ".join(f"{one.wanted:.0%}" for one in sorted(group, key=lambda one: one.wanted))
         place = (group[0].coverage, group[0].accuracy or 0.0)
         style.note(axes, wanted, place, (-7, -11), ha="right", va="center")
@@ -159,13 +110,5 @@ def _mark_thresholds(axes: Axes, marks: Sequence[Operating]) -> None:
         f"{one.accuracy or 0.0:.1%} of them right"
         for one in sorted(marks, key=lambda one: one.wanted)
     ]
-    axes.text(
-        0.015,
-        0.03,
-        "\n".join(lines),
-        transform=axes.transAxes,
-        va="bottom",
-        linespacing=1.4,
-        fontsize=style.SMALL,
-        color=style.INK,
-    )
+    words = "\n".join(lines)
+    axes.text(0.015, 0.03, words, transform=axes.transAxes, va="bottom", linespacing=1.4)

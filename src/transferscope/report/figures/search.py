@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from transferscope.errors import InputError
 from transferscope.report.figures import style
@@ -42,8 +42,8 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
     ranked = sorted(trials, key=_rank)
     shown = ranked[:TRIAL_CAP]
     names = list(dict.fromkeys(name for trial in shown for name in trial["settings"]))
-    with style.drawing() as draw:
-        figure = draw(760, 216 + 20 * len(shown) + (16 if len(ranked) > len(shown) else 0))
+    height = 216 + 20 * len(shown) + (16 if len(ranked) > len(shown) else 0)
+    with style.drawing(760, height) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(132, 40 + 20 * len(shown)))
         _time_panel(above, trials)
         _trial_table(below, shown, names)
@@ -58,43 +58,30 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
         return style.as_svg(figure, "search", "Trials of the search", texts)
 
 
-def _rank(trial: Mapping[str, Any]) -> tuple[bool, float, float, int]:
+def _rank(trial: Mapping[str, Any]) -> tuple[float, float, int]:
+    """Higher accuracies first, then lower losses; what is not a number comes last."""
     top1, loss = float(trial["top1"]), float(trial["loss"])
-    known = math.isfinite(top1)
-    return (
-        not known,
-        -top1 if known else 0.0,
-        loss if math.isfinite(loss) else math.inf,
-        int(trial["trial"]),
-    )
+    accuracy, loss = (one if math.isfinite(one) else math.inf for one in (-top1, loss))
+    return accuracy, loss, int(trial["trial"])
 
 
 def _trial_dot(trial: Mapping[str, Any]) -> dict[str, Any]:
-    colour = style.TUNED_COLOUR if trial.get("chosen") else style.BASE_COLOUR
-    hollow = trial.get("status") == "stopped early"
-    return {
-        "marker": "o",
-        "linestyle": "none",
-        "markersize": 8 if trial.get("chosen") else 5.5,
-        "markeredgewidth": 1.3,
-        "markeredgecolor": colour,
-        "markerfacecolor": "none" if hollow else colour,
-    }
+    chosen = trial.get("chosen")
+    colour = style.TUNED_COLOUR if chosen else style.BASE_COLOUR
+    dot = style.ring(colour, 8 if chosen else 5.5, 1.3)
+    return dot if trial.get("status") == "stopped early" else dot | {"markerfacecolor": colour}
 
 
 def _time_panel(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
-    style.plain_axes(axes)
     ended = np.cumsum([float(trial["seconds"]) for trial in trials])
     top1 = np.array([float(trial["top1"]) for trial in trials])
     best = np.maximum.accumulate(np.nan_to_num(top1, nan=-math.inf))
     seen = np.isfinite(best)
     unit, name = (60.0, "minutes") if ended[-1] > 180 else (1.0, "seconds")
-    axes.step(
-        ended[seen] / unit, best[seen], where="post", color=style.MUTED, alpha=0.5, linewidth=1.2
-    )
-    for trial, x, y in sorted(
-        zip(trials, ended / unit, top1, strict=True), key=lambda one: bool(one[0].get("chosen"))
-    ):
+    line: dict[str, Any] = {"color": style.MUTED, "alpha": 0.5, "linewidth": 1.2}
+    axes.step(ended[seen] / unit, best[seen], where="post", **line)
+    dots = zip(trials, ended / unit, top1, strict=True)
+    for trial, x, y in sorted(dots, key=lambda one: bool(one[0].get("chosen"))):
         axes.plot(x, y, clip_on=False, **_trial_dot(trial))
     axes.set_xlim(0, ended[-1] / unit * 1.02 or 1)
     axes.yaxis.set_major_formatter(style.percent_tick)
@@ -116,18 +103,14 @@ def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence
     }
     widths = {n: max(map(style.text_width, [n, *column])) + 2.5 for n, column in cells.items()}
     words = min(0.72, sum(widths.values()) * 6.1 / 740)  # of the panel's width
-    style.plain_axes(axes)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(shown) - 0.4, -1.4)
-    axes.xaxis.set_major_locator(NullLocator())
-    axes.yaxis.set_major_locator(NullLocator())
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -1.4), xticks=[], yticks=[])
     starts = words * (np.cumsum([0.0, *widths.values()]) / sum(widths.values()))
     for (name, column), start in zip(cells.items(), starts[:-1], strict=True):
         _word(axes, start, -1, name.replace("_", " "), muted=True)
         for row, text in enumerate(column):
-            _word(axes, start, row, text, bold=bool(shown[row].get("chosen")))
+            _word(axes, start, row, text, fontweight=_weight(shown[row]))
     _word(axes, words, -1, "validation accuracy", muted=True)
     left, right = words + 0.01, 0.915
     known = [float(t["top1"]) for t in shown if math.isfinite(float(t["top1"]))]
@@ -139,31 +122,17 @@ def _trial_table(axes: Axes, shown: Sequence[Mapping[str, Any]], names: Sequence
             place = left + (right - left) * ((top1 - low) / (high - low) if high > low else 1.0)
             axes.plot(place, row, clip_on=False, **_trial_dot(trial))
         said = f"{top1:.1%}" if math.isfinite(top1) else "none"
-        bold = bool(trial.get("chosen"))
-        _word(axes, 1.0, row, said, bold=bold, align="right")
+        _word(axes, 1.0, row, said, fontweight=_weight(trial), ha="right")
 
 
-def _word(
-    axes: Axes,
-    x: float,
-    row: int,
-    text: str,
-    *,
-    bold: bool = False,
-    muted: bool = False,
-    align: str = "left",
-) -> None:
-    axes.text(
-        x,
-        row,
-        text,
-        fontsize=style.SMALL,
-        color=style.MUTED if muted else style.INK,
-        alpha=0.7 if muted else 1.0,
-        fontweight="bold" if bold else "normal",
-        ha=align,
-        va="center_baseline",
-    )
+def _weight(trial: Mapping[str, Any]) -> str:
+    return "bold" if trial.get("chosen") else "normal"
+
+
+def _word(axes: Axes, x: float, row: int, text: str, *, muted: bool = False, **looks: Any) -> None:
+    if muted:
+        looks |= {"color": style.MUTED, "alpha": 0.7}
+    axes.text(x, row, text, va="center_baseline", **looks)
 
 
 def _setting(value: Any) -> str:

@@ -22,9 +22,11 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import ImageDraw, ImageFont
 
 BASE_COLOUR = "#4477aa"
@@ -191,27 +193,32 @@ def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 @contextmanager
-def drawing() -> Iterator[Callable[[float, float], Figure]]:
-    """Sets matplotlib's parameters, gives a function from (width, height) in pixels to a figure."""
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, sides in pixels, while matplotlib's parameters are ours."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "transferscope",
         "text.parse_math": False,
-        "text.usetex": False,
+        "text.color": INK,
         "font.family": list(_families()),
-        "font.size": TEXT,
+        "font.size": SMALL,
+        "figure.titlesize": "medium",
+        "axes.titlesize": "medium",
+        "axes.titlelocation": "left",
         "axes.edgecolor": MUTED,
         "axes.linewidth": 0.7,
         "axes.labelcolor": INK,
-        "axes.labelsize": SMALL,
-        "xtick.labelsize": SMALL,
-        "ytick.labelsize": SMALL,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,
         "ytick.labelcolor": INK,
-        "text.color": INK,
-        "axes.unicode_minus": True,
+        "grid.color": MUTED,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.borderaxespad": 0.2,
+        "legend.columnspacing": 1.6,
     }
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
@@ -219,38 +226,42 @@ def drawing() -> Iterator[Callable[[float, float], Figure]]:
         # Only the room for a letter is measured here; `font_note` tells who lacks a font.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-
-        def draw(width: float, height: float) -> Figure:
-            return Figure(figsize=(width / _PIXELS, height / _PIXELS), layout="constrained")
-
-        yield draw
+        yield Figure(figsize=(width / _PIXELS, height / _PIXELS), layout="constrained")
 
 
 @contextmanager
 def panel(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one panel, sides in pixels, while matplotlib's parameters are ours."""
-    with drawing() as draw:
-        figure = draw(width, height)
-        axes = figure.subplots()
-        plain_axes(axes)
-        yield figure, axes
+    """`drawing` with one panel."""
+    with drawing(width, height) as figure:
+        yield figure, figure.subplots()
 
 
-def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
-    """The figure as SVG text that can stand in a page or alone."""
+def write_font_note(figure: Figure, texts: Iterable[str]) -> None:
+    """`font_note` in the lower left corner, where there is one."""
     if lacking := font_note(texts):
-        figure.text(0.01, 0.0, lacking, fontsize=SMALL, color=MUTED, ha="left", va="bottom")
+        figure.text(0.01, 0.0, lacking, color=MUTED, va="bottom")
         line = 20 / (figure.get_figheight() * _PIXELS)
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
+
+
+def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str] = ()) -> str:
+    """The figure as SVG text that can stand in a page or alone.
+
+    Args:
+        figure: its axes lose their ground.
+        name: that its ids begin with, so that several figures can stand in one page.
+        title: what it shows.
+        texts: whose letters may be in no font of this machine, such as names of classes.
+    """
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    write_font_note(figure, texts)
     raw = io.StringIO()
     figure.savefig(raw, format="svg", transparent=True)
-    svg = raw.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", raw.getvalue(), flags=re.DOTALL)
+    head, _, body = svg[svg.index("<svg") :].strip().partition(">")
     width, height = (round(side * _PIXELS) for side in figure.get_size_inches())
-    head, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
@@ -274,45 +285,57 @@ def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------- parts of axes
 
 
-def plain_axes(axes: Axes) -> None:
-    """Takes the frame's upper and right side away, and the ground."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.patch.set_visible(False)
-
-
 def grid(axes: Axes, axis: Literal["both", "x", "y"] = "both", *, alpha: float = 0.15) -> None:
     """Faint lines below what is drawn."""
-    axes.grid(axis=axis, color=MUTED, alpha=alpha, linewidth=0.6)
+    axes.grid(axis=axis, alpha=alpha)
     axes.set_axisbelow(True)
 
 
-def named_rows(axes: Axes, names: Sequence[str], **settings: Any) -> None:
+def ticks(axis: Axis, places: Sequence[float], said: Callable[[float, object], str]) -> None:
+    """Ticks at `places` alone, each in the words that `said` has for it."""
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(said)
+    axis.set_minor_locator(NullLocator())
+
+
+def named_rows(axes: Axes, names: Sequence[str]) -> None:
     """A name at each of the rows 0, 1, ... from the top, without a frame beside them."""
-    axes.set_yticks(range(len(names)), names, **settings)
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def shade(
+    axes: Axes, corner: tuple[float, float], size: tuple[float, float], colour: str, alpha: float
+) -> None:
+    """A rectangle without a border, from the corner of its least values."""
+    axes.add_patch(Rectangle(corner, *size, facecolor=colour, alpha=alpha, linewidth=0))
+
+
+def ring(colour: str, size: float, width: float) -> dict[str, Any]:
+    """What `Axes.plot` needs for hollow dots."""
+    dot = {"marker": "o", "linestyle": "none", "markersize": size, "markeredgewidth": width}
+    return dot | {"markerfacecolor": "none", "markeredgecolor": colour}
 
 
 def note(
     axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **settings: Any
 ) -> None:
     """Small text beside the point `at`, `shift` points from it."""
-    looks: dict[str, Any] = {"fontsize": SMALL, "color": INK, **settings}
-    axes.annotate(text, at, xytext=shift, textcoords="offset points", **looks)
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", **settings)
 
 
 def panel_title(axes: Axes, text: str) -> None:
     """A bold line over the left end of the axes."""
-    axes.set_title(text, loc="left", fontsize=TEXT, fontweight="bold", color=INK)
+    axes.set_title(text, fontsize=TEXT, fontweight="bold")
 
 
 def heading(figure: Figure, lines: Sequence[str]) -> None:
     """What the figure shows, in words above it."""
     letters = int(figure.get_figwidth() * _PIXELS / 5.7)
     broken = [part for line in lines for part in textwrap.wrap(line, letters)]
-    figure.suptitle("\n".join(broken), x=0.01, ha="left", fontsize=SMALL, color=INK)
+    figure.suptitle("\n".join(broken), x=0.01, ha="left")
 
 
 def percent_tick(value: float, _: object = None) -> str:
@@ -336,13 +359,4 @@ def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
 
 def legend_above(figure: Figure | SubFigure, handles: Sequence[Artist], **settings: Any) -> None:
     """Labelled handles in one line above all axes."""
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=len(handles),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        borderaxespad=0.2,
-        **{"handlelength": 2, "columnspacing": 1.6} | settings,
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **settings)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from transferscope.errors import InputError
 from transferscope.report.figures import style
@@ -23,6 +23,7 @@ _DASHED = (0, (4, 2))
 _DOTTED = (0, (1, 2))
 _MARKED = 40  # epochs up to which each is a dot
 _FAINT = 0.65  # of the ink, for what only accompanies
+_RING = style.ring(style.TUNED_COLOUR, 9, 1.7)
 
 
 # ---------------------------------------------------------------------------- history
@@ -48,22 +49,19 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
     epochs = _column(rows, "epoch")
     rates = np.where(epochs > 0, _column(rows, "learning_rate"), math.nan)
     calibrated = _column(rows, "calibrated_loss")
-    best = _best_epoch(rows, epochs)
-    with style.drawing() as draw:
-        if np.isfinite(rates).any():
-            figure = draw(760, 372)
-            cells = figure.add_gridspec(2, 2, height_ratios=(4.6, 1))
-            strip = figure.add_subplot(cells[1, :])
-            _rate_strip(strip, epochs, rates, best)
-        else:
-            figure = draw(760, 290)
-            cells = figure.add_gridspec(1, 2)
+    known, rated = bool(np.isfinite(calibrated).any()), bool(np.isfinite(rates).any())
+    bests = [at for at, row in zip(epochs, rows, strict=True) if row.get("best") == "1"]
+    best = float(bests[-1]) if bests else None
+    with style.drawing(760, 372 if rated else 290) as figure:
+        cells = figure.add_gridspec(1 + rated, 2, height_ratios=(4.6, 1)[: 1 + rated])
+        if rated:
+            _rate_strip(figure.add_subplot(cells[1, :]), epochs, rates, best)
         for place, (measure, title) in enumerate((("loss", "Loss"), ("top1", "Accuracy"))):
             axes = figure.add_subplot(cells[0, place])
             train, validation = (_column(rows, f"{p}_{measure}") for p in ("train", "validation"))
             _epoch_axis(axes, epochs, best, title)
             _line(axes, epochs, train, colour=style.MUTED, dashes=_DASHED)
-            if measure == "loss" and np.isfinite(calibrated).any():
+            if measure == "loss" and known:
                 axes.plot(epochs, validation, color=style.TUNED_COLOUR, linewidth=0.9)
                 validation = calibrated
             _line(axes, epochs, validation, colour=style.TUNED_COLOUR, dashes="-")
@@ -71,11 +69,10 @@ def history_figure(rows: Sequence[Mapping[str, str]]) -> str:
                 axes.yaxis.set_major_formatter(style.percent_tick)
             if best is not None and math.isfinite(value := validation[epochs == best][-1]):
                 said = f"{value:.3f}" if measure == "loss" else f"{value:.1%}"
-                said = f"{_epoch_name(best)}: {said}"
-                axes.set_title(said, loc="right", fontsize=style.SMALL, color=style.INK)
-                axes.plot(best, value, **_ring())
-        _history_legend(figure, best, calibrated=bool(np.isfinite(calibrated).any()))
-        return style.as_svg(figure, "history", "Loss, accuracy and learning rate by epoch", ())
+                axes.set_title(f"{_epoch_name(best)}: {said}", loc="right")
+                axes.plot(best, value, **_RING)
+        _history_legend(figure, best, calibrated=known)
+        return style.as_svg(figure, "history", "Loss, accuracy and learning rate by epoch")
 
 
 def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
@@ -92,26 +89,15 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
     return np.asarray(values, dtype=float)
 
 
-def _best_epoch(rows: Sequence[Mapping[str, str]], epochs: np.ndarray) -> float | None:
-    best = None
-    for epoch, row in zip(epochs, rows, strict=True):
-        if str(row.get("best", "")).strip().lower() in ("1", "1.0", "true", "yes"):
-            best = float(epoch)
-    return best
-
-
 def _rate_strip(axes: Axes, epochs: np.ndarray, rates: np.ndarray, best: float | None) -> None:
     _epoch_axis(axes, epochs, best, "Learning rate")
     _line(axes, epochs, rates, colour=style.MUTED, dashes="-")
     highest = float(np.nanmax(rates))
-    axes.set_ylim(-0.06 * highest, highest * 1.15 or 1)
-    axes.yaxis.set_major_locator(FixedLocator([0, highest] if highest else [0]))
-    axes.yaxis.set_major_formatter(lambda value, _: rate_words(value))
-    axes.set_xlabel("epoch")
+    axes.set(ylim=(-0.06 * highest, highest * 1.15 or 1), xlabel="epoch")
+    style.ticks(axes.yaxis, [0, highest] if highest else [0], _rate_tick)
 
 
 def _epoch_axis(axes: Axes, epochs: np.ndarray, best: float | None, title: str) -> None:
-    style.plain_axes(axes)
     margin = 0.03 * float(epochs[-1] - epochs[0]) or 0.5
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -136,36 +122,19 @@ def _epoch_name(epoch: float) -> str:
     return "the start" if epoch == 0 else f"epoch {epoch:g}"
 
 
-def _ring() -> dict[str, Any]:
-    return {
-        "marker": "o",
-        "linestyle": "none",
-        "markersize": 9,
-        "markeredgewidth": 1.7,
-        "markerfacecolor": "none",
-        "markeredgecolor": style.TUNED_COLOUR,
-    }
-
-
 def _history_legend(figure: Figure, best: float | None, *, calibrated: bool) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=style.MUTED,
-            alpha=_FAINT,
-            linestyle=_DASHED,
-            linewidth=1.7,
-            label="training",
-        ),
-        Line2D([], [], color=style.TUNED_COLOUR, linewidth=1.7, label="validation"),
-    ]
+    strong, dashed = _sample("validation", style.TUNED_COLOUR, 1.7), {"linestyle": _DASHED}
+    handles = [_sample("training", style.MUTED, 1.7, alpha=_FAINT, **dashed), strong]
     if calibrated:
-        name = "validation loss before calibration"
-        handles.append(Line2D([], [], color=style.TUNED_COLOUR, linewidth=0.9, label=name))
+        handles.append(_sample("validation loss before calibration", style.TUNED_COLOUR, 0.9))
     if best is not None:
-        handles.append(Line2D([], [], label=f"best: {_epoch_name(best)}", **_ring()))
+        handles.append(Line2D([], [], label=f"best: {_epoch_name(best)}", **_RING))
     style.legend_above(figure, handles)
+
+
+def _sample(label: str, colour: str, width: float, **settings: Any) -> Line2D:
+    """A line of a legend."""
+    return Line2D([], [], label=label, color=colour, linewidth=width, **settings)
 
 
 # ---------------------------------------------------------------------------- learning rates
@@ -209,37 +178,28 @@ def lr_figure(
             f"{known.sum()} of {len(values)} losses are finite; begin the range test at a lower rate"
         )
     steps, values, smooth = steps[known], values[known], smooth[known]
-    low, high = _loss_limits(values, smooth)
     with style.panel(760, 300) as (figure, axes):
-        axes.set_xscale("log")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
         axes.plot(steps, values, color=style.MUTED, linewidth=1, alpha=0.35)
         axes.plot(steps, smooth, color=style.BASE_COLOUR, linewidth=2.2)
-        axes.set_ylim(low, high)
-        axes.set_xlim(steps[0], steps[-1])
+        axes.set(xlim=(steps[0], steps[-1]), ylim=_loss_limits(values, smooth))
         _decades(axes, float(steps[0]), float(steps[-1]))
         style.grid(axes, alpha=0.13)
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("training loss")
         if suggestion is not None:
             _mark_suggestion(axes, steps, smooth, suggestion)
-        style.legend_above(
-            figure,
-            [
-                Line2D([], [], color=style.BASE_COLOUR, linewidth=2.2, label="loss, smoothed"),
-                Line2D(
-                    [], [], color=style.MUTED, linewidth=1, alpha=0.5, label="loss of each step"
-                ),
-            ],
-        )
-        return style.as_svg(figure, "rates", "Learning-rate range test", ())
+        handles = [
+            _sample("loss, smoothed", style.BASE_COLOUR, 2.2),
+            _sample("loss of each step", style.MUTED, 1, alpha=0.5),
+        ]
+        style.legend_above(figure, handles)
+        return style.as_svg(figure, "rates", "Learning-rate range test")
 
 
 def _mark_suggestion(axes: Axes, steps: np.ndarray, smooth: np.ndarray, suggestion: float) -> None:
     axes.axvline(suggestion, color=style.TUNED_COLOUR, linewidth=1.1, linestyle=_DOTTED, zorder=1)
     height = float(np.interp(math.log(suggestion), np.log(steps), smooth))
-    axes.plot(suggestion, height, **_ring())
-    middle = math.sqrt(float(steps[0] * steps[-1]))
-    left = suggestion < middle
+    axes.plot(suggestion, height, **_RING)
+    left = suggestion < math.sqrt(float(steps[0] * steps[-1]))
     style.note(
         axes,
         f"suggested: {rate_words(suggestion)}",
@@ -267,7 +227,8 @@ def _decades(axes: Axes, low: float, high: float) -> None:
     ticks = [10.0**power for power in powers if low * 0.999 <= 10.0**power <= high * 1.001]
     if len(ticks) < 3:
         ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(lambda value, _: rate_words(value))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.ticks(axes.xaxis, ticks, _rate_tick)
+
+
+def _rate_tick(value: float, _: object) -> str:
+    return rate_words(value)

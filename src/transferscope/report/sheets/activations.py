@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from transferscope.errors import InputError
+from transferscope.records import Record
 from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, font_note, write_line
 from transferscope.wording import short
 
@@ -68,7 +69,7 @@ class LayerMaps:
 
 
 @dataclass(frozen=True)
-class LayerSheet:
+class LayerSheet(Record):
     """A layer's sheets as files, and its maps in numbers.
 
     Attributes:
@@ -97,10 +98,6 @@ class LayerSheet:
     non_finite: int
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return {**vars(self), "shape": list(self.shape), "pages": list(self.pages)}
-
 
 def write_sheet(
     folder: Path, order: int, maps: LayerMaps, picture: Image.Image, *, scale: Scale = "layer"
@@ -118,18 +115,24 @@ def write_sheet(
         scale: `channel`: each map's colours end at its own largest value.
     """
     sheet = _measured(maps)
-    name = re.sub(r"[^\w.-]+", "_", maps.layer)[:80]
-    stem = f"{order:03d}-{name}"
-    per_page = _BARS * _BAR_ROWS if maps.values.ndim == 1 else _Tiling.of(maps.values).per_page
-    starts = range(0, len(maps.values), per_page)
+    count, vector = len(maps.values), maps.values.ndim == 1
+    stem = f"{order:03d}-" + re.sub(r"[^\w.-]+", "_", maps.layer)[:80]
+    per_page = _BARS * _BAR_ROWS if vector else _Tiling.of(maps.values).per_page
+    pages = [range(start, min(start + per_page, count)) for start in range(0, count, per_page)]
     limits = _limits(maps.values, scale)
     files = []
-    for page, start in enumerate(starts, start=1):
-        shown = range(start, min(start + per_page, len(maps.values)))
-        head = _Head(maps, sheet, picture, scale, limits, shown, page, len(starts))
-        body = _bars(maps, shown) if maps.values.ndim == 1 else _tiles(maps.values, limits, shown)
-        files.append(f"{stem}-{page}.png" if len(starts) > 1 else f"{stem}.png")
-        head.above(body).save(folder / files[-1], compress_level=1)
+    for page, shown in enumerate(pages, start=1):
+        body = _bars(maps.values, shown) if vector else _tiles(maps.values, limits, shown)
+        place = ""
+        if len(pages) > 1:
+            first, last = shown[0], shown[-1]
+            place = f"channels {first:,} to {last:,}, page {page} of {len(pages)}"
+        files.append(f"{stem}-{page}.png" if place else f"{stem}.png")
+        whole = _below_head(body, picture, maps, list(_lines(maps, sheet, place)))
+        if not vector:
+            end = short(float(limits[0, 0, 0])) if scale == "layer" else None
+            _scale_bar(whole, end, negative=(sheet.min or 0) < 0)
+        whole.save(folder / files[-1], compress_level=1)
     return replace(sheet, pages=tuple(files))
 
 
@@ -173,20 +176,14 @@ def _limits(values: np.ndarray, scale: Scale) -> np.ndarray:
 # ---------------------------------------------------------------------------- colours
 
 
-def _ramp(anchors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Colours from just above zero to the end of the scale: uint8 (levels, 3)."""
-    points = np.linspace(0, 1, len(anchors) + 1)
-    places = np.arange(1, _LEVELS + 1) / _LEVELS
-    channels = zip(_BLACK, *anchors, strict=True)
-    colours = np.stack([np.interp(places, points, channel) for channel in channels], axis=1)
-    return colours.round().astype(np.uint8)
-
-
 @lru_cache(maxsize=1)
 def _palette() -> np.ndarray:
     """Blue to black to warm, and last the colour of what is not a number: uint8 (2 levels + 2, 3)."""
-    rest = np.array([_BLACK], np.uint8), _ramp(_WARM), np.array([_NOT_FINITE], np.uint8)
-    return np.concatenate([_ramp(_COLD)[::-1], *rest])
+    anchors = (*_COLD[::-1], _BLACK, *_WARM)
+    points = np.linspace(-1, 1, len(anchors))
+    places = np.arange(-_LEVELS, _LEVELS + 1) / _LEVELS
+    colours = [np.interp(places, points, channel) for channel in zip(*anchors, strict=True)]
+    return np.vstack([np.stack(colours, axis=1).round(), _NOT_FINITE]).astype(np.uint8)
 
 
 def _coloured(values: np.ndarray, limits: np.ndarray | float) -> np.ndarray:
@@ -213,6 +210,8 @@ class _Tiling:
         label: width of what stands above it.
         columns: maps side by side.
         step: from the left side of one to that of the next.
+        row: from the upper side of one to that of the next.
+        per_page: maps on a page: as many rows as make it somewhat higher than it is wide.
     """
 
     reduced: int
@@ -222,27 +221,21 @@ class _Tiling:
     label: int
     columns: int
     step: int
+    row: int
+    per_page: int
 
     @classmethod
     def of(cls, values: np.ndarray) -> _Tiling:
-        height, width = values.shape[1:]
-        reduced = math.ceil(max(height, width) / _LARGEST)
-        height, width = math.ceil(height / reduced), math.ceil(width / reduced)
+        reduced = math.ceil(max(values.shape[1:]) / _LARGEST)
+        height, width = (math.ceil(side / reduced) for side in values.shape[1:])
         enlarged = max(1, round(_TILE / max(height, width)))
         height, width = height * enlarged, width * enlarged
         label = max(width, 8 * len(str(len(values) - 1)) + 4)  # room for the last index
         columns = (_WIDTH + _GAP) // (label + _GAP)
         step = (_WIDTH - label) // max(columns - 1, 1)
-        return cls(reduced, enlarged, width, height, label, columns, step)
-
-    @property
-    def row(self) -> int:
-        return self.height + _LABEL + _GAP
-
-    @property
-    def per_page(self) -> int:
-        """As many rows as make the page somewhat higher than it is wide."""
-        return self.columns * max(1, round(1.2 * _WIDTH / self.row))
+        row = height + _LABEL + _GAP
+        per_page = columns * max(1, round(1.2 * _WIDTH / row))
+        return cls(reduced, enlarged, width, height, label, columns, step, row, per_page)
 
 
 def _tiles(values: np.ndarray, limits: np.ndarray, shown: range) -> Image.Image:
@@ -252,51 +245,41 @@ def _tiles(values: np.ndarray, limits: np.ndarray, shown: range) -> Image.Image:
     coloured = _coloured(_averaged(values[chosen], tiling.reduced), limits[chosen])
     coloured = coloured.repeat(tiling.enlarged, axis=1).repeat(tiling.enlarged, axis=2)
     rows = math.ceil(len(shown) / tiling.columns)
-    canvas = np.full((rows * tiling.row, _WIDTH, 3), 255, np.uint8)
+    sheet = Image.new("RGB", (_WIDTH, rows * tiling.row), _PAPER)
+    draw = ImageDraw.Draw(sheet)
     for place, (channel, tile) in enumerate(zip(shown, coloured, strict=True)):
         row, column = divmod(place, tiling.columns)
         top, left = row * tiling.row, column * tiling.step
-        label = _label(channel, tiling.label, not values[channel].any())
-        canvas[top : top + _LABEL, left : left + tiling.label] = label
-        top += _LABEL
-        canvas[top : top + tiling.height, left : left + tiling.width] = tile
-    return Image.fromarray(canvas)
-
-
-@lru_cache(maxsize=8192)
-def _label(channel: int, width: int, dead: bool) -> np.ndarray:
-    """What stands above a map, uint8 (height, width, 3): its index, and whether it is zero everywhere."""
-    label = Image.new("RGB", (width, _LABEL), _PAPER)
-    draw = ImageDraw.Draw(label)
-    write_line(draw, (0, _LABEL - 4), str(channel), size=12, colour=MUTED_RGB if dead else INK_RGB)
-    if dead and width >= 70:
-        write_line(draw, (width, _LABEL - 4), "zero", size=12, right=True)
-    return np.asarray(label)
+        sheet.paste(Image.fromarray(tile), (left, top + _LABEL))
+        dead, line = not values[channel].any(), top + _LABEL - 4
+        colour = MUTED_RGB if dead else INK_RGB
+        write_line(draw, (left, line), str(channel), size=12, colour=colour)
+        if dead and tiling.label >= 70:
+            write_line(draw, (left + tiling.label, line), "zero", size=12, right=True)
+    return sheet
 
 
 def _averaged(values: np.ndarray, side: int) -> np.ndarray:
     """Means over squares; those at the right and lower edge may be smaller."""
     if side == 1:
         return values
-    starts = [range(0, length, side) for length in values.shape[1:]]
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        sums = np.add.reduceat(np.add.reduceat(values, starts[0], axis=1), starts[1], axis=2)
-    counts = [
-        np.diff([*start, length]) for start, length in zip(starts, values.shape[1:], strict=True)
-    ]
-    means: np.ndarray = sums / np.outer(*counts).astype(np.float32)
+    rows, columns = (range(0, length, side) for length in values.shape[1:])
+    sums, counts = (
+        np.add.reduceat(np.add.reduceat(one, rows, axis=-2), columns, axis=-1)
+        for one in (values, np.ones(values.shape[1:], np.float32))
+    )
+    means: np.ndarray = sums / counts
     return means
 
 
 # ---------------------------------------------------------------------------- bars
 
 
-def _bars(maps: LayerMaps, shown: range) -> Image.Image:
+def _bars(values: np.ndarray, shown: range) -> Image.Image:
     """Values of a vector as bars from a common zero line, a hundred a row, with every tenth index."""
-    finite = np.nan_to_num(maps.values, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
-    room = _BAR_ROW - _LABEL - 8
-    unit = room / ((high - low) or 1)
+    unit = (_BAR_ROW - _LABEL - 8) / ((high - low) or 1)
     rows = math.ceil(len(shown) / _BARS)
     sheet = Image.new("RGB", (_WIDTH, rows * _BAR_ROW), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -304,17 +287,14 @@ def _bars(maps: LayerMaps, shown: range) -> Image.Image:
     for place, index in enumerate(shown):
         row, column = divmod(place, _BARS)
         zero, left = row * _BAR_ROW + round(high * unit), round(column * step)
-        value = float(maps.values[index])
-        right = left + round(step) - 4
+        value, right = float(values[index]), left + round(step) - 4
         if not math.isfinite(value):
             draw.rectangle((left, zero - 6, right, zero + 6), fill=_NOT_FINITE)
         elif end := round(value * unit):
             colour = (_WARM[1], _COLD[1])[value < 0]
             draw.rectangle((left, min(zero, zero - end), right, max(zero, zero - end)), fill=colour)
         if column % 10 == 0:
-            write_line(
-                draw, (left, (row + 1) * _BAR_ROW - 12), str(index), size=12, colour=MUTED_RGB
-            )
+            write_line(draw, (left, (row + 1) * _BAR_ROW - 12), str(index), size=12)
     for row in range(rows):
         zero = row * _BAR_ROW + round(high * unit)
         used = min(_BARS, len(shown) - row * _BARS)
@@ -332,78 +312,68 @@ def _largest(maps: LayerMaps) -> str:
 # ---------------------------------------------------------------------------- the head
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What stands above the maps of a page."""
+def _below_head(
+    body: Image.Image, picture: Image.Image, maps: LayerMaps, lines: Sequence[str]
+) -> Image.Image:
+    """The whole page: above the maps the picture, the layer and what is said of it."""
+    top = 2 * _MARGIN + _HEAD
+    page = Image.new("RGB", (_WIDTH + 2 * _MARGIN, top + body.height + _MARGIN), _PAPER)
+    page.paste(body, (_MARGIN, top))
+    ratio = _HEAD / max(picture.size)
+    width, height = (max(1, round(side * ratio)) for side in picture.size)
+    small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    page.paste(small, (_MARGIN, _MARGIN))
+    draw = ImageDraw.Draw(page)
+    left = _MARGIN + width + 24
+    write_line(draw, (left, _MARGIN + 28), clipped(maps.layer, 56), size=30, colour=INK_RGB)
+    for line, text in enumerate(lines):
+        colour = MUTED_RGB if line else INK_RGB
+        write_line(draw, (left, _MARGIN + 62 + 25 * line), text, size=17, colour=colour)
+    return page
 
-    maps: LayerMaps
-    sheet: LayerSheet
-    picture: Image.Image
-    scale: Scale
-    limits: np.ndarray
-    shown: range
-    page: int
-    pages: int
 
-    def above(self, body: Image.Image) -> Image.Image:
-        """The whole page."""
-        top = 2 * _MARGIN + _HEAD
-        page = Image.new("RGB", (_WIDTH + 2 * _MARGIN, top + body.height + _MARGIN), _PAPER)
-        page.paste(body, (_MARGIN, top))
-        ratio = _HEAD / max(self.picture.size)
-        width, height = (max(1, round(side * ratio)) for side in self.picture.size)
-        small = self.picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        page.paste(small, (_MARGIN, _MARGIN))
-        draw = ImageDraw.Draw(page)
-        left = _MARGIN + width + 24
-        write_line(
-            draw, (left, _MARGIN + 28), clipped(self.maps.layer, 56), size=30, colour=INK_RGB
-        )
-        for line, text in enumerate(self._lines()):
-            colour = INK_RGB if line == 0 else MUTED_RGB
-            write_line(draw, (left, _MARGIN + 62 + 25 * line), text, size=17, colour=colour)
-        if self.maps.values.ndim == 3:
-            self._scale_bar(page, draw)
-        return page
+def _lines(maps: LayerMaps, sheet: LayerSheet, place: str) -> Iterator[str]:
+    """What is said of a layer, a line each; `place`: which of its channels, on which page."""
+    vector, dot = maps.values.ndim == 1, "  ·  "
+    what = f"{sheet.channels:,} values" if vector else f"{sheet.channels:,} channels of "
+    what += " × ".join(map(str, maps.values.shape[1:]))
+    yield dot.join(filter(None, (maps.type, what, sheet.note)))
+    facts = [f"values from {short(sheet.min)} to {short(sheet.max)}, mean {short(sheet.mean)}"]
+    if sheet.dead:
+        facts.append(f"{sheet.dead:,} of {sheet.channels:,} zero everywhere")
+    if sheet.non_finite:
+        facts.append(f"{sheet.non_finite:,} not a finite number (magenta)")
+    yield dot.join(facts)
+    last = []
+    if not vector and (reduced := _Tiling.of(maps.values).reduced) > 1:
+        last.append(f"a pixel is the mean of {reduced} × {reduced}")
+    if place:
+        last.append(place)
+    if vector:
+        last.append(_largest(maps))
+    if note := font_note((sheet.layer, *last)):
+        last.append(note)
+    yield dot.join(last)
 
-    def _lines(self) -> Iterator[str]:
-        values, sheet = self.maps.values, self.sheet
-        if values.ndim == 1:
-            what = f"{sheet.channels:,} values"
-        else:
-            what = f"{sheet.channels:,} channels of {values.shape[1]} × {values.shape[2]}"
-        yield f"{self.maps.type}  ·  {what}{f'  ·  {sheet.note}' if sheet.note else ''}"
-        facts = [f"values from {short(sheet.min)} to {short(sheet.max)}, mean {short(sheet.mean)}"]
-        if sheet.dead:
-            facts.append(f"{sheet.dead:,} of {sheet.channels:,} zero everywhere")
-        if sheet.non_finite:
-            facts.append(f"{sheet.non_finite:,} not a finite number (magenta)")
-        yield "  ·  ".join(facts)
-        last = []
-        if values.ndim == 3 and (reduced := _Tiling.of(values).reduced) > 1:
-            last.append(f"a pixel is the mean of {reduced} × {reduced}")
-        if self.pages > 1:
-            first, end = self.shown.start, self.shown.stop - 1
-            last.append(f"channels {first:,} to {end:,}, page {self.page} of {self.pages}")
-        if values.ndim == 1:
-            last.append(_largest(self.maps))
-        if note := font_note((sheet.layer, *last)):
-            last.append(note)
-        yield "  ·  ".join(last)
 
-    def _scale_bar(self, page: Image.Image, draw: ImageDraw.ImageDraw) -> None:
-        """The colours from end to end; a sheet without negative values has the warm half alone."""
-        low = -1.0 if (self.sheet.min or 0) < 0 else 0.0
-        width, right = 260, _MARGIN + _WIDTH
-        left, top = right - width, _MARGIN + _HEAD - 40
-        ramp = _coloured(np.linspace(low, 1, width, dtype=np.float32), 1.0)
-        page.paste(Image.fromarray(ramp[None].repeat(14, axis=0)), (left, top))
+def _scale_bar(page: Image.Image, end: str | None, *, negative: bool) -> None:
+    """The colours from end to end in the page's upper right corner.
+
+    Args:
+        page: is drawn on.
+        end: the value at which the layer's colours end; None: each channel has its own.
+        negative: whether there are values below zero; else the warm half is drawn alone.
+    """
+    draw = ImageDraw.Draw(page)
+    words = f"one scale; {COVERED:.0%} of the values within"
+    if end is None:
         end, words = "own largest", "each channel has its own scale"
-        if self.scale == "layer":
-            end = short(float(self.limits[0, 0, 0]))
-            words = f"one scale; {COVERED:.0%} of the values within"
-        write_line(draw, (right, top - 10), words, size=13, right=True)
-        write_line(draw, (right, top + 32), end, size=13, right=True)
-        write_line(draw, (left, top + 32), f"−{end}" if low else "0", size=13)
-        if low:
-            write_line(draw, (left + width // 2 - 4, top + 32), "0", size=13)
+    width, right = 260, _MARGIN + _WIDTH
+    left, top = right - width, _MARGIN + _HEAD - 40
+    ramp = _coloured(np.linspace(-1 if negative else 0, 1, width, dtype=np.float32), 1.0)
+    page.paste(Image.fromarray(ramp[None].repeat(14, axis=0)), (left, top))
+    write_line(draw, (right, top - 10), words, size=13, right=True)
+    write_line(draw, (right, top + 32), end, size=13, right=True)
+    write_line(draw, (left, top + 32), f"−{end}" if negative else "0", size=13)
+    if negative:
+        write_line(draw, (left + width // 2 - 4, top + 32), "0", size=13)
