@@ -8,6 +8,7 @@ channels last). Both are ordinary convolutions in disguise, which are fast.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +36,7 @@ class PhasedDepthwise(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H', W'), in the dtype that autocast gives a convolution."""
-        padding = [
-            same_padding(size, kernel, stride)
-            if self.padding is None
-            else (self.padding[axis],) * 2
-            for axis, (size, kernel, stride) in enumerate(
-                zip(pictures.shape[2:], self.kernel, self.stride, strict=True)
-            )
-        ]
+        padding = zeros_around(pictures.shape[2:], self.kernel, self.stride, self.padding)
         weight, bias = self.weight, self.bias
         kind = pictures.device.type
         if torch.is_autocast_enabled(kind):
@@ -79,9 +73,19 @@ class _Phased(torch.autograd.Function):
         pictures, weight = ctx.saved_tensors
         size, stride, padding = ctx.geometry
         wants_pictures, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        grad = grads[0]
+        grad, ((top, _), (left, _)) = grads[0], padding
+
+        def part(y: int, x: int) -> Part | None:
+            of_kernel = weight[:, :, y :: stride[0], x :: stride[1]].flip(2, 3)
+            if not of_kernel.numel():
+                return None
+            reach = tuple(side - 1 for side in of_kernel.shape[2:])
+            return reach, lambda zeros: F.conv2d(grad, of_kernel, None, 1, zeros, 1, len(weight))
+
         return (
-            _of_pictures(grad, weight, size, stride, padding) if wants_pictures else None,
+            gradient_of_pictures(grad, len(weight), size, stride, (top, left), part)
+            if wants_pictures
+            else None,
             _of_kernel(grad, pictures, weight, stride, padding) if wants_weight else None,
             grad.sum((0, 2, 3)) if wants_bias else None,
             None,
@@ -89,48 +93,59 @@ class _Phased(torch.autograd.Function):
         )
 
 
-def _of_pictures(
-    grad: torch.Tensor,
-    weight: torch.Tensor,
-    size: tuple[int, int],
+Part = tuple[tuple[int, ...], Callable[[list[int]], torch.Tensor]]
+"""How far a phase's part of the kernel reaches along each axis, and its convolution with the gradient."""
+
+
+def gradient_of_pictures(
+    gradient: torch.Tensor,
+    channels: int,
+    size: Sequence[int],
     stride: tuple[int, int],
-    padding: list[tuple[int, int]],
+    before: tuple[int, int],
+    part: Callable[[int, int], Part | None],
 ) -> torch.Tensor:
-    """The gradient of pictures (N, C, height, width), by phases."""
+    """The gradient of pictures (N, C, height, width), by phases.
+
+    Args:
+        gradient: of the convolution's output.
+        channels: C.
+        size: (height, width).
+        stride: of the convolution.
+        before: rows and columns of zeros before the picture.
+        part: the part of the kernel with a remainder along each axis; None where nothing is left. Its
+            convolution takes the numbers of zeros around the gradient.
+    """
     whole = torch.empty(
-        (len(grad), len(weight), *size),
-        dtype=grad.dtype,
-        device=grad.device,
+        (len(gradient), channels, *size),
+        dtype=gradient.dtype,
+        device=gradient.device,
         memory_format=torch.channels_last,
     )
-    (height, width), ((top, _), (left, _)) = grad.shape[2:], padding
-    for y in phases(size[0], stride[0], top):
-        for x in phases(size[1], stride[1], left):
-            part = weight[:, :, y.remainder :: stride[0], x.remainder :: stride[1]].flip(2, 3)
-            if not part.numel():
+    height, width = gradient.shape[2:]
+    for y in _phases(size[0], stride[0], before[0]):
+        for x in _phases(size[1], stride[1], before[1]):
+            found = part(y.remainder, x.remainder)
+            if found is None:
                 whole[:, :, y.pixels, x.pixels] = 0
                 continue
-            tall, wide = part.shape[2] - 1, part.shape[3] - 1
-            zeros = y.padding(tall, height), x.padding(wide, width)
-            found = F.conv2d(grad, part, None, 1, zeros, 1, len(weight))
+            (tall, wide), convolved = found
+            zeros = [y.padding(tall, height), x.padding(wide, width)]
             places = y.found(tall, zeros[0]), x.found(wide, zeros[1])
-            whole[:, :, y.pixels, x.pixels] = found[:, :, *places]
+            result = convolved(zeros)[:, :, *places]
+            if stride == (1, 1):
+                return result
+            whole[:, :, y.pixels, x.pixels] = result
     return whole
 
 
 @dataclass(frozen=True)
-class Phase:
+class _Phase:
     """The pixels with one remainder modulo the stride, along one axis.
 
-    Pixel p lies at p + before of the padded picture, which is stride * m + remainder. What reaches it
-    of the kernel is weight[remainder::stride], and its gradient the sum over j of
+    Pixel p lies at p + before of the padded picture, which is stride * m + remainder; `shift` is m of the
+    first. What reaches it of the kernel is weight[remainder::stride], and its gradient the sum over j of
     gradient[m - j] * part[j].
-
-    Attributes:
-        pixels: where they are in the picture.
-        count: of them.
-        remainder: where the part of the kernel begins.
-        shift: m of the first pixel.
     """
 
     pixels: slice
@@ -148,13 +163,13 @@ class Phase:
         return slice(begin, begin + self.count)
 
 
-def phases(size: int, stride: int, before: int) -> list[Phase]:
+def _phases(size: int, stride: int, before: int) -> list[_Phase]:
     """The phases of one axis of pictures of some size, with so many zeros before them."""
     found = []
     for first in range(min(stride, size)):
         count = -(-(size - first) // stride)
         shift, remainder = divmod(first + before, stride)
-        found.append(Phase(slice(first, None, stride), count, remainder, shift))
+        found.append(_Phase(slice(first, None, stride), count, remainder, shift))
     return found
 
 
@@ -190,10 +205,15 @@ def _starts(length: int, tile: int) -> list[int]:
     return [min(start, max(0, length - tile)) for start in range(0, length, tile)]
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "same" padding of one axis: (before, after)."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
+def zeros_around(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int] | None
+) -> list[tuple[int, int]]:
+    """Zeros (before, after) along each axis of pictures; a padding of None is TensorFlow's "same"."""
+    if padding is not None:
+        return [(zeros, zeros) for zeros in padding]
+    axes = zip(size, kernel, stride, strict=True)
+    totals = [max((-(-length // step) - 1) * step + k - length, 0) for length, k, step in axes]
+    return [(total // 2, total - total // 2) for total in totals]
 
 
 def is_same(conv: nn.Module) -> bool:

@@ -74,9 +74,6 @@ def autocast(device: torch.device, precision: Precision = "auto") -> Iterator[to
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    with torch.autocast(
-        device.type,
-        dtype=torch.bfloat16 if precision == "fp32" else dtype,
-        enabled=precision != "fp32",
-    ):
+    lower = torch.bfloat16 if precision == "fp32" else dtype
+    with torch.autocast(device.type, dtype=lower, enabled=precision != "fp32"):
         yield dtype

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.quasirandom import SobolEngine
 
 from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, evaluating
@@ -61,23 +60,18 @@ class Job:
     exemplar: torch.Tensor | None = None
 
 
-@dataclass(eq=False)
 class _Sketch:
-    """A picture in its place."""
+    """A picture in its place; pictures are uint8 (C, h, w), empty until they are there."""
 
-    job: Job
-    number: int
-    generator: torch.Generator
-    movements: SobolEngine
-    from_exemplar: bool
-    age: int = 0
-    steps: int = 0
-    blocked: bool = True
-    finite: bool = True
-    restarted: bool = False
-    started: torch.Tensor | None = None
-    picture: torch.Tensor | None = None
-    values: list[float] = field(default_factory=list)
+    def __init__(self, job: Job, *, from_exemplar: bool = False):
+        self.job = job
+        self.generator = torch.Generator().manual_seed(job.seed)
+        self.movements = movements_of(job.seed)
+        self.from_exemplar = self.restarted = from_exemplar
+        self.age = self.steps = 0
+        self.blocked = self.finite = True
+        self.started = self.picture = torch.empty(0, dtype=torch.uint8)
+        self.values: list[float] = []
 
 
 class Engine:
@@ -107,19 +101,14 @@ class Engine:
         self._network = FastNetwork(classifier.network, wanted, example, recipe.precision)
         if wanted:
             self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
-        if self.size != classifier.input.size:
-            self._refuse_another_size()
-        self._stop = threading.Event()
-        self._workers: list[_Worker] = []
-
-    def _refuse_another_size(self) -> None:
-        """Some networks, such as most vision transformers, take one size only."""
-        if not self._network.takes(self.size):
-            height, width = self.classifier.input.size
+        if self.size != classifier.input.size and not self._network.takes(self.size):
+            height, width = classifier.input.size  # of most vision transformers
             raise InputError(
-                f"the size is {self.size[0]} x {self.size[1]}, and this {self.classifier.backbone} takes "
+                f"the size is {self.size[0]} x {self.size[1]}, and this {classifier.backbone} takes "
                 f"pictures of {height} x {width} pixels only; leave --size out"
             )
+        self._stop = threading.Event()
+        self._workers: list[_Worker] = []
 
     def draw(self, jobs: Sequence[Job], on_progress: Progress | None = None) -> Drawn:
         """Draws every job by itself; a picture does not depend on which are drawn beside it.
@@ -136,22 +125,20 @@ class Engine:
         """
         if not jobs:
             raise InputError("there is nothing to draw; give at least one channel")
-        drawn = self._measured([_sketch(job, n) for n, job in enumerate(jobs)], jobs, on_progress)
+        drawn = self._drawn([_Sketch(job) for job in jobs], on_progress)
+        stuck = drawn.from_exemplar | drawn.blocked | ~drawn.finite
         below = [
             number
             for number, job in enumerate(jobs)
             if job.exemplar is not None
             and job.best is not None
-            and not drawn.from_exemplar[number]
-            and drawn.finite[number]
-            and not drawn.blocked[number]
+            and not stuck[number]
             and drawn.activation[number] < job.best
         ]
         if not below:
             return drawn
-        again = [jobs[number] for number in below]
-        sketches = [_sketch(job, n, from_exemplar=True) for n, job in enumerate(again)]
-        return _better(drawn, self._measured(sketches, again, None), below)
+        again = self._drawn([_Sketch(jobs[number], from_exemplar=True) for number in below], None)
+        return _better(drawn, again, below)
 
     def draw_together(self, objective: Objective, seeds: Sequence[int]) -> Drawn:
         """Pictures that depend on each other, such as those of `diversity`: all in one pass.
@@ -160,65 +147,53 @@ class Engine:
             objective: of the whole batch, (N,).
             seeds: one a picture.
         """
-        jobs = [Job(objective, seed) for seed in seeds]
-        sketches = [_sketch(job, number) for number, job in enumerate(jobs)]
+        sketches = [_Sketch(Job(objective, seed)) for seed in seeds]
         self._stop.clear()
-        _Worker(self, self._network, len(jobs), objective).run(sketches)
-        return self._judged(sketches, jobs, objective)
+        _Worker(self, self._network, len(sketches), objective).run(sketches)
+        return self._measured(sketches, objective)
 
     # ------------------------------------------------------------------ workers
 
-    def _measured(
-        self, sketches: list[_Sketch], jobs: Sequence[Job], on_progress: Progress | None
-    ) -> Drawn:
-        self._run(sketches, on_progress)
-        return self._judged(sketches, jobs, None)
-
-    def _run(self, sketches: list[_Sketch], on_progress: Progress | None) -> None:
+    def _drawn(self, sketches: list[_Sketch], on_progress: Progress | None) -> Drawn:
         """Shares the sketches out among the workers, in a fixed way, and waits for them."""
         on_cpu = self.classifier.device.type == "cpu"
-        places = PLACES if on_cpu else PLACES_GPU
         count = min(torch.get_num_threads(), len(sketches)) if on_cpu else 1
         while len(self._workers) < count:
             network = self._network.twin() if self._workers else self._network
-            self._workers.append(_Worker(self, network, places, None))
+            self._workers.append(_Worker(self, network, PLACES if on_cpu else PLACES_GPU, None))
         self._stop.clear()
-        with (
-            _threads_kept(),
-            ThreadPoolExecutor(count, "render") as pool,
-        ):
-            futures = [
+        with _threads_kept(), ThreadPoolExecutor(count, "render") as pool:
+            left = {
                 pool.submit(worker.run, sketches[number::count], threads=1 if count > 1 else None)
                 for number, worker in enumerate(self._workers[:count])
-            ]
+            }
             try:
-                left = set(futures)
                 while left:
                     done, left = wait_for(left, timeout=0.2)
                     for future in done:
                         future.result()
                     if on_progress:
-                        on_progress(sum(s.picture is not None for s in sketches), len(sketches))
+                        on_progress(sum(bool(s.picture.numel()) for s in sketches), len(sketches))
             except BaseException:
                 self._stop.set()
                 raise
+        return self._measured(sketches, None)
 
     # ------------------------------------------------------------------ measuring
 
-    def _judged(
-        self, sketches: Sequence[_Sketch], jobs: Sequence[Job], together: Objective | None
-    ) -> Drawn:
-        canvases = torch.stack([_held(sketch.picture) for sketch in sketches])
-        starts = torch.stack([_held(sketch.started) for sketch in sketches])
+    def _measured(self, sketches: Sequence[_Sketch], together: Objective | None) -> Drawn:
+        jobs = [sketch.job for sketch in sketches]
+        canvases = torch.stack([sketch.picture for sketch in sketches])
+        starts = torch.stack([sketch.started for sketch in sketches])
         activation = self.measure(canvases, jobs, together)
+        finite = torch.tensor([sketch.finite for sketch in sketches])
         return Drawn(
             canvases=canvases,
             size=self.size,
             activation=activation,
             start=self.measure(starts, jobs, together),
             blocked=torch.tensor([sketch.blocked for sketch in sketches]),
-            finite=torch.tensor([sketch.finite for sketch in sketches])
-            & torch.isfinite(activation),
+            finite=finite & torch.isfinite(activation),
             steps=torch.tensor([sketch.steps for sketch in sketches]),
             from_exemplar=torch.tensor([sketch.from_exemplar for sketch in sketches]),
         )
@@ -245,10 +220,8 @@ class Engine:
                 pictures = finished(canvases[begin : begin + step], self.size)
                 batch = as_float(pictures).to(self.classifier.device)
                 batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast
-                found = {}
-                if self.names:
-                    exact = self._exact(self.classifier.input.normalise(batch))
-                    found = {name: exact[actual] for name, actual in self.names.items()}
+                exact = self._exact(self.classifier.input.normalise(batch)) if self.names else {}
+                found = {name: exact[actual] for name, actual in self.names.items()}
                 parts.append(_values(found, batch, part, together).float().cpu())
         return torch.cat(parts)
 
@@ -275,16 +248,11 @@ class _Worker:
         self._parametrization, self._input = engine.parametrization, engine.classifier.input
         self._device = engine.classifier.device
         self._least = 1  # pictures a pass: fewer are filled up
-        channels = self._input.channels
-        grey = torch.full((1, channels, 1, 1), GREY, device=self._device)
+        grey = torch.full((1, self._input.channels, 1, 1), GREY, device=self._device)
         self._grey = self._input.normalise(grey)
-        height, width = engine.size
-        detail = engine.recipe.detail
-        self._shape = (
-            channels,
-            max(16, 8 * round(height * detail / 8)),  # the transform is slow at other sides
-            max(16, 8 * round(width * detail / 8)),
-        )
+        # The transform is slow at other sides.
+        height, width = (max(16, 8 * round(side * engine.recipe.detail / 8)) for side in self._size)
+        self._shape = self._input.channels, height, width
         canvas = engine.parametrization(
             [torch.Generator().manual_seed(0)], self._shape, device=self._device
         )
@@ -303,24 +271,19 @@ class _Worker:
         self._least = min(PLACES, 1 << (len(sketches).bit_length() - 1))
         if threads is not None:
             torch.set_num_threads(threads)  # of this thread
-        with torch.enable_grad():
-            self._run(sketches)
-
-    def _run(self, sketches: Sequence[_Sketch]) -> None:
         queue = list(reversed(sketches))
         held: dict[int, _Sketch] = {}
-        while queue or held:
-            for place in range(len(self._free)):
-                if place not in held and queue:
-                    held[place] = queue.pop()
-                    self._begin(place, held[place])
-            if self._stop.is_set():
-                return
-            self._step(held)
-            for place, sketch in list(held.items()):
-                if self._finished(sketch):
-                    sketch.picture = self._bytes(place)
-                    del held[place]
+        with torch.enable_grad():
+            while (queue or held) and not self._stop.is_set():
+                for place in range(len(self._free)):
+                    if place not in held and queue:
+                        held[place] = queue.pop()
+                        self._begin(place, held[place])
+                self._step(held)
+                for place, sketch in list(held.items()):
+                    if self._finished(sketch):
+                        sketch.picture = self._bytes(place)
+                        del held[place]
 
     # ------------------------------------------------------------------ a place
 
@@ -341,7 +304,7 @@ class _Worker:
         self._ascent.forget(place)
         sketch.age = 0
         sketch.values.clear()
-        if sketch.started is None:
+        if not sketch.started.numel():
             sketch.started = self._bytes(place)
 
     def _bytes(self, place: int) -> torch.Tensor:
@@ -369,13 +332,13 @@ class _Worker:
                 self._begin(place, sketch)
         moves = draw_moves([sketch.movements for sketch in sketches])
         free = self._free[places].requires_grad_()
-        values = self._value(free, moves, sketches)
-        (gradient,) = torch.autograd.grad(values.sum(), free)
+        values, gradient = self._gradient(free, moves, sketches)
         shut = (gradient == 0).flatten(1).all(1)
         early = [sketch.age < self._recipe.patience for sketch in sketches]
         redirected = shut & torch.tensor(early, device=shut.device)
         if redirected.any():
-            gradient[redirected] = self._redirected(free, moves, sketches)[redirected]
+            with self._network.redirected():
+                gradient[redirected] = self._gradient(free, moves, sketches)[1][redirected]
         broken = ~(torch.isfinite(gradient).flatten(1).all(1) & torch.isfinite(values))
         gradient[broken] = 0
         # Where nothing is seen yet, there is nothing to be careful of.
@@ -409,9 +372,11 @@ class _Worker:
         if now - before < self._recipe.settled * abs(now):
             sketch.age = falls
 
-    def _value(
-        self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
-    ) -> torch.Tensor:
+    def _gradient(
+        self, rows: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The objectives (N,) of free numbers, and their gradient (N, ...)."""
+        free = rows
         if self._together is None:
             free, moves = _evened(free, self._least), _evened(moves, self._least)
         pictures = self._decode(free)
@@ -424,28 +389,9 @@ class _Worker:
         jobs = [sketch.job for sketch in sketches]
         found = self._network(seen)
         activations = {name: found[actual] for name, actual in self._names.items()}
-        return _values(activations, pictures, jobs, self._together)
-
-    def _redirected(
-        self, free: torch.Tensor, moves: torch.Tensor, sketches: Sequence[_Sketch]
-    ) -> torch.Tensor:
-        """The gradient that the free numbers would have if shut ReLUs let it through."""
-        with self._network.redirected():
-            values = self._value(free, moves, sketches)
-            (gradient,) = torch.autograd.grad(values.sum(), free)
-        return gradient
-
-
-def _sketch(job: Job, number: int, *, from_exemplar: bool = False) -> _Sketch:
-    generator = torch.Generator().manual_seed(job.seed)
-    movements = movements_of(job.seed)
-    return _Sketch(job, number, generator, movements, from_exemplar, restarted=from_exemplar)
-
-
-def _held(picture: torch.Tensor | None) -> torch.Tensor:
-    if picture is None:
-        raise RuntimeError("a picture was asked for before it was drawn")
-    return picture
+        values = _values(activations, pictures, jobs, self._together)
+        (gradient,) = torch.autograd.grad(values.sum(), rows)
+        return values, gradient
 
 
 def _values(

@@ -26,8 +26,6 @@ from transferscope.report.figures import classes, evaluation
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
 
-_OUT_OF_FOLD = "out-of-fold"
-
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
@@ -38,22 +36,112 @@ class _Sample:
         part: the split that they are in: train, validation or test.
         folder: where the figures go.
         files: N files.
-        paths: of each, relative to its set's folder.
-        hashes: sha256 of each.
+        pictures: of each, its path relative to its set's folder and its hash.
         labels: int64 (N,), in the run's class order.
         seen: pictures left out because their very bytes were trained or chosen on.
-        excluded: (path, reason) of files left out because they could not be used.
+        excluded: files left out because they could not be used.
     """
 
     name: str
     part: str
     folder: Path
     files: list[Path]
-    paths: tuple[str, ...]
-    hashes: list[str]
+    pictures: Sequence[Picture]
     labels: torch.Tensor
     seen: int = 0
-    excluded: tuple[tuple[str, str], ...] = ()
+    excluded: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is evaluated, on which pictures, where and how precisely."""
+
+    run: Run
+    sample: _Sample
+    device: torch.device
+    precision: Precision
+    reporter: Reporter
+
+    def predicted(
+        self, classifier: Classifier, words: str, rows: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Logits of the sample's pictures, or of some of them."""
+        files = self.sample.files
+        files = files if rows is None else [files[row] for row in rows]
+        with self.reporter.task(f"{self.sample.name} pictures, {words}") as progress:
+            return predict_files(
+                classifier.to(self.device), files, precision=self.precision, on_progress=progress
+            )
+
+    def predictions(self, classifier: Classifier, words: str) -> Predictions:
+        """The answers of the run's classifier, or of its base."""
+        return Predictions(
+            tuple(picture.path for picture in self.sample.pictures),
+            self.sample.labels,
+            self.predicted(classifier, words),
+            classifier.classes,
+            classifier.temperature,
+        )
+
+    def evaluated(self, found: Predictions, validation: Predictions | None = None) -> Evaluation:
+        """Every figure of some answers; `validation` is what thresholds are chosen on."""
+        split = self.run.split
+        training = Counter(str(split.scan.class_of(picture)) for picture in split.part("train"))
+        return evaluate(
+            found,
+            split=self.sample.name,
+            confusable=self.run.config.confusable,
+            training=training,
+            validation=validation,
+            seed=self.run.config.seed,
+        )
+
+    def validation(self) -> Predictions | None:
+        """The answers that thresholds are chosen on: tuning, or an evaluation of that split, left them."""
+        if self.sample.part == "validation":
+            return None
+        found = _kept(self.run.path / "evaluation" / "validation")
+        if found is None and self.sample.part == "test":
+            self.reporter.say(
+                "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
+                "gives the answers that they are chosen on"
+            )
+        return found
+
+    def views(self, predictions: Predictions, views: int, seconds: float) -> ViewsGain:
+        """What averaging over views gains, beside predictions that took some seconds."""
+        with self.reporter.task(f"{views} views of each picture") as progress:
+            return views_gain(
+                self.run.classifier,
+                predictions,
+                self.sample.files,
+                [picture.sha256 for picture in self.sample.pictures],
+                views=views,
+                flip=self.run.recipe.flip,
+                seconds=seconds,
+                precision=self.precision,
+                on_progress=progress,
+            )
+
+    def against(
+        self, other: Run, rows: Sequence[int], predictions: Predictions
+    ) -> PairedDifference:
+        """The difference to another run on the pictures that are as new to it as to this one."""
+        run, theirs = self.run, other.classifier
+        ours = predictions.rows(torch.tensor(rows))
+        second = replace(
+            ours.for_classes(theirs.classes),
+            logits=self.predicted(theirs, other.path.name, rows),
+            temperature=theirs.temperature,
+        )
+        names = (run.path.name, other.path.name)
+        return paired_difference(
+            ours,
+            second,
+            names=names if names[0] != names[1] else (str(run.path), str(other.path)),
+            left_out=len(self.sample.files) - len(rows),
+            seed=run.config.seed,
+        )
 
 
 def evaluate_run(
@@ -97,62 +185,27 @@ def evaluate_run(
         refuse_views(tta)  # before the work
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = _sample(run, split, data, reporter)
-    shared = (
-        _shared_rows(run, other, sample) if other is not None else []
-    )  # refused before the work
-    place = find_device(device)
-
-    def predicted(classifier: Classifier, words: str) -> tuple[Predictions, float]:
-        began = time.perf_counter()
-        with reporter.task(f"{sample.name} pictures, {words}") as progress:
-            logits = predict_files(
-                classifier.to(place), sample.files, precision=precision, on_progress=progress
-            )
-        return _predictions(sample, logits, classifier), time.perf_counter() - began
-
-    predictions, seconds = predicted(run.classifier, "tuned")
-    training = Counter(run.split.scan.class_of(picture) for picture in run.split.part("train"))
-    validation = _kept_validation(run) if sample.part != "validation" else None
-    if validation is None and sample.part == "test":
-        reporter.say(
-            "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
-            "gives the answers that they are chosen on"
-        )
-
-    def judged(found: Predictions, chosen_on: Predictions | None) -> Evaluation:
-        return evaluate(
-            found,
-            split=sample.name,
-            confusable=run.config.confusable,
-            training={str(name): n for name, n in training.items()},
-            validation=chosen_on,
-            seed=run.config.seed,
-        )
-
-    result = replace(
-        judged(predictions, validation), seen=sample.seen, excluded=len(sample.excluded)
-    )
-    plain, before = result, None
+    # Refused before the work, too.
+    shared = _shared_rows(run, other, sample) if other is not None else []
+    work = _Work(run, sample, find_device(device), precision, reporter)
+    began = time.perf_counter()
+    predictions = work.predictions(run.classifier, "tuned")
+    seconds = time.perf_counter() - began
+    plain = work.evaluated(predictions, work.validation())
+    plain = result = replace(plain, seen=sample.seen, excluded=sample.excluded)
+    before = None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
-        base_predictions, _ = predicted(run.base, "base")
-        before = judged(base_predictions, None)
-        base_predictions.save(sample.folder / "base")
-        gain = paired_difference(
-            predictions, base_predictions, names=("tuned", "base"), seed=run.config.seed
-        )
+        base = work.predictions(run.base, "base")
+        before = work.evaluated(base)
+        base.save(sample.folder / "base")
+        gain = paired_difference(predictions, base, names=("tuned", "base"), seed=run.config.seed)
         result = replace(result, gain=gain)
     if tta:
-        result = replace(
-            result, views=_views(run, sample, predictions, tta, seconds, precision, reporter)
-        )
+        result = replace(result, views=work.views(predictions, tta, seconds))
     if other is not None:
-        result = replace(
-            result,
-            against=_against(run, other, sample, shared, predictions, place, precision, reporter),
-        )
-    study = error_study(
-        predictions, split=sample.name, out_of_fold=out_of_fold(run, data=data, reporter=reporter)
-    )
+        result = replace(result, against=work.against(other, shared, predictions))
+    held_out = out_of_fold(run, data=data, reporter=reporter)
+    study = error_study(predictions, split=sample.name, out_of_fold=held_out)
     predictions.save(sample.folder)
     write_study(study, sample.folder / "study.csv")
     write_json(sample.folder / "study.json", study.to_dict())
@@ -175,42 +228,29 @@ def out_of_fold(
         cached; the reporter is told.
     """
     pictures = run.split.part("train")
-    folder = run.path / "evaluation" / _OUT_OF_FOLD
+    paths, hashes = tuple(p.path for p in pictures), [p.sha256 for p in pictures]
+    folder = run.path / "evaluation" / "out-of-fold"
     kept = _kept(folder)
-    if kept is not None and kept.paths == tuple(picture.path for picture in pictures):
+    if kept is not None and kept.paths == paths:
         return kept
     root = _moved_root(run, pictures, data) or run.root
-    files = [root / picture.path for picture in pictures]
+    files = [root / path for path in paths]
     gone = sum(not file.is_file() for file in files)
     if gone:
         reporter.say(f"label errors are not looked for: {gone} training pictures are gone")
         return None
     with reporter.task("features of the training pictures") as progress:
-        found = extract(
-            run.base,
-            files,
-            [picture.sha256 for picture in pictures],
-            precision=run.config.precision,
-            on_progress=progress,
-        )
+        precision = run.config.precision
+        found = extract(run.base, files, hashes, precision=precision, on_progress=progress)
     labels = labels_of(pictures)
-    probe = fit_probe(
-        found.targets[POOLED],
-        labels,
-        len(run.classifier.classes),
-        seed=run.config.seed,
-        strengths=(run.results["probe_strength"],),
-    )
+    seed, strength = run.config.seed, run.results["probe_strength"]
+    classes = run.base.classes
+    targets = found.targets[POOLED]
+    probe = fit_probe(targets, labels, len(classes), seed=seed, strengths=(strength,))
     if probe.held_out is None:
         reporter.say("label errors are not looked for: a class has one training picture alone")
         return None
-    predictions = Predictions(
-        tuple(picture.path for picture in pictures),
-        labels,
-        probe.held_out,
-        run.base.classes,
-        run.base.temperature,
-    )
+    predictions = Predictions(paths, labels, probe.held_out, classes, run.base.temperature)
     predictions.save(folder)
     return predictions
 
@@ -224,15 +264,8 @@ def _sample(run: Run, split: str, data: str | Path | None, reporter: Reporter) -
     if data is not None and _moved_root(run, pictures, data) is None:
         return _other_set(run, split, Path(data), reporter)
     files, pictures = files_of(run, split, data)
-    return _Sample(
-        name=split,
-        part=split,
-        folder=home if split == "test" else home / split,
-        files=files,
-        paths=tuple(picture.path for picture in pictures),
-        hashes=[picture.sha256 for picture in pictures],
-        labels=labels_of(pictures),
-    )
+    folder = home if split == "test" else home / split
+    return _Sample(split, split, folder, files, pictures, labels_of(pictures))
 
 
 def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) -> Path | None:
@@ -291,23 +324,11 @@ def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
         part=split,
         folder=run.path / "evaluation" / f"data-{home.name}-{sha256_bytes(bytes(home))[:6]}",
         files=[found.file(picture) for picture, _ in kept],
-        paths=tuple(picture.path for picture, _ in kept),
-        hashes=[picture.sha256 for picture, _ in kept],
+        pictures=[picture for picture, _ in kept],
         labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
         seen=len(named) - len(kept),
-        excluded=found.excluded,
+        excluded=len(found.excluded),
     )
-
-
-def _predictions(sample: _Sample, logits: torch.Tensor, classifier: Classifier) -> Predictions:
-    return Predictions(
-        sample.paths, sample.labels, logits, classifier.classes, classifier.temperature
-    )
-
-
-def _kept_validation(run: Run) -> Predictions | None:
-    """The validation predictions that tuning, or an evaluation of that split, has left."""
-    return _kept(run.path / "evaluation" / "validation")
 
 
 def _kept(folder: Path) -> Predictions | None:
@@ -321,29 +342,6 @@ def _kept(folder: Path) -> Predictions | None:
 # ---------------------------------------------------------------------------- beside the figures
 
 
-def _views(
-    run: Run,
-    sample: _Sample,
-    predictions: Predictions,
-    views: int,
-    seconds: float,
-    precision: Precision,
-    reporter: Reporter,
-) -> ViewsGain:
-    with reporter.task(f"{views} views of each picture") as progress:
-        return views_gain(
-            run.classifier,
-            predictions,
-            sample.files,
-            sample.hashes,
-            views=views,
-            flip=run.recipe.flip,
-            seconds=seconds,
-            precision=precision,
-            on_progress=progress,
-        )
-
-
 def _shared_rows(run: Run, other: Run, sample: _Sample) -> list[int]:
     """The pictures that are as new to another run as to this one.
 
@@ -355,8 +353,8 @@ def _shared_rows(run: Run, other: Run, sample: _Sample) -> list[int]:
     other_part = {picture.sha256: picture.split for picture in other.split.scan.pictures}
     rows = [
         row
-        for row, digest in enumerate(sample.hashes)
-        if other_part.get(digest, sample.part) == sample.part
+        for row, picture in enumerate(sample.pictures)
+        if other_part.get(picture.sha256, sample.part) == sample.part
     ]
     if not rows:
         raise DataError(
@@ -364,38 +362,6 @@ def _shared_rows(run: Run, other: Run, sample: _Sample) -> list[int]:
             f"{other.path.name!r}, which was trained or chosen on them; tune it with --split-from {run.path}"
         )
     return rows
-
-
-def _against(
-    run: Run,
-    other: Run,
-    sample: _Sample,
-    rows: Sequence[int],
-    predictions: Predictions,
-    place: torch.device,
-    precision: Precision,
-    reporter: Reporter,
-) -> PairedDifference:
-    """The difference to another run on the pictures that are as new to it as to this one."""
-    ours = predictions.rows(torch.tensor(rows))
-    files = [sample.files[row] for row in rows]
-    with reporter.task(f"{sample.name} pictures, {other.path.name}") as progress:
-        logits = predict_files(
-            other.classifier.to(place), files, precision=precision, on_progress=progress
-        )
-    second = replace(
-        ours.for_classes(other.classifier.classes),
-        logits=logits,
-        temperature=other.classifier.temperature,
-    )
-    names = (run.path.name, other.path.name)
-    return paired_difference(
-        ours,
-        second,
-        names=names if names[0] != names[1] else (str(run.path), str(other.path)),
-        left_out=len(sample.files) - len(rows),
-        seed=run.config.seed,
-    )
 
 
 def _write_figures(

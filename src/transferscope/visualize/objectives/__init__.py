@@ -9,65 +9,21 @@ Reference: Olah et al. 2017, "Feature Visualization", unless another is named.
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from transferscope.visualize.objectives.algebra import LOGITS, Objective, blend, interpolate
-from transferscope.visualize.objectives.channels import (
-    channel,
-    channels,
-    logit,
-    logits,
-    neuron,
-    neurons,
-)
-from transferscope.visualize.objectives.directions import caricature, caricature_target, direction
-from transferscope.visualize.objectives.layers import diversity, layer_energy
-from transferscope.visualize.objectives.penalties import (
-    PENALTIES,
-    blur,
-    high_frequency,
-    high_frequency_energy,
-    l1,
-    l2,
-    total_variation,
-)
-
-__all__ = [
-    "LOGITS",
-    "OBJECTIVES",
-    "PENALTIES",
-    "Objective",
-    "blend",
-    "blur",
-    "caricature",
-    "caricature_target",
-    "channel",
-    "channels",
-    "direction",
-    "diversity",
-    "high_frequency",
-    "high_frequency_energy",
-    "interpolate",
-    "l1",
-    "l2",
-    "layer_energy",
-    "logit",
-    "logits",
-    "neuron",
-    "neurons",
-    "total_variation",
-]
+from transferscope.visualize.objectives import channels, directions, layers
+from transferscope.visualize.objectives.algebra import Objective
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
     {
-        "channel": channel,
-        "channels": channels,
-        "neuron": neuron,
-        "neurons": neurons,
-        "logit": logit,
-        "logits": logits,
-        "direction": direction,
-        "caricature": caricature,
-        "layer_energy": layer_energy,
-        "diversity": diversity,
+        "channel": channels.channel,
+        "channels": channels.channels,
+        "neuron": channels.neuron,
+        "neurons": channels.neurons,
+        "logit": channels.logit,
+        "logits": channels.logits,
+        "direction": directions.direction,
+        "caricature": directions.caricature,
+        "layer_energy": layers.layer_energy,
+        "diversity": layers.diversity,
     }
 )
 """Every objective over a network by its name."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -24,12 +25,7 @@ def channel(layer: str, index: int, sign: Sign = "plus") -> Objective:
         index: of the channel.
         sign: "minus" maximises the negative of the mean: the other direction of a signed channel.
     """
-    factor = _factor(sign)
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: factor * _mean(_chosen(activations[layer], layer, index)),
-        f"channel({layer}, {index}{_minus(sign)})",
-    )
+    return _driven("channel", layer, index, sign, _mean)
 
 
 def channels(layer: str, indexes: Sequence[int], sign: Sign = "plus") -> Objective:
@@ -40,14 +36,7 @@ def channels(layer: str, indexes: Sequence[int], sign: Sign = "plus") -> Objecti
         indexes: one channel a picture; the batch must have as many pictures.
         sign: see `channel`.
     """
-    wanted, factor = tuple(indexes), _factor(sign)
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: (
-            factor * _mean(_chosen_each(activations[layer], layer, wanted))
-        ),
-        f"channels({layer}, {list(wanted)}{_minus(sign)})",
-    )
+    return _driven("channels", layer, list(indexes), sign, _mean)
 
 
 def neuron(
@@ -62,28 +51,14 @@ def neuron(
         position: (row, column) of a map or the number of a token; None: the middle, row H // 2 and
             column W // 2, or token T // 2. A vector has no positions.
     """
-    factor = _factor(sign)
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: (
-            factor * _at(_chosen(activations[layer], layer, index), position, layer).float()
-        ),
-        f"neuron({layer}, {index}{_minus(sign)}{_placed(position)})",
-    )
+    return _driven("neuron", layer, index, sign, partial(_at, position, layer), position)
 
 
 def neurons(
     layer: str, indexes: Sequence[int], sign: Sign = "plus", *, position: Position | None = None
 ) -> Objective:
     """N neurons in one pass, one a picture, all at the same position; see `channels` and `neuron`."""
-    wanted, factor = tuple(indexes), _factor(sign)
-    return Objective(
-        (layer,),
-        lambda activations, _pictures: (
-            factor * _at(_chosen_each(activations[layer], layer, wanted), position, layer).float()
-        ),
-        f"neurons({layer}, {list(wanted)}{_minus(sign)}{_placed(position)})",
-    )
+    return _driven("neurons", layer, list(indexes), sign, partial(_at, position, layer), position)
 
 
 def logit(index: int) -> Objective:
@@ -92,59 +67,59 @@ def logit(index: int) -> Objective:
     Reference: Simonyan et al. 2014, "Deep Inside Convolutional Networks", which also found that the
     probability in its place is raised by suppressing other classes.
     """
-    return Objective(
-        (LOGITS,),
-        lambda activations, _pictures: _chosen(activations[LOGITS], "logits", index).float(),
-        f"logit({index})",
-    )
+    return _of_head("logit", index)
 
 
 def logits(indexes: Sequence[int]) -> Objective:
     """N logits in one pass: the first class for the first picture of a batch, and so on."""
-    wanted = tuple(indexes)
-    return Objective(
-        (LOGITS,),
-        lambda activations, _pictures: _chosen_each(activations[LOGITS], "logits", wanted).float(),
-        f"logits({list(wanted)})",
-    )
+    return _of_head("logits", list(indexes))
 
 
 # ---------------------------------------------------------------------------- outputs of layers
 
 
-def _factor(sign: Sign) -> int:
+def _driven(
+    kind: str,
+    layer: str,
+    wanted: int | list[int],
+    sign: Sign,
+    reduced: Callable[[torch.Tensor], torch.Tensor],
+    position: Position | None = None,
+) -> Objective:
     if sign not in ("plus", "minus"):
         raise InputError(f"sign is {sign!r}; it must be 'plus' or 'minus'")
-    return 1 if sign == "plus" else -1
+    factor, minus = (1, "") if sign == "plus" else (-1, ", minus")
+    placed = "" if position is None else f", position={position}"
+    return Objective(
+        (layer,),
+        lambda activations, _pictures: factor * reduced(_chosen(activations[layer], layer, wanted)),
+        f"{kind}({layer}, {wanted}{minus}{placed})",
+    )
 
 
-def _minus(sign: Sign) -> str:
-    return "" if sign == "plus" else ", minus"
+def _of_head(kind: str, wanted: int | list[int]) -> Objective:
+    return Objective(
+        (LOGITS,),
+        lambda activations, _pictures: _chosen(activations[LOGITS], "logits", wanted).float(),
+        f"{kind}({wanted})",
+    )
 
 
-def _placed(position: Position | None) -> str:
-    return "" if position is None else f", position={position}"
-
-
-def _chosen(output: torch.Tensor, layer: str, index: int) -> torch.Tensor:
-    """One channel of a batch, (N, ...); a vector's is (N,)."""
+def _chosen(output: torch.Tensor, layer: str, wanted: int | list[int]) -> torch.Tensor:
+    """One channel of a batch, or another for every picture: (N, ...); a vector's is (N,)."""
     first = channels_first(output)
-    _check(index, first.shape[1], layer)
-    return first[:, index]
-
-
-def _chosen_each(output: torch.Tensor, layer: str, indexes: Sequence[int]) -> torch.Tensor:
-    """Another channel for every picture of a batch, (N, ...)."""
-    if len(output) != len(indexes):
+    if not isinstance(wanted, list):
+        _check(wanted, first.shape[1], layer)
+        return first[:, wanted]
+    if len(output) != len(wanted):
         raise InputError(
-            f"a batch of {len(output)} pictures met an objective for {len(indexes)} channels; "
+            f"a batch of {len(output)} pictures met an objective for {len(wanted)} channels; "
             "give one channel a picture"
         )
-    first = channels_first(output)
-    for index in indexes:
+    for index in wanted:
         _check(index, first.shape[1], layer)
-    rows = torch.arange(len(indexes), device=output.device)
-    return first[rows, torch.tensor(indexes, device=output.device)]
+    rows = torch.arange(len(wanted), device=output.device)
+    return first[rows, torch.tensor(wanted, device=output.device)]
 
 
 def _mean(chosen: torch.Tensor) -> torch.Tensor:
@@ -164,8 +139,8 @@ def _check(index: int, count: int, layer: str) -> None:
         )
 
 
-def _at(chosen: torch.Tensor, position: Position | None, layer: str) -> torch.Tensor:
-    """(N,) from one channel's (N, H, W), (N, T) or (N,)."""
+def _at(position: Position | None, layer: str, chosen: torch.Tensor) -> torch.Tensor:
+    """(N,) float32 from one channel's (N, H, W), (N, T) or (N,)."""
     sizes = tuple(chosen.shape[1:])
     if position is None:
         wanted = tuple(size // 2 for size in sizes)
@@ -182,4 +157,4 @@ def _at(chosen: torch.Tensor, position: Position | None, layer: str) -> torch.Te
             )
     for place in wanted:
         chosen = chosen[:, place]
-    return chosen
+    return chosen.float()

@@ -39,20 +39,12 @@ def total_variation() -> Objective:
 
 def l1() -> Objective:
     """Mean absolute distance from middle grey, in [0, 0.5]; lucid's `L1` with constant 0.5."""
-
-    def measure(_activations: Activations, pictures: torch.Tensor) -> torch.Tensor:
-        return (pictures - 0.5).abs().flatten(1).mean(1)
-
-    return Objective((), measure, "l1()")
+    return Objective((), lambda _, pictures: (pictures - 0.5).abs().flatten(1).mean(1), "l1()")
 
 
 def l2() -> Objective:
     """Root mean square distance from middle grey, in [0, 0.5]; lucid's `L2` with constant 0.5."""
-
-    def measure(_activations: Activations, pictures: torch.Tensor) -> torch.Tensor:
-        return _root_mean_square(pictures - 0.5)
-
-    return Objective((), measure, "l2()")
+    return Objective((), lambda _, pictures: _root_mean_square(pictures - 0.5), "l2()")
 
 
 def blur(sigma: float = 1.0) -> Objective:
