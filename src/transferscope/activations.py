@@ -6,15 +6,21 @@ it: no hook, mode, gradient flag or replaced `forward` outlives the call, also w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from transferscope.errors import InputError, UnknownName
+
+
+Hook: TypeAlias = tuple[nn.Module, Callable[..., Any], bool]
+"""(module, hook, whether it is a forward pre-hook)."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def hooked(hooks: Sequence[tuple[nn.Module, Callable[..., Any], bool]]) -> Iterator[None]:
-    """Registers (module, hook, is_pre_hook) triples for the block and removes them all after it."""
+def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
+    """Registers hooks for the block and removes them all after it."""
     with ExitStack() as stack:
         for module, hook, before in hooks:
             register = module.register_forward_pre_hook if before else module.register_forward_hook
@@ -121,40 +127,31 @@ def layers(network: nn.Module, example: torch.Tensor) -> list[Layer]:
         example: (N, C, H, W), as the network wants it (normalised); one picture is enough.
     """
     names = {module: name for name, module in network.named_modules() if name}
-    seen: dict[str, dict[str, Any]] = {}
-    clock = 0
+    calls: Counter[nn.Module] = Counter()
+    last: dict[nn.Module, tuple[int, tuple[int, ...], bool]] = {}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal clock
-        name = names[module]
-        entry = seen.setdefault(name, {"calls": 0})
-        entry["calls"] += 1
-        entry["order"] = clock
-        clock += 1
-        tensor = output if isinstance(output, torch.Tensor) else None
-        entry["shape"] = tuple(tensor.shape[1:]) if tensor is not None else ()
-        entry["signed"] = bool((tensor < 0).any()) if tensor is not None else False
+        tensor = isinstance(output, torch.Tensor)
+        shape = tuple(output.shape[1:]) if tensor else ()
+        last[module] = calls.total(), shape, tensor and bool((output < 0).any())
+        calls[module] += 1
 
     with evaluating(network), hooked([(m, note, False) for m in names]), torch.no_grad():
         network(example)
-    by_name = dict(network.named_modules())
-    found = []
-    for name, entry in sorted(seen.items(), key=lambda item: item[1]["order"]):
-        parameters = list(by_name[name].parameters())
-        found.append(
-            Layer(
-                name=name,
-                type=type(by_name[name]).__name__,
-                output_shape=entry["shape"],
-                parameters=sum(p.numel() for p in parameters),
-                trainable=sum(p.numel() for p in parameters if p.requires_grad),
-                calls=entry["calls"],
-                order=entry["order"],
-                signed=entry["signed"],
-                channels_last=is_channels_last(by_name[name], entry["shape"], example.shape[2:]),
-            )
+    return [
+        Layer(
+            name=names[module],
+            type=type(module).__name__,
+            output_shape=shape,
+            parameters=sum(p.numel() for p in module.parameters()),
+            trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
+            calls=calls[module],
+            order=order,
+            signed=signed,
+            channels_last=is_channels_last(module, shape, example.shape[2:]),
         )
-    return found
+        for module, (order, shape, signed) in sorted(last.items(), key=lambda item: item[1][0])
+    ]
 
 
 def is_channels_last(module: nn.Module, shape: Sequence[int], size: Sequence[int]) -> bool:
@@ -194,13 +191,10 @@ def capture(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torc
     """
     caught: dict[str, torch.Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            caught[name] = _tensor_of(output, name).clone()
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        caught[name] = _tensor_of(output, name).clone()
 
-        return hook
-
-    with hooked([(find_layer(network, name), keep(name), False) for name in names]):
+    with hooked([(find_layer(network, name), partial(keep, name), False) for name in names]):
         yield caught
 
 
@@ -237,51 +231,46 @@ class TruncatedForward:
         self.network = network
         self.names = tuple(dict.fromkeys(names))
         self._modules = {name: find_layer(network, name) for name in self.names}
-        counts = dict.fromkeys(self.names, 0)
+        self._calls: Counter[str] = Counter()
         self._moved: set[str] = set()
 
-        def count(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
-                counts[name] += 1
-                shape = output.shape[1:] if isinstance(output, torch.Tensor) else ()
-                if channels_first and is_channels_last(module, shape, example.shape[2:]):
-                    self._moved.add(name)
+        def count(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._calls[name] += 1
+            shape = output.shape[1:] if isinstance(output, torch.Tensor) else ()
+            if channels_first and is_channels_last(module, shape, example.shape[2:]):
+                self._moved.add(name)
 
-            return hook
-
-        hooks = [(module, count(name), False) for name, module in self._modules.items()]
-        with evaluating(network), hooked(hooks), torch.no_grad():
+        with evaluating(network), self._hooked(count), torch.no_grad():
             network(example)
-        for name, calls in counts.items():
-            if not calls:
+        for name in self.names:
+            if not self._calls[name]:
                 raise InputError(
                     f"layer {name!r} is never run by a forward pass, so it has no output; choose one "
                     "that 'transferscope layers MODEL' lists"
                 )
-        self._calls = counts
+
+    def _hooked(self, hook: Callable[..., None]) -> AbstractContextManager[None]:
+        """`hook` on every layer, called with the layer's name first."""
+        return hooked([(module, partial(hook, n), False) for n, module in self._modules.items()])
 
     def __call__(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs by layer for pictures (N, C, H, W) as the network wants them; gradients flow."""
-        left = dict(self._calls)
+        left = self._calls.copy()
         caught: dict[str, torch.Tensor] = {}
 
-        def keep(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                left[name] -= 1
-                if left[name]:
-                    return
-                tensor = _tensor_of(output, name)
-                if name in self._moved:
-                    tensor = tensor.movedim(-1, 1)
-                last = len(caught) == len(self.names) - 1
-                caught[name] = tensor if last else tensor.clone()
-                if last:
-                    raise _Reached
+        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            left[name] -= 1
+            if left[name]:
+                return
+            tensor = _tensor_of(output, name)
+            if name in self._moved:
+                tensor = tensor.movedim(-1, 1)
+            last = len(caught) == len(self.names) - 1
+            caught[name] = tensor if last else tensor.clone()
+            if last:
+                raise _Reached
 
-            return hook
-
-        hooks = [(module, keep(name), False) for name, module in self._modules.items()]
-        with hooked(hooks), suppress(_Reached):
+        with self._hooked(keep), suppress(_Reached):
             self.network(pictures)
         return {name: caught[name] for name in self.names}
 
@@ -298,11 +287,7 @@ def _tensor_of(output: Any, name: str) -> torch.Tensor:
 def capture_inputs(network: nn.Module, name: str) -> Iterator[list[torch.Tensor]]:
     """Collects the first input of a layer, a tensor a call; for the pooled features before a head."""
     caught: list[torch.Tensor] = []
-
-    def keep(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        caught.append(inputs[0])
-
-    with hooked([(find_layer(network, name), keep, True)]):
+    with hooked([(find_layer(network, name), lambda _, inputs: caught.append(inputs[0]), True)]):
         yield caught
 
 
@@ -331,13 +316,11 @@ class Resumed:
         self.network = network
         self.boundary = boundary
         self._input_shape = tuple(example.shape[1:])
-        target = find_layer(network, boundary)
-        self._skipped = self._modules_before(target, example)
-        with evaluating(network), torch.no_grad(), capture(network, [boundary]) as caught:
-            whole = network(example)
-            activation = caught[boundary]
+        self._skipped = self._modules_before(find_layer(network, boundary), example)
         with evaluating(network), torch.no_grad():
-            rest = self(activation)
+            with capture(network, [boundary]) as caught:
+                whole = network(example)
+            rest = self(caught[boundary])
         if whole.shape != rest.shape or not torch.allclose(whole, rest, rtol=1e-4, atol=1e-5):
             raise InputError(
                 f"the output of layer {boundary!r} does not determine the network's output: "
@@ -361,9 +344,9 @@ class Resumed:
             if not reached and isinstance(output, torch.Tensor):
                 done[module] = tuple(output.shape[1:])
 
-        hooks: list[tuple[nn.Module, Callable[..., Any], bool]] = []
-        for module in self.network.modules():
-            hooks += [(module, begin, True), (module, end, False)]
+        modules = list(self.network.modules())
+        hooks: list[Hook] = [(module, begin, True) for module in modules]
+        hooks += [(module, end, False) for module in modules]
         with evaluating(self.network), hooked(hooks), torch.no_grad():
             self.network(example)
         inner = {child for module in done for child in module.modules() if child is not module}
@@ -371,17 +354,16 @@ class Resumed:
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Logits for a batch of the boundary's activations, with gradients."""
-        count = len(activation)
 
-        def empty(shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
-            return lambda *_args, **_options: activation.new_empty((count, *shape))
+        def empty(shape: tuple[int, ...], *_args: Any, **_options: Any) -> torch.Tensor:
+            return activation.new_empty((len(activation), *shape))
 
         target = find_layer(self.network, self.boundary)
         with ExitStack() as stack:
             for module, shape in self._skipped.items():
-                stack.enter_context(_forward_replaced(module, empty(shape)))
+                stack.enter_context(_forward_replaced(module, partial(empty, shape)))
             stack.enter_context(_forward_replaced(target, lambda *_a, **_o: activation))
-            output: torch.Tensor = self.network(activation.new_empty((count, *self._input_shape)))
+            output: torch.Tensor = self.network(empty(self._input_shape))
         return output
 
 
@@ -392,9 +374,8 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., torch.Tensor]) -
     try:
         yield
     finally:
-        if own is None:
-            del module.__dict__["forward"]
-        else:
+        del module.__dict__["forward"]
+        if own is not None:
             module.forward = own
 
 
@@ -403,15 +384,13 @@ def modules_below(network: nn.Module, boundary: str, example: torch.Tensor) -> l
     target = find_layer(network, boundary)
     names = {module: name for name, module in network.named_modules() if name}
     finished: list[str] = []
-    open_ = True
 
     def end(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        nonlocal open_
-        if open_ and module in names:
-            finished.append(names[module])
+        finished.append(names[module])
         if module is target:
-            open_ = False
+            raise _Reached
 
-    with evaluating(network), torch.no_grad(), hooked([(m, end, False) for m in network.modules()]):
+    hooks = [(module, end, False) for module in names]
+    with suppress(_Reached), evaluating(network), hooked(hooks), torch.no_grad():
         network(example)
     return finished

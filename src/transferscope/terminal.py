@@ -67,15 +67,11 @@ class Terminal:
         """A bar while the block runs; the block is given a function to call with (done, total)."""
         from transferscope.acceleration.memory import release_memory
 
-        shown = (
-            self._silent_task()
-            if self._quiet
-            else self._bar(name)
-            if self._console.is_terminal
-            else self._plain_task(name)
-        )
-        with shown as advance:
-            yield advance
+        if self._quiet:
+            yield lambda done, total: None
+        else:
+            with self._bar(name) if self._console.is_terminal else self._lines(name) as advance:
+                yield advance
         release_memory()
 
     def say(self, text: str) -> None:
@@ -143,21 +139,14 @@ class Terminal:
         assert self._bars is not None
         if not self._epochs:
             return self._bars
-        return Group(epoch_table(self._epochs, rows=self._room()), "", self._bars)
-
-    def _room(self) -> int:
-        """Rows of epochs that fit on this terminal, beside heading, gap, bar and the cursor's line."""
-        assert self._bars is not None
-        return max(2, min(_EPOCHS_SHOWN, self._console.height - 5 - len(self._bars.tasks)))
+        # What fits on this terminal, beside heading, gap, bar and the cursor's line.
+        rows = max(2, min(_EPOCHS_SHOWN, self._console.height - 5 - len(self._bars.tasks)))
+        return Group(epoch_table(self._epochs, rows=rows), "", self._bars)
 
     # ------------------------------------------------------------------------ elsewhere
 
     @contextmanager
-    def _silent_task(self) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
-
-    @contextmanager
-    def _plain_task(self, name: str) -> Iterator[Callable[[int, int], None]]:
+    def _lines(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """A line at the end, and one every ten seconds of long work."""
         began = said = time.monotonic()
         seen = 0
@@ -188,45 +177,22 @@ def epoch_table(epochs: list[EpochRow], *, rows: int = _EPOCHS_SHOWN) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in (
-        "epoch",
-        "train loss",
-        "top-1",
-        "val. loss",
-        "calibrated",
-        "top-1",
-        "rate",
-        "seconds",
-    ):
+    for heading, _ in _COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=4)
     best = best_of(epochs)
-    shown = epochs[-rows:]
-    if best.epoch < shown[0].epoch:
-        shown = epochs[-(rows - 1) :]
-        table.add_row(*_cells(best), "best", style="bold green")
-        if shown[0].epoch > best.epoch + 1:
-            table.add_row("⋮", style="dim")
-            shown = shown[1:]
+    shown: list[EpochRow | None] = [*epochs[-rows:]]
+    if best not in shown:
+        shown = [best, *epochs[-(rows - 1) :]]
+        if epochs[1 - rows].epoch > best.epoch + 1:
+            shown[1] = None
     for row in shown:
+        cells = ["⋮"] if row is None else [cell(row) for _, cell in _COLUMNS]
         if row is best:
-            table.add_row(*_cells(row), "best", style="bold green")
+            table.add_row(*cells, "best", style="bold green")
         else:
-            table.add_row(*_cells(row), "")
+            table.add_row(*cells, style="dim" if row is None else None)
     return table
-
-
-def _cells(row: EpochRow) -> tuple[str, ...]:
-    return (
-        "start" if row.epoch == 0 else str(row.epoch),
-        _loss(row.train_loss),
-        _share(row.train_top1),
-        _loss(row.validation_loss),
-        _loss(row.calibrated_loss),
-        _share(row.validation_top1),
-        _rate(row),
-        f"{row.seconds:.1f}",
-    )
 
 
 def _loss(value: float | None) -> str:
@@ -241,24 +207,29 @@ def _rate(row: EpochRow) -> str:
     return "-" if row.epoch == 0 else f"{row.learning_rate:.1e}"
 
 
+_COLUMNS: tuple[tuple[str, Callable[[EpochRow], str]], ...] = (
+    ("epoch", lambda row: str(row.epoch or "start")),
+    ("train loss", lambda row: _loss(row.train_loss)),
+    ("top-1", lambda row: _share(row.train_top1)),
+    ("val. loss", lambda row: _loss(row.validation_loss)),
+    ("calibrated", lambda row: _loss(row.calibrated_loss)),
+    ("top-1", lambda row: _share(row.validation_top1)),
+    ("rate", _rate),
+    ("seconds", lambda row: f"{row.seconds:.1f}"),
+)
+
+
 def _new_bars(to: Console) -> Progress:
     """Bars that a live display draws: they are never started themselves."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as parts
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    return parts.Progress(
+        "{task.description}",
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeElapsedColumn(),
+        "left",
+        parts.TimeRemainingColumn(),
         console=to,
         auto_refresh=False,
     )

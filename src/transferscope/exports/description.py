@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from transferscope.backbones.classifier import Classifier
-from transferscope.errors import InputError, WeightsError
+from transferscope.errors import RunError, WeightsError
 from transferscope.files import hash_tensors
 from transferscope.images import InputSpec
 from transferscope.machine import environment
+from transferscope.records import Record
 
 FORMAT = "transferscope-export-1"
 """Version of what travels inside; a file of another one is refused with both named."""
@@ -21,7 +23,7 @@ _TEXT = ("backbone", "sha256", "version", "format", "preprocessing")
 
 
 @dataclass(frozen=True)
-class Description:
+class Description(Record):
     """What travels inside an exported file, beside the network.
 
     Attributes:
@@ -56,7 +58,7 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields, and `preprocessing` as a sentence."""
-        return {**asdict(self), "preprocessing": preprocessing(self.input)}
+        return {**super().to_dict(), "preprocessing": preprocessing(self.input)}
 
     def to_text(self) -> dict[str, str]:
         """The same where values must be text: names and sentences as they are, the rest as JSON."""
@@ -66,7 +68,7 @@ class Description:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], *, source: str) -> Description:
+    def from_dict(cls, fields: Mapping[str, Any], *, source: str = "the file") -> Description:
         """The inverse of `to_dict`.
 
         Args:
@@ -81,16 +83,11 @@ class Description:
                 f"of {FORMAT!r}); only what 'transferscope export' wrote is read back"
             )
         try:
-            return cls(
-                classes=tuple(fields["classes"]),
-                input=InputSpec.from_dict(fields["input"]),
-                temperature=float(fields["temperature"]),
-                backbone=str(fields["backbone"]),
-                sha256=str(fields["sha256"]),
-                version=str(fields["version"]),
-            )
-        except (KeyError, TypeError, ValueError, InputError) as error:
-            raise _damaged(source, error) from error
+            return super().from_dict(fields)
+        except RunError as error:
+            raise WeightsError(
+                f"what {source!r} says of itself is damaged ({error}); export the run again"
+            ) from error
 
     @classmethod
     def from_text(cls, fields: Mapping[str, str], *, source: str) -> Description:
@@ -99,22 +96,11 @@ class Description:
         Raises:
             WeightsError: see `from_dict`.
         """
-        known = {"classes", "input", "temperature", *_TEXT}
-        try:
-            values = {
-                key: value if key in _TEXT else json.loads(value)
-                for key, value in fields.items()
-                if key in known
-            }
-        except ValueError as error:
-            raise _damaged(source, error) from error
+        values: dict[str, Any] = dict(fields)
+        for key in {"classes", "input", "temperature"} & values.keys():
+            with suppress(ValueError):  # `from_dict` refuses text in place of a value
+                values[key] = json.loads(values[key])
         return cls.from_dict(values, source=source)
-
-
-def _damaged(source: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"what {source!r} says of itself is damaged ({error!r}); export the run again"
-    )
 
 
 def preprocessing(spec: InputSpec) -> str:

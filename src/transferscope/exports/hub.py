@@ -16,8 +16,8 @@ from transferscope.backbones.heads import describe_head
 from transferscope.errors import InputError, RunError, WeightsError
 from transferscope.exports.description import Description, preprocessing
 from transferscope.exports.extras import first_line, require
-from transferscope.exports.parity import Parity, Probabilities, check_parity, noise
-from transferscope.exports.tracing import private_copy, probabilities_of, quiet
+from transferscope.exports.parity import Parity, Probabilities
+from transferscope.exports.tracing import check_export, private_copy, probabilities_of, quiet
 from transferscope.files import hash_tensors, read_json, replaced_folder, write_json, write_text
 from transferscope.images import InputSpec
 
@@ -25,14 +25,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 
-_KEPT = (
-    "license",
-    "origin_url",
-    "paper_ids",
-    "fixed_input_size",
-    "first_conv",
-    "pool_size",
-)
+_KEPT = ("license", "origin_url", "paper_ids", "fixed_input_size", "first_conv", "pool_size")
 """What timm's own configuration says that stays true of the tuned network."""
 
 _ID = re.compile(r"(?:hf-hub:)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -71,10 +64,9 @@ def export_hub(
     (temperature, head, exact preprocessing) stands under `transferscope` in config.json.
 
     Args:
-        classifier: unchanged.
         folder: a new one, an empty one, or an earlier export, which is replaced whole.
         card: text of README.md; None: a few lines on what the folder is.
-        batches: pictures to check it on, uint8 or float in [0, 1]; None: seeded noise.
+        classifier, batches: see `export_onnx`.
 
     Returns:
         How closely the answers of the folder, opened by timm or by `load_hub`, are the classifier's.
@@ -90,13 +82,10 @@ def export_hub(
         private.save(fresh / WEIGHTS)
         write_json(fresh / CONFIG, _config(private, architecture))
         write_text(fresh / CARD, plain_card(classifier, architecture) if card is None else card)
-        return check_parity(
-            probabilities_of(private),
-            _by_timm(fresh, private)
-            if architecture
-            else probabilities_of(private_copy(load_hub(fresh, network=classifier.network))),
-            noise(private.input) if batches is None else batches,
-        )
+        if architecture:
+            return check_export(private, _by_timm(fresh, private), batches)
+        again = private_copy(load_hub(fresh, network=classifier.network))
+        return check_export(private, probabilities_of(again), batches)
 
 
 def load_hub(
@@ -240,10 +229,8 @@ def _folder_of(source: str | Path, *, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    no_answer: Any = HfHubHTTPError.__bases__[
-        0
-    ]  # of the library under it: a proxy, a name not resolved
-
+    # The base is the library's under it: a proxy, a name that is not resolved.
+    no_answer: Any = HfHubHTTPError.__bases__[0]
     try:
         path = snapshot_download(
             found["id"],
@@ -283,16 +270,10 @@ def _timms(folder: Path, source: str) -> Classifier:
     """A folder that was not written by us, as timm opens it."""
     network: Any = _built_by_timm(folder, source, weights=True)
     config = network.pretrained_cfg
-    channels, height, width = config["input_size"]
+    channels, *size = config["input_size"]
+    ours = {"size": size, "channels": channels, "crop": config["crop_pct"]}
     try:
-        spec = InputSpec(
-            size=(height, width),
-            channels=channels,
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            interpolation=config["interpolation"],
-            crop=config["crop_pct"],
-        )
+        spec = InputSpec.from_dict({**config, **ours})
     except InputError as error:
         raise WeightsError(f"{CONFIG} of {source!r} describes no input of ours: {error}") from error
     names = config.get("label_names")

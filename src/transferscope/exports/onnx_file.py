@@ -12,12 +12,12 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line, require
-from transferscope.exports.parity import Parity, check_parity, noise
+from transferscope.exports.parity import Parity
 from transferscope.exports.tracing import (
     INPUT,
     OUTPUTS,
+    check_export,
     private_copy,
-    probabilities_of,
     quiet,
     traced,
     untraceable,
@@ -64,11 +64,7 @@ def export_onnx(
     with atomic_path(path) as temporary:
         temporary.write_bytes(_serialised(private, description))
         exported, _ = load_onnx(temporary)
-        return check_parity(
-            probabilities_of(private),
-            lambda pictures: exported(pictures)[0],
-            noise(private.input) if batches is None else batches,
-        )
+        return check_export(private, lambda pictures: exported(pictures)[0], batches)
 
 
 def load_onnx(path: str | Path) -> tuple[Exported, Description]:
@@ -111,8 +107,8 @@ def load_onnx(path: str | Path) -> tuple[Exported, Description]:
 
 
 def _refuse_large(classifier: Classifier) -> None:
-    state = classifier.network.state_dict()
-    size = sum(4 * value.numel() for value in state.values())  # written as fp32
+    values = classifier.network.state_dict().values()
+    size = sum(4 * value.numel() for value in values)  # written as fp32
     if size > MOST_BYTES:
         raise InputError(
             f"the weights of this {classifier.backbone} take {size / 1e9:.1f} GB and one ONNX file holds "

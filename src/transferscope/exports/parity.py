@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.images import InputSpec, as_float
+from transferscope.records import Record
 
 LIMIT = 1e-4
 """Largest difference of a probability at which an export is kept."""
@@ -22,7 +23,7 @@ Probabilities: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Record):
     """How closely an exported network answers as its classifier.
 
     Attributes:
@@ -39,10 +40,6 @@ class Parity:
     def holds(self) -> bool:
         """Whether every probability is within `LIMIT` and every picture's class the same."""
         return self.same_top1 == self.n and self.largest_difference <= LIMIT
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
 
 
 def measure_parity(

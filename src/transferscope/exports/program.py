@@ -14,8 +14,8 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.errors import WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line
-from transferscope.exports.parity import Parity, check_parity, noise
-from transferscope.exports.tracing import private_copy, probabilities_of, quiet, traced
+from transferscope.exports.parity import Parity
+from transferscope.exports.tracing import check_export, private_copy, quiet, traced
 from transferscope.files import atomic_path
 
 _DESCRIPTION = "transferscope.json"
@@ -27,21 +27,8 @@ def export_program(
 ) -> Parity:
     """Writes a `torch.export` program, and keeps it only if it answers as the classifier does.
 
-    Input and outputs are those of `export_onnx`; `transferscope.json` inside is a `Description`.
-
-    Args:
-        classifier: unchanged.
-        path: the file, by convention .pt2.
-        batches: pictures to check it on, uint8 or float in [0, 1]; None: seeded noise.
-
-    Returns:
-        How closely the program's answers are the classifier's.
-
-    Raises:
-        InputError: the network cannot be written as one graph.
-        WeightsError: its weights are not numbers.
-        OutputError: the program's answers are others, or it cannot be written. What was there before
-            is untouched.
+    Arguments, input, outputs, what is returned and raised are those of `export_onnx`; the file is by
+    convention a .pt2, and `transferscope.json` inside it is a `Description`.
     """
     private = private_copy(classifier)
     description = json.dumps(Description.of(classifier).to_dict(), ensure_ascii=False, indent=2)
@@ -57,11 +44,7 @@ def export_program(
                 probabilities: torch.Tensor = exported(pictures)[0].clone()
             return probabilities
 
-        return check_parity(
-            probabilities_of(private),
-            answer,
-            noise(private.input) if batches is None else batches,
-        )
+        return check_export(private, answer, batches)
 
 
 def load_program(path: str | Path) -> tuple[torch.nn.Module, Description]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,7 @@ from transferscope.acceleration.folding import folded
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, WeightsError
 from transferscope.exports.extras import first_line
-from transferscope.exports.parity import Probabilities, noise
+from transferscope.exports.parity import Parity, Probabilities, check_parity, noise
 from transferscope.images import InputSpec
 
 INPUT = "pictures"
@@ -67,6 +67,14 @@ def probabilities_of(classifier: Classifier) -> Probabilities:
             return classifier.probabilities(pictures).clone()
 
     return answer
+
+
+def check_export(
+    private: Classifier, exported: Probabilities, batches: Iterable[torch.Tensor] | None
+) -> Parity:
+    """`check_parity` with the `private_copy` that was exported; without batches, on seeded noise."""
+    batches = noise(private.input) if batches is None else batches
+    return check_parity(probabilities_of(private), exported, batches)
 
 
 def traced(classifier: Classifier) -> ExportedProgram:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from transferscope.backbones.heads import MLPHead
@@ -18,16 +17,13 @@ from transferscope.files import sha256_json
 
 @dataclass(frozen=True)
 class HeadEpoch:
-    """One epoch of a head's fit: mean losses in nats, validation accuracy, the last step's rate.
+    """One epoch of a head's fit: mean losses in nats, both with the class weights.
 
-    The training loss has label smoothing and dropout in it; both losses have the class weights.
+    The training loss has label smoothing and dropout in it.
     """
 
-    epoch: int
     train_loss: float
     validation_loss: float
-    validation_top1: float
-    learning_rate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,46 +101,48 @@ def fit_mlp_head(
         epochs, learning_rate: at most so many; a half cosine from the rate to zero is as long.
         weight_decay: AdamW's, on the two weight matrices.
         batch_size: pictures a step; None: a 32nd of all, though at least 16 and at most 128.
-        hidden, dropout: of the hidden layer.
-        patience: epochs without a lower validation loss after which the fit ends.
+        hidden, dropout, patience: of the hidden layer; epochs without a lower validation loss.
         names: the training pictures' paths, to name a batch that breaks the loss.
 
     Raises:
         InputError: an option outside its range, or no validation picture.
         DataError: features or a loss that are not finite, before the step is taken.
     """
-    if batch_size is None:
-        batch_size = min(max(len(labels) // 32, 16), 128)
-    _check(features, labels, validation, epochs, learning_rate, batch_size, patience)
+    batch_size = min(max(len(labels) // 32, 16), 128) if batch_size is None else batch_size
+    _refuse_unusable(features, labels, validation, epochs, learning_rate, batch_size, patience)
     place = features.device
     mean, std = features.float().mean(0), features.float().std(0, correction=0)
     std = torch.where(std < 1e-8, 1.0, std)
     head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(place)
     weights = None if class_weights is None else class_weights.float().to(place)
-    criterion = nn.CrossEntropyLoss(weights, label_smoothing=label_smoothing)
-    optimizer = _optimizer(head, learning_rate, weight_decay)
     held = (validation[0].to(place).float() - mean) / std
-    held_labels = validation[1].to(place)
-    labels, batches = labels.to(place), math.ceil(len(labels) / batch_size)
-
+    labels, held_labels = labels.to(place), validation[1].to(place)
+    steps = epochs * math.ceil(len(labels) / batch_size)
+    optimizer, schedule = _optimizer(head, learning_rate, weight_decay, steps)
     history: list[HeadEpoch] = []
     best, best_state = 0, copy.deepcopy(head.state_dict())
     for epoch in range(1, epochs + 1):
-        total, rate = 0.0, 0.0
+        total = 0.0
         order = torch.randperm(len(labels), generator=_generator(seed, epoch)).to(place)
         for step, chosen in enumerate(order.split(batch_size)):
-            done = ((epoch - 1) * batches + step) / (epochs * batches)
-            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * done))
             batch = (features[chosen].float() - mean) / std
             logits = _trained_on(head, batch, _generator(seed, epoch, step))
-            loss = criterion(logits, labels[chosen])
-            if not torch.isfinite(loss):
-                raise _broken(float(loss.detach()), epoch, step, learning_rate, chosen, names)
-            _step(optimizer, loss, rate)
-            total += float(loss.detach()) * len(chosen)
-        judged = _judged(head, held, held_labels, weights, epoch, learning_rate)
-        history.append(HeadEpoch(epoch, total / len(labels), *judged, rate))
-        if not best or judged[0] < history[best - 1].validation_loss:
+            loss = functional.cross_entropy(
+                logits, labels[chosen], weights, label_smoothing=label_smoothing
+            )
+            value = float(loss.detach())
+            when = f"at step {step} of epoch {epoch}"
+            _refuse_broken("head's loss", value, when, learning_rate, names, chosen)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += value * len(chosen)
+        with torch.no_grad():
+            judged = float(functional.cross_entropy(head(held), held_labels, weight=weights))
+        _refuse_broken("validation loss", judged, f"after epoch {epoch} of the head", learning_rate)
+        history.append(HeadEpoch(total / len(labels), judged))
+        if not best or judged < history[best - 1].validation_loss:
             best, best_state = epoch, copy.deepcopy(head.state_dict())
         if epoch - best >= patience:
             break
@@ -157,7 +155,7 @@ def fit_mlp_head(
 # ---------------------------------------------------------------------------- parts of the fit
 
 
-def _check(
+def _refuse_unusable(
     features: torch.Tensor,
     labels: torch.Tensor,
     validation: tuple[torch.Tensor, torch.Tensor],
@@ -183,6 +181,22 @@ def _check(
         )
 
 
+def _refuse_broken(
+    name: str,
+    loss: float,
+    when: str,
+    rate: float,
+    names: Sequence[str] = (),
+    chosen: Sequence[int] | torch.Tensor = (),
+) -> None:
+    if not math.isfinite(loss):
+        files = ", ".join(names[int(i)] for i in chosen[:5]) if names else ""
+        raise DataError(
+            f"the {name} is {loss} {when}; lower its learning rate (now {rate})"
+            + (f"; the batch begins with {files}" if files else "")
+        )
+
+
 def _untrained(in_features: int, classes: int, hidden: int, dropout: float, seed: int) -> MLPHead:
     """A head in eval mode with PyTorch's own initialisation for Linear, drawn from the seed alone."""
     with torch.device("meta"):  # draws nothing from the global random state
@@ -197,16 +211,20 @@ def _untrained(in_features: int, classes: int, hidden: int, dropout: float, seed
     return head
 
 
-def _optimizer(head: MLPHead, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    matrices = [head.hidden.weight, head.logits.weight]
-    biases = [head.hidden.bias, head.logits.bias]
-    return torch.optim.AdamW(
+def _optimizer(
+    head: MLPHead, rate: float, weight_decay: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW whose rate falls to zero in `steps` steps, along half a cosine."""
+    optimizer = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": biases, "weight_decay": 0.0},
+            {"params": [head.hidden.weight, head.logits.weight], "weight_decay": weight_decay},
+            {"params": [head.hidden.bias, head.logits.bias], "weight_decay": 0.0},
         ],
         lr=rate,
         fused=True,
+    )
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
     )
 
 
@@ -219,55 +237,12 @@ def _trained_on(head: MLPHead, batch: torch.Tensor, generator: torch.Generator) 
     return result
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-
-
-def _judged(
-    head: MLPHead,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None,
-    epoch: int,
-    rate: float,
-) -> tuple[float, float]:
-    """Loss and accuracy of scaled validation features.
-
-    Raises:
-        DataError: the loss is not finite.
-    """
-    with torch.no_grad():
-        logits = head(features)
-        loss = float(functional.cross_entropy(logits, labels, weight=weights))
-    if not math.isfinite(loss):
-        raise DataError(
-            f"the validation loss is {loss} after epoch {epoch} of the head; lower its learning rate "
-            f"(now {rate})"
-        )
-    return loss, float((logits.argmax(1) == labels).float().mean())
-
-
 def _fold_scaling(head: MLPHead, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Makes a head for (x - mean) / std one for x; in double precision, as means can be large."""
     with torch.no_grad():
         weight = head.hidden.weight.double() / std.double()
         head.hidden.bias.copy_(head.hidden.bias.double() - weight @ mean.double())
         head.hidden.weight.copy_(weight)
-
-
-def _broken(
-    loss: float, epoch: int, step: int, rate: float, chosen: torch.Tensor, names: Sequence[str]
-) -> DataError:
-    """For a loss that is no number."""
-    files = ", ".join(names[int(i)] for i in chosen[:5]) if names else ""
-    return DataError(
-        f"the head's loss is {loss} at step {step} of epoch {epoch}; lower its learning rate "
-        f"(now {rate})" + (f"; the batch begins with {files}" if files else "")
-    )
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast, get_args
 
 import numpy as np
 from PIL import Image
@@ -39,26 +40,40 @@ _PARTS = ("train", "validation")
 _NOT_MEASURED = ("epoch", "best")  # the step itself; a mark that only the whole history has
 
 
-class Logger(Protocol):
+class Logger(AbstractContextManager["Logger"], ABC):
     """What a tuning tells an experiment tracker; leaving the block closes it."""
+
+    _last = -1  # the last epoch that is there
 
     def epoch(self, row: Row) -> None:
         """A row of the history; its `epoch` is the step. One that is there already is passed over."""
+        step = int(row["epoch"] or 0)
+        if step <= self._last:
+            return
+        measured = {name: value for name, value in row.items() if name not in _NOT_MEASURED}
+        with self._writing():
+            self._epoch(step, {n: float(v) for n, v in measured.items() if v is not None})
+        self._last = step
 
+    @abstractmethod
     def figure(self, name: str, path: Path) -> None:
         """A picture file, under a name."""
 
     def finish(self, results: Mapping[str, Value]) -> None:
-        """The results; the run is complete."""
+        """The results, numbers as numbers and the rest as text; the run is complete."""
+        with self._writing():
+            for name, value in results.items():
+                self._result(name, value, max(self._last, 0))
 
-    def __enter__(self) -> Self: ...
+    @abstractmethod
+    def _epoch(self, step: int, measured: Mapping[str, float]) -> None: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    @abstractmethod
+    def _result(self, name: str, value: Value, step: int) -> None: ...
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[None]:
+        """The tool's own errors become an `OutputError`."""
 
 
 def open_logger(
@@ -76,20 +91,17 @@ def open_logger(
         InputError: no such logger, or its package is not installed.
         OutputError: it cannot write.
     """
-    if name == "tensorboard":
-        return _TensorBoard(folder / "tensorboard", run_name, parameters)
-    if name == "mlflow":
-        return _MLflow(folder / "mlflow", run_name, parameters)
-    raise InputError(f"no logger {name!r}; there are tensorboard and mlflow")
+    refuse_unknown((name,))
+    kind = _TensorBoard if name == "tensorboard" else _MLflow
+    return kind(folder / name, run_name, parameters)
 
 
-def refuse_unknown(names: str | Sequence[str]) -> tuple[LoggerName, ...]:
-    """A name or several as loggers' names, each known and with its package installed.
+def refuse_unknown(names: Sequence[str]) -> tuple[LoggerName, ...]:
+    """Loggers' names, each known and with its package installed.
 
     Raises:
         InputError: otherwise.
     """
-    names = (names,) if isinstance(names, str) else names
     for name in names:
         if name not in get_args(LoggerName):
             raise InputError(f"no logger {name!r}; there are {' and '.join(get_args(LoggerName))}")
@@ -105,100 +117,6 @@ def _missing(package: str) -> InputError:
     )
 
 
-def _measures(row: Row) -> Iterator[tuple[str, float]]:
-    for name, value in row.items():
-        if name not in _NOT_MEASURED and value is not None:
-            yield name, float(value)
-
-
-def _step(row: Row) -> int:
-    epoch = row["epoch"]
-    assert epoch is not None
-    return int(epoch)
-
-
-# ---------------------------------------------------------------------------- TensorBoard
-
-
-class _TensorBoard:
-    """Events in a folder of their own, which this class alone fills and empties."""
-
-    def __init__(self, folder: Path, run_name: str, parameters: Mapping[str, Value]):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise _missing("tensorboard") from None
-        with self._writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("events.out.tfevents.*"):
-                old.unlink()
-            self._writer: SummaryWriter = SummaryWriter(str(folder))
-        self._folder = folder
-        self._last = -1
-        lines = [f"| {name} | {_cell(value)} |" for name, value in parameters.items()]
-        table = "\n".join(["| parameter | value |", "| --- | --- |", *lines])
-        with self._writing(folder):
-            self._writer.add_text("run", _cell(run_name), 0)
-            self._writer.add_text("parameters", table, 0)
-            self._writer.flush()
-
-    def epoch(self, row: Row) -> None:
-        """Scalars such as loss/train and loss/validation, so that the parts share a chart's group."""
-        step = _step(row)
-        if step <= self._last:
-            return
-        with self._writing(self._folder):
-            for name, value in _measures(row):
-                part, _, measure = name.partition("_")
-                tag = f"{measure}/{part}" if part in _PARTS and measure else name
-                self._writer.add_scalar(tag, value, step)
-            self._writer.flush()
-        self._last = step
-
-    def figure(self, name: str, path: Path) -> None:
-        """A picture of pixels; of an SVG, which TensorBoard cannot show, where it lies."""
-        with self._writing(self._folder):
-            if path.suffix.lower() == ".svg":
-                self._writer.add_text(name, f"`{path.name}` in the run folder", 0)
-            else:
-                with Image.open(path) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-                self._writer.add_image(name, pixels, 0, dataformats="HWC")
-            self._writer.flush()
-
-    def finish(self, results: Mapping[str, Value]) -> None:
-        """Numbers as scalars below results/, the rest as text."""
-        with self._writing(self._folder):
-            for name, value in results.items():
-                if _is_number(value):
-                    self._writer.add_scalar(f"results/{name}", value, max(self._last, 0))
-                else:
-                    self._writer.add_text(f"results/{name}", _cell(value), 0)
-            self._writer.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.close()
-
-    @staticmethod
-    @contextmanager
-    def _writing(folder: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(
-                f"cannot write TensorBoard's events in {str(folder)!r}: {error.strerror or error}; make "
-                "room there, or leave the logger out"
-            ) from error
-
-
 def _is_number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -207,18 +125,75 @@ def _text(value: Value) -> str:
     return "none" if value is None else str(value)
 
 
+# ---------------------------------------------------------------------------- TensorBoard
+
+
+class _TensorBoard(Logger):
+    """Events in a folder of their own, which this class alone fills and empties."""
+
+    def __init__(self, folder: Path, run_name: str, parameters: Mapping[str, Value]):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise _missing("tensorboard") from None
+        self._folder = folder
+        lines = [f"| {name} | {_cell(value)} |" for name, value in parameters.items()]
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._writer: SummaryWriter = SummaryWriter(str(folder))
+            self._writer.add_text("run", _cell(run_name), 0)
+            table = "\n".join(["| parameter | value |", "| --- | --- |", *lines])
+            self._writer.add_text("parameters", table, 0)
+
+    def _epoch(self, step: int, measured: Mapping[str, float]) -> None:
+        """Scalars such as loss/train and loss/validation, so that the parts share a chart's group."""
+        for name, value in measured.items():
+            part, _, measure = name.partition("_")
+            tag = f"{measure}/{part}" if part in _PARTS and measure else name
+            self._writer.add_scalar(tag, value, step)
+
+    def figure(self, name: str, path: Path) -> None:
+        """A picture of pixels; of an SVG, which TensorBoard cannot show, where it lies."""
+        with self._writing():
+            if path.suffix.lower() == ".svg":
+                self._writer.add_text(name, f"`{path.name}` in the run folder", 0)
+                return
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._writer.add_image(name, pixels, 0, dataformats="HWC")
+
+    def _result(self, name: str, value: Value, step: int) -> None:
+        if _is_number(value):
+            self._writer.add_scalar(f"results/{name}", value, step)
+        else:
+            self._writer.add_text(f"results/{name}", _cell(value), 0)
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+            self._writer.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write TensorBoard's events in {str(self._folder)!r}: "
+                f"{error.strerror or error}; make room there, or leave the logger out"
+            ) from error
+
+
 def _cell(value: Value) -> str:
     """Text for a cell of a Markdown table."""
-    text = " ".join(_text(value).split())
-    for letter in "\\|*_`<>[]":
-        text = text.replace(letter, f"\\{letter}")
-    return text
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(_text(value).split()))
 
 
 # ---------------------------------------------------------------------------- MLflow
 
 
-class _MLflow:
+class _MLflow(Logger):
     """A run of MLflow, whose number a small file keeps for the next opening.
 
     `run.json` in the folder holds a hash of the store's address, which may contain a password, and
@@ -239,70 +214,57 @@ class _MLflow:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self._finished = False
         address = os.environ.get("MLFLOW_TRACKING_URI")
-        self._address = address or _local_store(folder)
-        self._store = sha256_bytes(self._address.encode())
+        store = address or _local_store(folder)
+        self._store = sha256_bytes(store.encode())
         with self._writing():
-            self._client: MlflowClient = MlflowClient(tracking_uri=self._address)
+            self._client: MlflowClient = MlflowClient(tracking_uri=store)
             self._run = self._opened(folder / "run.json", run_name, local=address is None)
             have = self._client.get_run(self._run).data.params
             for name, value in parameters.items():
                 if name not in have:
                     self._client.log_param(self._run, name, _text(value))
-            self._last = self._last_epoch()
+            epochs = self._client.get_metric_history(self._run, "epoch")
+            self._last = max((point.step for point in epochs), default=-1)
 
-    def epoch(self, row: Row) -> None:
+    def _epoch(self, step: int, measured: Mapping[str, float]) -> None:
         """Metrics with the names of history.csv's columns, in one transaction."""
         from mlflow.entities import Metric
 
-        step = _step(row)
-        if step <= self._last:
-            return
-        now = round(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in _measures(row)]
-        metrics.append(Metric("epoch", step, now, step))  # what `_last_epoch` asks for
-        with self._writing():
-            self._client.log_batch(self._run, metrics=metrics)
-        self._last = step
+        now = round(time.time() * 1000)  # `epoch` too is one, which `_last` is read from
+        metrics = [Metric(n, v, now, step) for n, v in {**measured, "epoch": step}.items()]
+        self._client.log_batch(self._run, metrics=metrics)
 
     def figure(self, name: str, path: Path) -> None:
         """The file itself, below figures/NAME; MLflow's pages show SVG too."""
         with self._writing():
             self._client.log_artifact(self._run, str(path), f"figures/{name}")
 
+    def _result(self, name: str, value: Value, step: int) -> None:
+        if _is_number(value):
+            self._client.log_metric(self._run, f"results.{name}", value, step=step)
+        else:
+            self._client.set_tag(self._run, f"results.{name}", _text(value))
+
     def finish(self, results: Mapping[str, Value]) -> None:
         """Numbers as metrics results.NAME, the rest as tags; the run becomes FINISHED."""
+        super().finish(results)
         with self._writing():
-            for name, value in results.items():
-                if _is_number(value):
-                    step = max(self._last, 0)
-                    self._client.log_metric(self._run, f"results.{name}", value, step=step)
-                else:
-                    self._client.set_tag(self._run, f"results.{name}", _text(value))
             self._client.set_terminated(self._run, "FINISHED")
         self._finished = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._finished or isinstance(error, OutputError):
             return
-        interrupted = kind is None or not issubclass(kind, Exception)
         with self._writing():
-            self._client.set_terminated(self._run, "KILLED" if interrupted else "FAILED")
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            self._client.set_terminated(self._run, status)
 
     def _opened(self, record: Path, run_name: str, *, local: bool) -> str:
         if (known := self._known(record)) is not None:
             self._client.update_run(known, status="RUNNING")
             return known
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
+        if (found := self._client.get_experiment_by_name(name)) is not None:
             experiment = found.experiment_id
         else:
             files = (record.parent / "artifacts").resolve().as_uri() if local else None
@@ -316,10 +278,7 @@ class _MLflow:
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-        if not record.is_file():
-            return None
-        kept = read_json(record)
-        if kept["store"] != self._store:
+        if not record.is_file() or (kept := read_json(record))["store"] != self._store:
             return None
         run: str = kept["run_id"]
         try:
@@ -329,10 +288,6 @@ class _MLflow:
                 return None
             raise
         return run if found.info.lifecycle_stage == "active" else None
-
-    def _last_epoch(self) -> int:
-        history = self._client.get_metric_history(self._run, "epoch")
-        return max((point.step for point in history), default=-1)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

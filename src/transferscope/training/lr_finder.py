@@ -80,34 +80,29 @@ def find_rate(
     fit = Fit(start, boundary, train, recipe=replace(recipe, gradual=False), precision=precision)
     size = min(recipe.batch_size, len(train))
     generator = torch.Generator().manual_seed(recipe.seed)
-    an_epoch = len(train) // size
-    orders = [torch.randperm(len(train), generator=generator) for _ in range(-(-steps // an_epoch))]
-    chunks = [chunk for order in orders for chunk in order.split(size) if len(chunk) == size][
-        :steps
-    ]
-    rates: list[float] = []
-    losses: list[float] = []
-    smoothed: list[float] = []
-    average = 0.0
+    chunks: list[torch.Tensor] = []
+    while len(chunks) < steps:  # an epoch after the other, without what is left of each
+        order = torch.randperm(len(train), generator=generator)
+        chunks += [chunk for chunk in order.split(size) if len(chunk) == size]
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    seen: list[tuple[float, float, float]] = []  # rate, loss, smoothed loss
+    average, lowest = 0.0, (math.inf, 0.0)
     try:
-        for number, rate, loss in fit.at_rates(chunks, lambda n: _rate(n, steps)):
+        for number, rate, loss in fit.at_rates(
+            chunks[:steps], lambda n: math.exp(low + n / max(1, steps - 1) * (high - low))
+        ):
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
-            rates.append(rate)
-            losses.append(loss)
-            smoothed.append(average / (1 - _SMOOTHING ** (number + 1)))
+            smoothed = average / (1 - _SMOOTHING ** (number + 1))
+            seen.append((rate, loss, smoothed))
+            lowest = min(lowest, (smoothed, rate))
             if on_step:
                 on_step(number + 1, steps)
-            if smoothed[-1] > DIVERGED * min(smoothed):
+            if smoothed > DIVERGED * lowest[0]:
                 break
     except DataError:  # a rate so high that the loss overflows: the test has found its end
-        if not rates:
+        if not seen:
             raise
-    lowest = rates[smoothed.index(min(smoothed))]
-    found = lowest / SAFETY > LOWEST
-    suggestion = lowest / SAFETY if found else recipe.learning_rate
-    return RateTest(tuple(rates), tuple(losses), tuple(smoothed), suggestion, found)
-
-
-def _rate(number: int, steps: int) -> float:
-    share = number / max(1, steps - 1)
-    return math.exp(math.log(LOWEST) + share * (math.log(HIGHEST) - math.log(LOWEST)))
+    suggestion = lowest[1] / SAFETY
+    found = suggestion > LOWEST
+    rates, losses, averages = zip(*seen, strict=True)
+    return RateTest(rates, losses, averages, suggestion if found else recipe.learning_rate, found)

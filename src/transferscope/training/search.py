@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
 from transferscope.data.augmentation import AugmentationName
 from transferscope.errors import InputError
 from transferscope.files import sha256_json
+from transferscope.records import Record
 from transferscope.training.config import HeadName
 from transferscope.training.recipe import Recipe
 
@@ -27,7 +28,7 @@ SHORT = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Record):
     """What a trial tries.
 
     Attributes:
@@ -46,13 +47,9 @@ class Settings:
         """A recipe with these settings and all else as given."""
         return replace(recipe, learning_rate=self.learning_rate, augment=self.augment)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Record):
     """A finished trial: its settings, and validation top-1, loss in nats and seconds."""
 
     number: int
@@ -70,15 +67,6 @@ class Trial:
             f"augmentation {settings.augment}; {self.seconds:.0f} s)"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Trial:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "settings": Settings(**values["settings"])})
-
 
 def draw_settings(
     first: Settings, boundaries: Sequence[str], *, count: int, seed: int
@@ -86,8 +74,7 @@ def draw_settings(
     """What `count` trials try: first what would be done without a search, then draws from a seed.
 
     Every trial's draw depends on the seed and its own number alone, so a longer search begins with
-    the trials of a shorter one. Learning rates
-    fill the range evenly, however many there are.
+    the trials of a shorter one. Learning rates fill the range evenly, however many there are.
 
     Args:
         first: the settings without a search.
@@ -108,7 +95,7 @@ def draw_settings(
         digest = sha256_json(["transferscope search", seed, number])
         rng = np.random.default_rng(int(digest[:32], 16))
         # Van der Corput's sequence: each new rate falls into the widest gap between those before.
-        place = int(format(number, "b")[::-1], 2) / 2 ** len(format(number, "b"))
+        place = int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
         drawn.append(
             Settings(
                 head="mlp" if rng.random() < 0.25 else "linear",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferscope.acceleration.precision import Precision, autocast
 from transferscope.activations import evaluating, hooked
@@ -38,10 +39,8 @@ def statistics_distance(
     single channel decides.
 
     Args:
-        mean: (C,) of the pictures at a layer; likewise `variance`, above 0.
-        variance: see `mean`.
-        source_mean: (C,) that the network remembers; likewise `source_variance`.
-        source_variance: see `source_mean`.
+        mean, variance: (C,) of the pictures at a layer; a variance is above 0.
+        source_mean, source_variance: (C,) that the network remembers.
     """
     total = variance + source_variance
     overlap = np.sqrt(2 * np.sqrt(variance * source_variance) / total)
@@ -85,10 +84,10 @@ def source_similarity(
     Returns:
         In [0, 1], or None for a network without BatchNorm statistics.
     """
-    if not _norms(classifier):
+    own, scrambled = _Moments(classifier, precision), _Moments(classifier, precision)
+    if not own.sums:
         return None
     generator = torch.Generator().manual_seed(seed)
-    own, scrambled = _Moments(classifier, precision), _Moments(classifier, precision)
     for batch in load_batches(files, classifier.input, batch_size=BATCH):
         pictures = as_float(batch)
         own.add(pictures)
@@ -110,49 +109,37 @@ def phase_scrambled(pictures: torch.Tensor, generator: torch.Generator) -> torch
     return scrambled.clamp(0, 1)
 
 
-def _norms(classifier: Classifier) -> list[nn.modules.batchnorm._BatchNorm]:
-    """BatchNorm layers that have statistics to compare with."""
-    return [
-        module
-        for module in classifier.network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_mean is not None
-        and module.running_var is not None
-    ]
-
-
 class _Moments:
     """Mean and variance by channel of what enters each BatchNorm of a network."""
 
     def __init__(self, classifier: Classifier, precision: Precision):
         self._classifier, self._precision = classifier, precision
-        self._norms = _norms(classifier)
-        self._sums: dict[nn.Module, torch.Tensor] = {
-            norm: torch.zeros(3, norm.num_features).double() for norm in self._norms
+        self.sums: dict[_BatchNorm, torch.Tensor] = {
+            module: torch.zeros(3, module.num_features).double()
+            for module in classifier.network.modules()
+            if isinstance(module, _BatchNorm)
+            and module.running_mean is not None
+            and module.running_var is not None
         }
 
     def add(self, pictures: torch.Tensor) -> None:
         """Takes pictures (N, C, H, W) in [0, 1] into account."""
 
-        def note(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        def note(norm: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             values = inputs[0].float()
             axes = [axis for axis in range(values.ndim) if axis != 1]
             count = torch.full((values.shape[1],), values.numel() / values.shape[1])
             sums = [count, values.sum(axes).cpu(), (values * values).sum(axes).cpu()]
-            self._sums[norm] += torch.stack(sums).double()
+            self.sums[norm] += torch.stack(sums).double()
 
-        hooks: list[tuple[nn.Module, Callable[..., None], bool]] = [
-            (norm, note, True) for norm in self._norms
-        ]
         device = self._classifier.device
-        pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
         with (
             evaluating(self._classifier),
-            hooked(hooks),
+            hooked([(norm, note, True) for norm in self.sums]),
             torch.inference_mode(),
             autocast(device, self._precision),
         ):
-            self._classifier(pictures)
+            self._classifier(pictures.to(device).contiguous(memory_format=torch.channels_last))
 
     def distances(self) -> list[float]:
         """`statistics_distance` from what each layer remembers, where the pictures came to it.
@@ -161,15 +148,12 @@ class _Moments:
         both is no difference.
         """
         found = []
-        for norm in self._norms:
-            count, first, second = self._sums[norm]
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            if not count[0]:
-                continue
-            mean = first / count
-            variance = (second / count - mean**2).clamp_min(0) + norm.eps
-            source = norm.running_mean.double().cpu(), norm.running_var.double().cpu() + norm.eps
-            values = (mean, variance, *source)
-            found.append(statistics_distance(*(value.numpy() for value in values)))
+        for norm, (count, first, second) in self.sums.items():
+            if count[0]:
+                known = {name: value.double().cpu() for name, value in norm.named_buffers()}
+                mean = first / count
+                variance = (second / count - mean**2).clamp_min(0) + norm.eps
+                source = known["running_mean"], known["running_var"] + norm.eps
+                values = (value.numpy() for value in (mean, variance, *source))
+                found.append(statistics_distance(*values))
         return found

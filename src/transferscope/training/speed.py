@@ -65,25 +65,20 @@ def measure_speed(
     network = folded(source.network, source.example()).to(memory_format=torch.channels_last)
     within: list[float] = []
     between: list[float] = []
-
-    def forward(pictures: torch.Tensor) -> None:
-        with torch.inference_mode(), autocast(source.device, precision):
-            network(pictures)
-        _wait(source.device)
-
     batch = torch.zeros(0)
     last = time.perf_counter()
     for loaded in load_batches(files, source.input, batch_size=BATCH):
         batch = source.input.normalise(as_float(loaded.to(source.device)))
         batch = batch.contiguous(memory_format=torch.channels_last)
         began = time.perf_counter()
-        forward(batch)
+        with torch.inference_mode(), autocast(source.device, precision):
+            network(batch)
+        _wait(source.device)
         now = time.perf_counter()
         within.append(now - began)
         between.append(now - last)
         last = now
-    whole = _step_seconds(source, None, batch, classes, precision)
-    tail = whole
+    whole = tail = _step_seconds(source, None, batch, classes, precision)
     if boundary is not None:
         activation = frozen_front(source, boundary, precision)(batch)
         tail = _step_seconds(source, boundary, activation, classes, precision)

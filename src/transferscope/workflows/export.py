@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -51,14 +51,7 @@ class Export:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
-        return {
-            "format": self.format,
-            "path": str(self.path),
-            "bytes": self.bytes,
-            "parity": self.parity.to_dict(),
-            "split": self.split,
-            "seconds": round(self.seconds, 2),
-        }
+        return {**asdict(self), "path": str(self.path), "seconds": round(self.seconds, 2)}
 
 
 def export(
@@ -97,15 +90,16 @@ def export(
     split, files = _chosen(run, pictures, data)
     with reporter.task(f"export as {format}, checked on {split} pictures") as progress:
         loaded = load_batches(files, run.classifier.input, batch_size=_BATCH)
-        batches = _told(loaded, len(files), progress)
-        if format == "onnx":
-            parity = export_onnx(run.classifier, out, batches=batches)
-        elif format == "torch":
-            parity = export_program(run.classifier, out, batches=batches)
-        else:
+        batches = _counted(loaded, len(files), progress)
+        if format == "hub":
             text = card if card is not None else model_card_markdown(card_of(run))
             parity = export_hub(run.classifier, out, text, batches=batches)
-    return Export(format, out, _size(out), parity, split, time.perf_counter() - began)
+        else:
+            write = export_onnx if format == "onnx" else export_program
+            parity = write(run.classifier, out, batches=batches)
+    files = [file for file in (out, *out.rglob("*")) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return Export(format, out, size, parity, split, time.perf_counter() - began)
 
 
 def _refuse_place(run: Run, format: Format, out: Path, data: str | Path | None) -> None:
@@ -146,17 +140,12 @@ def _chosen(run: Run, count: int, data: str | Path | None) -> tuple[str, list[Pa
             "tune with a split that has some"
         )
     files, _ = files_of(run, split, data)
-    return split, _evenly(files, count)
+    if 0 < count < len(files):
+        files = [files[index * len(files) // count] for index in range(count)]
+    return split, files
 
 
-def _evenly(files: Sequence[Path], count: int) -> list[Path]:
-    """`count` of the files, the same distance apart; all of them for 0 or less."""
-    if count <= 0 or count >= len(files):
-        return list(files)
-    return [files[index * len(files) // count] for index in range(count)]
-
-
-def _told(
+def _counted(
     batches: Iterator[torch.Tensor], total: int, progress: Callable[[int, int], None]
 ) -> Iterator[torch.Tensor]:
     """The same batches; `progress` hears of each once it has been used."""
@@ -165,8 +154,3 @@ def _told(
         yield batch
         done += len(batch)
         progress(done, total)
-
-
-def _size(out: Path) -> int:
-    files = out.rglob("*") if out.is_dir() else [out]
-    return sum(file.stat().st_size for file in files if file.is_file())
