@@ -18,7 +18,6 @@ from torch import nn
 
 from transferscope.errors import InputError, UnknownName
 
-
 Hook: TypeAlias = tuple[nn.Module, Callable[..., Any], bool]
 """(module, hook, whether it is a forward pre-hook)."""
 
