@@ -10,8 +10,8 @@ The atlas has it as data.html; alone it is the report of an inspection:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,26 @@ def _values(
 ) -> dict[str, Any]:
     """What the template shows; its pictures are written below images/data."""
     (site.folder / "images/data").mkdir(parents=True)
-    many, named = bool(inspection.facts), bool(inspection.scan.classes)
-    values = {
+    many = bool(inspection.facts)
+    names = ("class_figure", "size_figure", "tone_figure", "aspect_figure")
+    values: dict[str, Any] = {
         "inspection": inspection,
         "opening": opening(inspection),
         "glance": _glance(inspection),
         "classes": _class_rows(inspection),
         "class_cap": CLASS_CAP,
-        "class_figure": Markup(figures.class_figure(inspection)) if named else None,
-        "size_figure": (
-            Markup(figures.size_figure(inspection, side=NETWORK_SIDE)) if many else None
-        ),
-        "tone_figure": Markup(figures.tone_figure(inspection)) if many else None,
-        "aspect_figure": Markup(figures.aspect_figure(inspection)) if many else None,
         "network_side": NETWORK_SIDE,
         "reasons": Counter(reason for _, reason in inspection.scan.excluded).most_common(_FILES),
         "per_group": _PER_GROUP,
+        **dict.fromkeys(names),
         **_pictures(inspection, site, preview or {}),
     }
+    if inspection.scan.classes:
+        values["class_figure"] = Markup(figures.class_figure(inspection))
+    if many:
+        values["size_figure"] = Markup(figures.size_figure(inspection, side=NETWORK_SIDE))
+        values["tone_figure"] = Markup(figures.tone_figure(inspection))
+        values["aspect_figure"] = Markup(figures.aspect_figure(inspection))
     shown = {
         "near-duplicates": values["pairs"],
         "copies": values["copies"],
@@ -135,32 +137,35 @@ def _values(
 
 def _glance(inspection: Inspection) -> list[tuple[str, str]]:
     """The set's main numbers, label and value."""
-    sizes = inspection.sizes()
-    rows = [("Pictures", f"{len(inspection.scan.pictures):,}")]
-    if inspection.scan.classes:
-        rows.append(("Classes", f"{len(inspection.scan.classes):,}"))
-    if inspection.imbalance is not None:
-        rows.append(("Largest to smallest class", f"{inspection.imbalance:,.1f} : 1"))
+    sizes, scan, imbalance = inspection.sizes(), inspection.scan, inspection.imbalance
+    rows = [("Pictures", f"{len(scan.pictures):,}")]
+    if scan.classes:
+        rows.append(("Classes", f"{len(scan.classes):,}"))
+    if imbalance is not None:
+        rows.append(("Largest to smallest class", f"{imbalance:,.1f} : 1"))
     if sizes:
-        width, height = (sizes[None][measure][3] for measure in ("width", "height"))
-        rows.append(("Median width and height", f"{width:,.0f} × {height:,.0f}"))
-    rows.append(("Files left out", f"{len(inspection.scan.excluded):,}"))
+        rows.append(("Median width and height", _median_size(sizes[None])))
     surplus = sum(len(one.paths) - 1 for one in inspection.duplicates)
-    rows.append(("Copies, byte for byte", f"{surplus:,}"))
-    rows.append(("Near duplicates", f"{len(inspection.near_duplicates):,}"))
-    rows.append(("Far from the set's tones", f"{len(inspection.outliers):,}"))
-    return rows
+    return [
+        *rows,
+        ("Files left out", f"{len(scan.excluded):,}"),
+        ("Copies, byte for byte", f"{surplus:,}"),
+        ("Near duplicates", f"{len(inspection.near_duplicates):,}"),
+        ("Far from the set's tones", f"{len(inspection.outliers):,}"),
+    ]
 
 
 def _class_rows(inspection: Inspection) -> list[tuple[str, dict[str, int], str]]:
     """(class, split to number, median size) of the first CLASS_CAP classes."""
     sizes = inspection.sizes()
-    rows = []
-    for name, parts in list(inspection.counts().items())[:CLASS_CAP]:
-        own = sizes.get(name)
-        middle = f"{own['width'][3]:,.0f} × {own['height'][3]:,.0f}" if own else "–"
-        rows.append((name, parts, middle))
-    return rows
+    return [
+        (name, parts, _median_size(sizes[name]) if name in sizes else "–")
+        for name, parts in list(inspection.counts().items())[:CLASS_CAP]
+    ]
+
+
+def _median_size(measures: Mapping[str, Sequence[float]]) -> str:
+    return f"{measures['width'][3]:,.0f} × {measures['height'][3]:,.0f}"
 
 
 # ---------------------------------------------------------------------------- pictures
@@ -179,8 +184,17 @@ def _pictures(
         file = f"images/data/picture-{place[path]}.webp"
         return site.whole(inspection.scan.root / path, file, path, side=_PAIR_SIDE)
 
-    pairs = sorted(inspection.near_duplicates, key=_pair_order)
+    pairs = sorted(
+        inspection.near_duplicates,
+        key=lambda pair: (urgency(pair), pair.measure, pair.distance, pair.paths),
+    )
+    copies = sorted(
+        inspection.duplicates, key=lambda one: (urgency(one), -len(one.paths), one.paths)
+    )
     grave = sum(across_splits(pair) or across_classes(pair) for pair in pairs)
+    outliers = {
+        kind: [one for one in inspection.outliers if one.reason == kind] for kind in REASONS
+    }
     return {
         "samples": _samples(inspection, site),
         "pairs": [
@@ -194,7 +208,7 @@ def _pictures(
         ],
         "copies": [
             {"group": group, "picture": whole(group.paths[0]), **_verdicts(group)}
-            for group in sorted(inspection.duplicates, key=_copies_order)[:_GROUPS]
+            for group in copies[:_GROUPS]
         ],
         "outliers": [
             {
@@ -204,8 +218,8 @@ def _pictures(
                 "measure": "brightness" if reason in ("dark", "bright") else "contrast",
                 "shown": [(one, whole(one.path)) for one in found[:_OUTLIERS]],
             }
-            for reason in REASONS
-            if (found := [one for one in inspection.outliers if one.reason == reason])
+            for reason, found in outliers.items()
+            if found
         ],
         "excluded": list(inspection.scan.excluded[:_FILES]),
         "preview": [
@@ -219,19 +233,17 @@ def _samples(
     inspection: Inspection, site: Site
 ) -> list[tuple[str, Mapping[str, int], PagePicture]]:
     """(class, split to number, contact sheet) of the first CLASS_CAP classes that have pictures."""
-    scan = inspection.scan
-    members: list[list[int]] = [[] for _ in scan.classes]
-    unlabelled: list[int] = []
+    scan, counts = inspection.scan, inspection.counts()
+    members: dict[int | None, list[int]] = defaultdict(list)
     for at, picture in enumerate(scan.pictures):
-        (unlabelled if picture.label is None else members[picture.label]).append(at)
+        members[picture.label].append(at)
     count = _SHEET if len(scan.classes) <= _MANY_CLASSES else _SHEET // 2
-    counts = inspection.counts()
     jobs = [
         (f"class-{label}", name, counts[name], sampled(members[label], count, seed=label))
         for label, name in enumerate(scan.classes[:CLASS_CAP])
-        if members[label]
+        if label in members
     ]
-    if unlabelled:
+    if unlabelled := members.get(None):
         number = {"": len(unlabelled)}
         jobs.append(("no-class", "", number, sampled(unlabelled, 2 * _SHEET, seed=0)))
 
@@ -258,11 +270,3 @@ def _distance(pair: NearPair) -> str:
         return f"features alike to {1 - pair.distance:.3f}"
     bits = f"{pair.distance:.0f} of 64 bits differ"
     return f"mirror images, {bits}" if pair.measure == "mirrored phash" else bits
-
-
-def _pair_order(pair: NearPair) -> tuple[int, str, float, tuple[str, str]]:
-    return urgency(pair), pair.measure, pair.distance, pair.paths
-
-
-def _copies_order(group: Copies) -> tuple[int, int, tuple[str, ...]]:
-    return urgency(group), -len(group.paths), group.paths

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
 from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import Doubt, error_study
-from transferscope.evaluation.paired import Disagreement, PairedDifference
+from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.sentences import difference_told, views_told
 from transferscope.report.figures import classes, evaluation
@@ -25,6 +26,9 @@ _SUSPECTS = 24
 _DISAGREED = 12  # of those that one run alone has right, of each run
 _PAIRS = 8  # confused pairs shown with pictures
 _PER_PAIR = 4  # pictures of each
+
+
+Words = Callable[[float | None], str]
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,18 @@ def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
         return None
     before = content.evaluation_base if content.evaluation_base != result else None
     predictions = content.predictions if content.predictions and content.predictions.paths else None
+    networks = [one for one in (before, result) if one]
     values = {
         "before": before,
         "networks_shown": ("base", "tuned") if before else ("tuned",),
-        "measures": _measures([one for one in (before, result) if one]) if result else (),
+        "measures": _measures(networks) if result else (),
         "views": views_told(result.views) if result and result.views else None,
         "against": difference_told(result.against) if result and result.against else None,
         "wrong": int((~predictions.right).sum()) if predictions else 0,
         "reordered": len(predictions.classes) > classes.NUMBERED if predictions else False,
     }
-    return Section(
-        values | _figures(result, before, predictions) | _galleries(content, predictions, site)
-    )
+    figures = _figures(result, before, predictions)
+    return Section(values | figures | _galleries(content, predictions, site))
 
 
 def _figures(
@@ -91,38 +95,28 @@ def _figures(
 
 def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
     """Each figure with its interval, of one network or of both."""
-    last = networks[-1]
+    share = partial(percent, digits=2)
 
-    def row(
-        name: str, field: str, words: Callable[[float], str], ends: Callable[[float], str]
-    ) -> Measure:
-        values = []
-        for one in networks:
-            interval = one.intervals[field]
-            values.append(
-                (words(getattr(one, field)), f"{ends(interval.low)} – {ends(interval.high)}")
-            )
-        return Measure(name, tuple(values), last.intervals[field].method)
+    def row(name: str, field: str, words: Words = share, ends: Words = percent) -> Measure:
+        intervals = [one.intervals[field] for one in networks]
+        values = tuple(
+            (words(getattr(one, field)), f"{ends(interval.low)} – {ends(interval.high)}")
+            for one, interval in zip(networks, intervals, strict=True)
+        )
+        return Measure(name, values, intervals[-1].method)
 
-    def share(value: float) -> str:
-        return percent(value, 2)
-
-    rows = [
-        row("Top-1", "top1", share, percent),
-        row("Top-5", "top5", share, percent),
-        row("Mean of classes", "mean_per_class", share, percent),
-        row("Macro F1", "macro_f1", share, percent),
-        row("Cross-entropy, nats", "nll", lambda v: number(v, 4), lambda v: number(v, 3)),
-        Measure(
-            "Calibration error",
-            tuple((share(one.ece), span(*one.calibration.band)) for one in networks),
-            "what chance alone would show",
-        ),
+    bands = tuple((share(one.ece), span(*one.calibration.band)) for one in networks)
+    alike = tuple((share(one.confusable), "") for one in networks)
+    look_alikes = Measure("Top-1, look-alikes as one", alike, "")
+    return [
+        row("Top-1", "top1"),
+        *([look_alikes] if networks[-1].confusable is not None else []),
+        row("Top-5", "top5"),
+        row("Mean of classes", "mean_per_class"),
+        row("Macro F1", "macro_f1"),
+        row("Cross-entropy, nats", "nll", partial(number, digits=4), partial(number, digits=3)),
+        Measure("Calibration error", bands, "what chance alone would show"),
     ]
-    if last.confusable is not None:
-        alike = tuple((percent(one.confusable, 2), "") for one in networks)
-        rows.insert(1, Measure("Top-1, look-alikes as one", alike, ""))
-    return rows
 
 
 # ---------------------------------------------------------------------------- pictures
@@ -135,53 +129,54 @@ def _galleries(
     result, study = content.evaluation, content.study
     if study is None and predictions is not None:
         study = error_study(predictions, split=result.split if result is not None else "test")
-    doubts = study if site.pictures else None
-    against = result.against if result is not None and site.pictures else None
-    probable = min(_SUSPECTS, doubts.probable) if doubts else 0
-    return {
+
+    def shown(path: str, *says: tuple[str, str, float | None]) -> Shown:
+        return Shown(site.thumbnail(path), path, says)
+
+    def doubtful(one: Doubt) -> Shown:
+        label = [("is", one.label, one.probability_of_label)] if one.wrong else []
+        return shown(one.path, ("", one.predicted, one.probability), *label)
+
+    values: dict[str, Any] = {
         "study": study,
         "confused": [(pair, _pair_pictures(pair, predictions, site)) for pair in _pairs(result)],
-        "worst": [_doubt(one, site) for one in doubts.worst[:_WORST]] if doubts else [],
-        "uncertain": [_doubt(one, site) for one in doubts.uncertain[:_UNCERTAIN]] if doubts else [],
-        "suspects": [_suspect(one, site) for one in doubts.suspects[:probable]] if doubts else [],
-        "disagreements": _disagreements(against, site) if against is not None else [],
+        **{name: [] for name in ("worst", "uncertain", "suspects", "disagreements")},
     }
+    if study is not None and site.pictures:
+        values["worst"] = [doubtful(one) for one in study.worst[:_WORST]]
+        values["uncertain"] = [doubtful(one) for one in study.uncertain[:_UNCERTAIN]]
+        values["suspects"] = [
+            shown(
+                one.path,
+                ("labelled", one.label, one.probability_of_label),
+                ("looks like", one.predicted, one.probability),
+            )
+            for one in study.suspects[: min(_SUSPECTS, study.probable)]
+        ]
+    if result is not None and result.against is not None and site.pictures:
+        values["disagreements"] = _disagreements(result.against, shown)
+    return values
 
 
-def _doubt(doubt: Doubt, site: Site) -> Shown:
-    says: tuple[tuple[str, str, float | None], ...] = (("", doubt.predicted, doubt.probability),)
-    if doubt.wrong:
-        says += (("is", doubt.label, doubt.probability_of_label),)
-    return Shown(site.thumbnail(doubt.path), doubt.path, says)
-
-
-def _suspect(doubt: Doubt, site: Site) -> Shown:
-    says = (
-        ("labelled", doubt.label, doubt.probability_of_label),
-        ("looks like", doubt.predicted, doubt.probability),
-    )
-    return Shown(site.thumbnail(doubt.path), doubt.path, says)
-
-
-def _disagreements(against: PairedDifference, site: Site) -> list[tuple[str, int, list[Shown]]]:
+def _disagreements(
+    against: PairedDifference, shown: Callable[..., Shown]
+) -> list[tuple[str, int, list[Shown]]]:
     """For each of the two runs: its name, how many pictures it alone has right, and the first of them."""
-    names = (against.first, against.second)
-    first = [one for one in against.disagreements if one.first == one.label]
-    second = [one for one in against.disagreements if one.second == one.label]
-    return [
-        (name, len(ones), [_disagreement(one, names, site) for one in ones[:_DISAGREED]])
-        for name, ones in zip(names, (first, second), strict=True)
-        if ones
-    ]
-
-
-def _disagreement(one: Disagreement, names: tuple[str, str], site: Site) -> Shown:
-    says = (
-        (f"{names[0]}:", one.first, one.first_probability),
-        (f"{names[1]}:", one.second, one.second_probability),
-        ("is", one.label, None),
-    )
-    return Shown(site.thumbnail(one.path), one.path, says)
+    found = []
+    for name, answer in ((against.first, "first"), (against.second, "second")):
+        ones = [one for one in against.disagreements if getattr(one, answer) == one.label]
+        pictures = [
+            shown(
+                one.path,
+                (f"{against.first}:", one.first, one.first_probability),
+                (f"{against.second}:", one.second, one.second_probability),
+                ("is", one.label, None),
+            )
+            for one in ones[:_DISAGREED]
+        ]
+        if ones:
+            found.append((name, len(ones), pictures))
+    return found
 
 
 def _pairs(result: Evaluation | None) -> Sequence[Confusion]:

@@ -122,16 +122,16 @@ class Site:
         return self._own(source, file, words, side, crop=False)
 
     def _own(self, source: Path, file: str, words: str, side: int, *, crop: bool) -> PagePicture:
-        if file not in self._written:
-            try:
-                picture = read_picture(source, least_side=side * (2 if crop else 1))
-            except PictureError:
-                self._written[file] = PagePicture(None, "picture not found", side, side)
+        if file in self._written:
+            return self._written[file]
+        try:
+            picture = read_picture(source, least_side=2 * side if crop else side)
+        except PictureError:
+            found = PagePicture(None, "picture not found", side, side)
+        else:
+            if crop:
+                picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
             else:
-                if crop:
-                    picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
-                else:
-                    picture.thumbnail((side, side))
-                quality = 82 if crop else 80
-                self._written[file] = self.save(picture, file, words, quality=quality)
-        return self._written[file]
+                picture.thumbnail((side, side))
+            found = self.save(picture, file, words, quality=82 if crop else 80)
+        return self._written.setdefault(file, found)
