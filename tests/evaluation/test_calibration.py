@@ -154,7 +154,7 @@ def test_the_curve_is_that_of_a_slow_loop():
     assert found.coverage == pytest.approx([k / 120 for k in range(1, 121)])
     assert found.confidence == pytest.approx([c for c, _ in ranked])
     assert found.area == pytest.approx(1 - sum(shares) / 120)
-    assert found.accuracy_at(1.0) == evaluate(predictions, split="test").top1
+    assert found.accuracy[-1] == evaluate(predictions, split="test").top1
     assert not found.operating
 
 

@@ -93,22 +93,14 @@ def _with_q_values(layers: Sequence[LayerComparison], fdr: float) -> tuple[Layer
     from scipy.stats import false_discovery_control
 
     tested = [c for layer in layers if not layer.identical for c in layer.channels]
-    adjusted = false_discovery_control([c.p for c in tested]) if tested else []
-    q = {(c.layer, c.channel, c.sign): float(v) for c, v in zip(tested, adjusted, strict=True)}
+    adjusted = iter(false_discovery_control([c.p for c in tested]) if tested else ())
+
+    def judged(channel: ChannelComparison) -> ChannelComparison:
+        q = float(next(adjusted))
+        return replace(channel, q=q, changed=q <= fdr)
+
     return tuple(
-        replace(
-            layer,
-            channels=tuple(
-                channel
-                if layer.identical
-                else replace(
-                    channel,
-                    q=(value := q[channel.layer, channel.channel, channel.sign]),
-                    changed=value <= fdr,
-                )
-                for channel in layer.channels
-            ),
-        )
+        layer if layer.identical else replace(layer, channels=tuple(map(judged, layer.channels)))
         for layer in layers
     )
 
@@ -128,7 +120,7 @@ def _compare_layer(
     drawn = {network: _by_channel(renders[network], layer, seeds) for network in NETWORKS}
     if set(drawn["base"]) != set(drawn["tuned"]):
         raise InputError(f"{layer}: other channels were rendered in base than in tuned")
-    indexes = sorted(drawn["base"])
+    indexes = list(drawn["base"])
     vectors = {n: _embedded(base, drawn[n], indexes) for n in NETWORKS}
     chance_values = _chance(vectors, identical)
     null: list[float] = []
@@ -205,9 +197,7 @@ def _compare_channel(
         similarity=1.0 if identical else float(similarity[:half, half:][apart].mean()),
         similarities={
             "pixels": 1.0 if identical else _pixel_similarity(drawn),
-            "activations": 1.0
-            if identical
-            else _correlation(responses["base"], responses["tuned"]),
+            "activations": 1.0 if identical else _correlation(*(responses[n] for n in NETWORKS)),
         },
         rerender={
             "base": float(similarity[:half, :half][apart].mean()),
@@ -266,26 +256,19 @@ def _chance(vectors: Mapping[str, torch.Tensor], identical: bool) -> list[float]
     """Similarities of different channels from different seeds, base against tuned where they differ."""
     base, other = vectors["base"], vectors["base" if identical else "tuned"]
     channels, seeds, _ = base.shape
-    pairs = [
-        (first, second, a, b)
-        for first, second in itertools.permutations(range(channels), 2)
-        for a, b in itertools.permutations(range(seeds), 2)
-    ]
+    units, starts = (itertools.permutations(range(count), 2) for count in (channels, seeds))
+    pairs = list(itertools.product(units, starts))
     if len(pairs) > CHANCE_PAIRS:
         chosen = np.random.default_rng(0).choice(len(pairs), CHANCE_PAIRS, replace=False)
         pairs = [pairs[int(place)] for place in sorted(chosen)]
-    return [float(base[first, a] @ other[second, b]) for first, second, a, b in pairs]
+    return [float(base[first, a] @ other[second, b]) for (first, second), (a, b) in pairs]
 
 
 def _pixel_similarity(drawn: Mapping[str, Sequence[Drawing]]) -> float:
     """Mean Pearson correlation of the pixels of cross-network pairs from different seeds."""
-    flat = {n: [_pixels(render) for render in drawn[n]] for n in NETWORKS}
+    flat = {n: [torch.from_numpy(one.picture).flatten() for one in drawn[n]] for n in NETWORKS}
     pairs = itertools.permutations(range(len(flat["base"])), 2)
     return statistics.fmean(_correlation(flat["base"][a], flat["tuned"][b]) for a, b in pairs)
-
-
-def _pixels(render: Drawing) -> torch.Tensor:
-    return torch.from_numpy(render.picture).reshape(-1).double()
 
 
 def _correlation(x: torch.Tensor, y: torch.Tensor) -> float:

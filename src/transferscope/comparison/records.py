@@ -197,44 +197,10 @@ class Comparison(Record):
 
     def save(self, folder: str | Path) -> None:
         """Writes comparison.csv (a row a channel, to read) and comparison.json (all of it)."""
-        folder = Path(folder)
-        rows = [
-            (
-                channel.layer,
-                channel.channel,
-                channel.sign,
-                channel.similarity,
-                channel.rerender["base"],
-                channel.rerender["tuned"],
-                channel.chance,
-                channel.statistic,
-                channel.p,
-                channel.q,
-                int(channel.changed),
-                int(channel.identical),
-                channel.shared_top20,
-                channel.similarities.get("activations", ""),
-                channel.statuses["base"],
-                channel.statuses["tuned"],
-            )
-            for layer in self.layers
-            for channel in layer.channels
-        ]
-        header = (
-            *(
-                "layer",
-                "channel",
-                "sign",
-                "similarity",
-                "rerender_base",
-                "rerender_tuned",
-                "chance",
-            ),
-            *("statistic", "p", "q", "changed", "identical", "shared_top20", "activations"),
-            *("status_base", "status_tuned"),
-        )
-        write_csv(folder / "comparison.csv", header, rows)
-        write_json(folder / "comparison.json", _without_nan(asdict(self)))
+        rows = [_row(channel) for layer in self.layers for channel in layer.channels]
+        header = tuple(rows[0]) if rows else ()
+        write_csv(Path(folder) / "comparison.csv", header, [tuple(row.values()) for row in rows])
+        write_json(Path(folder) / "comparison.json", _without_nan(asdict(self)))
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
@@ -258,6 +224,20 @@ LISTED = 10
 def _brief(channel: ChannelComparison) -> dict[str, Any]:
     names = ("layer", "channel", "sign", "statistic", "p", "q", "similarity", "changed")
     return {name: getattr(channel, name) for name in names}
+
+
+def _row(channel: ChannelComparison) -> dict[str, Any]:
+    """A line of the CSV by its columns' names."""
+    return {
+        **{name: getattr(channel, name) for name in ("layer", "channel", "sign", "similarity")},
+        **{f"rerender_{network}": channel.rerender[network] for network in NETWORKS},
+        **{name: getattr(channel, name) for name in ("chance", "statistic", "p", "q")},
+        "changed": int(channel.changed),
+        "identical": int(channel.identical),
+        "shared_top20": channel.shared_top20,
+        "activations": channel.similarities.get("activations", ""),
+        **{f"status_{network}": channel.statuses[network] for network in NETWORKS},
+    }
 
 
 def _without_nan(value: Any) -> Any:

@@ -83,8 +83,8 @@ def calibration_of(predictions: Predictions, *, seed: int = 0) -> Calibration:
     confidence = predictions.probabilities.max(dim=-1).values
     return Calibration(
         temperature=predictions.temperature,
-        ece=_error(predictions),
-        ece_before=_error(before),
+        ece=expected_calibration_error(predictions.probabilities, predictions.labels),
+        ece_before=expected_calibration_error(before.probabilities, before.labels),
         nll=float(predictions.losses.mean()),
         nll_before=float(before.losses.mean()),
         band=chance_band(confidence, seed=seed),
@@ -92,29 +92,24 @@ def calibration_of(predictions: Predictions, *, seed: int = 0) -> Calibration:
     )
 
 
-def expected_calibration_error(
-    probabilities: torch.Tensor, labels: torch.Tensor, *, bins: int = BINS
-) -> float:
+def expected_calibration_error(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
     """Mean gap between confidence and accuracy, weighted by the pictures in each bin, in [0, 1].
 
     Args:
         probabilities: (N, K).
         labels: int64 (N,).
-        bins: of equal width; the last one includes 1.0.
 
     Reference: Guo et al. 2017, eq. 3.
     """
     confidence, said = probabilities.max(dim=-1)
     right = (said == labels).double()
-    gap = torch.zeros(bins, dtype=torch.float64).index_add(
-        0, _places(confidence, bins), confidence.double() - right
+    gap = torch.zeros(BINS, dtype=torch.float64).index_add(
+        0, _places(confidence), confidence.double() - right
     )
     return float(gap.abs().sum()) / max(len(labels), 1)
 
 
-def chance_band(
-    confidence: torch.Tensor, *, bins: int = BINS, simulations: int = _SIMULATIONS, seed: int = 0
-) -> tuple[float, float]:
+def chance_band(confidence: torch.Tensor, *, seed: int = 0) -> tuple[float, float]:
     """Central 95% of the calibration error of perfectly calibrated classifiers.
 
     Each simulation makes every picture right with the probability that its confidence (N,) states.
@@ -123,12 +118,12 @@ def chance_band(
     """
     rng = np.random.default_rng(seed)
     stated = confidence.double().numpy()
-    place = _places(confidence, bins).numpy()
-    expected = np.bincount(place, stated, minlength=bins)
-    errors = np.empty(simulations)
-    for number in range(simulations):
+    place = _places(confidence).numpy()
+    expected = np.bincount(place, stated, minlength=BINS)
+    errors = np.empty(_SIMULATIONS)
+    for number in range(_SIMULATIONS):
         right = rng.random(len(stated)) < stated
-        errors[number] = np.abs(expected - np.bincount(place, right, minlength=bins)).sum()
+        errors[number] = np.abs(expected - np.bincount(place, right, minlength=BINS)).sum()
     return middle(errors / max(len(stated), 1))
 
 
@@ -160,30 +155,25 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return float(math.exp(found.x))
 
 
-def _error(predictions: Predictions) -> float:
-    return expected_calibration_error(predictions.probabilities, predictions.labels)
+def _places(confidence: torch.Tensor) -> torch.Tensor:
+    """The bin of every confidence, int64 (N,); the last one includes 1.0."""
+    return (confidence * BINS).long().clamp(max=BINS - 1)
 
 
-def _places(confidence: torch.Tensor, bins: int) -> torch.Tensor:
-    """The bin of every confidence, int64 (N,)."""
-    return (confidence * bins).long().clamp(max=bins - 1)
-
-
-def _bins(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> tuple[Bin, ...]:
-    place = _places(confidence, bins)
+def _bins(confidence: torch.Tensor, right: torch.Tensor) -> tuple[Bin, ...]:
+    place = _places(confidence)
     found = []
-    for number in range(bins):
+    for number in place.unique().tolist():
         of = place == number
-        if n := int(of.sum()):
-            hits = int(right[of].sum())
-            found.append(
-                Bin(
-                    low=number / bins,
-                    high=(number + 1) / bins,
-                    n=n,
-                    confidence=float(confidence[of].double().mean()),
-                    accuracy=hits / n,
-                    interval=wilson_interval(hits, n),
-                )
+        hits, n = int(right[of].sum()), int(of.sum())
+        found.append(
+            Bin(
+                low=number / BINS,
+                high=(number + 1) / BINS,
+                n=n,
+                confidence=float(confidence[of].double().mean()),
+                accuracy=hits / n,
+                interval=wilson_interval(hits, n),
             )
+        )
     return tuple(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -166,14 +165,11 @@ def evaluate(
         intervals={
             "top1": wilson(hits, n),
             "top5": wilson(in_top, n),
-            **{
-                name: Interval(*middle(values), "bootstrap within classes")
-                for name, values in drawn.items()
-            },
+            **{k: Interval(*middle(v), "bootstrap within classes") for k, v in drawn.items()},
             "nll": bootstrap_mean(predictions.losses.numpy(), seed=seed),
         },
         per_class=per_class,
-        confusions=_confusions(predictions),
+        confusions=_confusions(counts, names),
         calibration=calibration,
         abstention=abstention_of(predictions, validation=validation),
         trend=_trend(per_class, seed),
@@ -221,16 +217,13 @@ def _per_class(
     }
 
 
-def _confusions(predictions: Predictions) -> tuple[Confusion, ...]:
-    names, wrong = predictions.classes, ~predictions.right
-    found = Counter(
-        (names[int(label)], names[int(other)])
-        for label, other in zip(
-            predictions.labels[wrong], predictions.predicted[wrong], strict=True
-        )
-    )
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Confusion(label, other, count) for (label, other), count in ranked)
+def _confusions(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[Confusion, ...]:
+    found = [
+        Confusion(names[label], names[other], int(counts[label, other]))
+        for label, other in np.argwhere(counts)
+        if label != other
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.n, one.label, one.prediction)))
 
 
 def _trend(per_class: Mapping[str, ClassResult], seed: int) -> SizeTrend | None:

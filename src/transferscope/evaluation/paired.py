@@ -111,7 +111,7 @@ def paired_difference(
     second = second.for_classes(first.classes)
     right, other = first.right, second.right
     only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
-    n = len(right)
+    n, apart = len(right), only_first + only_second
     losses = (first.losses - second.losses).numpy()
     return PairedDifference(
         first=names[0],
@@ -124,11 +124,7 @@ def paired_difference(
         interval=paired_interval(right.numpy(), other.numpy(), seed=seed),
         only_first=only_first,
         only_second=only_second,
-        p=(
-            float(binomtest(only_first, only_first + only_second).pvalue)
-            if only_first + only_second
-            else 1.0
-        ),
+        p=float(binomtest(only_first, apart).pvalue) if apart else 1.0,
         nll_difference=float(losses.mean()),
         nll_interval=middle(drawn_means(losses, seed=seed)),
         disagreements=_disagreements(first, second),

@@ -58,11 +58,6 @@ class Abstention(Record):
     area: float
     operating: tuple[Operating, ...] = ()
 
-    def accuracy_at(self, coverage: float) -> float:
-        """Accuracy of the surest pictures, of which there are at least this share."""
-        at = next(i for i, share in enumerate(self.coverage) if share >= coverage - 1e-9)
-        return self.accuracy[at]
-
 
 def abstention_of(predictions: Predictions, *, validation: Predictions | None = None) -> Abstention:
     """The curve of at least one picture's predictions.
@@ -105,18 +100,10 @@ def _operating(predictions: Predictions, validation: Predictions) -> list[Operat
     confidence = predictions.probabilities.max(dim=-1).values
     found = []
     for wanted in WANTED:
-        least = threshold_for(validation, wanted)
-        if least is None:
-            continue
-        kept = confidence >= least
-        found.append(
-            Operating(
-                wanted=wanted,
-                min_confidence=least,
-                coverage=float(kept.float().mean()),
-                accuracy=float(predictions.right[kept].float().mean()) if kept.any() else None,
-            )
-        )
+        if (least := threshold_for(validation, wanted)) is not None:
+            kept = confidence >= least
+            accuracy = float(predictions.right[kept].float().mean()) if kept.any() else None
+            found.append(Operating(wanted, least, float(kept.float().mean()), accuracy))
     return found
 
 

@@ -40,9 +40,7 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
 
 def told(result: Evaluation) -> list[str]:
     """What was found beside the figures, a sentence each."""
-    sentences = []
-    if result.gain is not None:
-        sentences.append(difference_told(result.gain))
+    sentences = [difference_told(result.gain)] if result.gain else []
     if result.seen:
         sentences.append(
             f"{result.seen} pictures were left out: their bytes were trained or chosen on."
@@ -50,11 +48,11 @@ def told(result: Evaluation) -> list[str]:
     if result.excluded:
         sentences.append(f"{result.excluded} files were left out: they could not be used.")
     sentences += [threshold_told(one) for one in result.abstention.operating if one.coverage < 1]
-    if result.trend is not None:
+    if result.trend:
         sentences.append(trend_told(result.trend))
-    if result.views is not None:
+    if result.views:
         sentences.append(views_told(result.views))
-    if result.against is not None:
+    if result.against:
         sentences.append(difference_told(result.against))
     return sentences
 
@@ -114,10 +112,7 @@ def difference_told(found: PairedDifference) -> str:
 
 
 def _between(result: Evaluation, name: str) -> str:
-    interval = result.intervals[name]
-    ends = (
-        f"{interval.low:.4f} to {interval.high:.4f}"
-        if name == "nll"
-        else f"{interval.low:.1%} to {interval.high:.1%}"
-    )
-    return f"95% interval {ends} ({interval.method})"
+    one = result.intervals[name]
+    digits = ".4f" if name == "nll" else ".1%"
+    ends = f"{one.low:{digits}} to {one.high:{digits}}"
+    return f"95% interval {ends} ({one.method})"

@@ -12,7 +12,7 @@ import torch
 from transferscope.acceleration.precision import Precision
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
-from transferscope.evaluation.paired import PairedDifference, paired_difference
+from transferscope.evaluation.paired import paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files
 from transferscope.records import Record
 
@@ -78,18 +78,17 @@ def views_gain(
     total = predictions.probabilities.double()
     for view in range(2, views + 1):
         load = _view_loader(classifier, files, hashes, view, flip)
-        done = (view - 2) * len(files)
 
-        def progressed(now: int, _of: int, before: int = done) -> None:
+        def progressed(now: int, of: int, before: int = view - 2) -> None:
             if on_progress:
-                on_progress(before + now, (views - 1) * len(files))
+                on_progress(before * of + now, (views - 1) * of)
 
         logits = predict_files(
             classifier, files, precision=precision, load=load, on_progress=progressed
         )
         total += torch.softmax(logits.double() / predictions.temperature, dim=-1)
     averaged = with_probabilities(predictions, total / views)
-    difference: PairedDifference = paired_difference(averaged, predictions)
+    difference = paired_difference(averaged, predictions)
     return ViewsGain(
         views=views,
         flip=flip,

@@ -88,7 +88,7 @@ def fourier(
     Reference: Olah et al. 2017, with lucid's numbers.
     """
     channels, height, width = shape
-    scale = _frequency_scale(height, width, decay).to(device)
+    scale = _frequencies(height, width).pow(-decay).to(device)
     if start is None:
         rows = [torch.randn(channels, *scale.shape, 2, generator=g) * sd for g in generators]
         free = torch.stack(rows).to(device)
@@ -163,7 +163,7 @@ def maco(
     if not 0 < contrast < math.inf:
         raise InputError(f"contrast is {contrast:g}; it must be above 0 and finite")
     if magnitude is None:
-        law = _frequency_scale(height, width, 1.0).expand(channels, -1, -1)
+        law = _frequencies(height, width).pow(-1.0).expand(channels, -1, -1)
     else:
         law = _resampled(magnitude, shape)
     law = _calibrated(law, width, contrast).to(device)
@@ -208,8 +208,14 @@ def from_image(picture: torch.Tensor, base: Parametrization = fourier) -> Parame
         device: torch.device,
         start: torch.Tensor | None = None,
     ) -> Canvas:
-        if start is None:
-            start = _sized(given, shape).expand(len(generators), -1, -1, -1)
+        if start is not None:
+            return base(generators, shape, device=device, start=start)
+        if len(given) != shape[0]:
+            raise InputError(f"the picture has {len(given)} channels; the network takes {shape[0]}")
+        sized = given[None]
+        if tuple(given.shape) != tuple(shape):
+            sized = F.interpolate(sized, shape[1:], mode="bilinear", antialias=True).clamp(0, 1)
+        start = sized.expand(len(generators), -1, -1, -1)
         return base(generators, shape, device=device, start=start)
 
     return started
@@ -251,12 +257,6 @@ def _spectrum(pictures: torch.Tensor) -> torch.Tensor:
     """Complex (N, C, H, W // 2 + 1) of pictures in [0, 1], before the sigmoid, decorrelated."""
     spectrum: torch.Tensor = torch.fft.rfft2(_plain(pictures), norm="ortho")
     return spectrum
-
-
-def _frequency_scale(height: int, width: int, decay: float) -> torch.Tensor:
-    """(H, W // 2 + 1): 1 / f^decay, f in cycles a pixel and at least one cycle a picture."""
-    scale: torch.Tensor = _frequencies(height, width).pow(-decay)
-    return scale
 
 
 def _frequencies(height: int, width: int) -> torch.Tensor:
@@ -353,13 +353,3 @@ def _plain(pictures: torch.Tensor) -> torch.Tensor:
         return colours
     inverse = torch.linalg.inv(COLOUR_MATRIX).to(colours)
     return torch.matmul(inverse, colours.flatten(2)).view(colours.shape)
-
-
-def _sized(picture: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """(1, C, H, W) of one picture."""
-    if len(picture) != shape[0]:
-        raise InputError(f"the picture has {len(picture)} channels; the network takes {shape[0]}")
-    if tuple(picture.shape) == tuple(shape):
-        return picture[None]
-    resized = F.interpolate(picture[None], shape[1:], mode="bilinear", antialias=True)
-    return resized.clamp(0, 1)

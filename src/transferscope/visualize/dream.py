@@ -13,6 +13,7 @@ that the left edge never borders on the right one.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -279,17 +280,15 @@ def dream(
     sizes = octave_sizes(photo.size, recipe, least=max(classifier.input.size))
     dreamer = _Dreamer(classifier, wanted, recipe)
     original = spec.load(photo)
-    before = dreamer.measured(original)
     picture = dreamer.climbed(original, sizes, seed, on_progress)
-    after = dreamer.measured(picture)
     return Dream(
         picture=np.ascontiguousarray(picture.permute(1, 2, 0).numpy()),
         objective=wanted.name,
         octaves=sizes,
         steps=recipe.steps,
         seed=seed,
-        activation_before=before,
-        activation_after=after,
+        activation_before=dreamer.measured(original),
+        activation_after=dreamer.measured(picture),
     )
 
 
@@ -306,6 +305,10 @@ def _objective(objective: str | Objective, index: int | None) -> Objective:
     return objective
 
 
+_Side = tuple[Span, torch.Tensor]
+"""A tile along one axis, and how strongly it counts at each of its pixels."""
+
+
 class _Dreamer:
     """A private, faster copy of a network, and the tiles in which it sees a photo."""
 
@@ -319,17 +322,13 @@ class _Dreamer:
         wanted, example = list(self._names.values()), classifier.example()
         self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
         self._fast = FastNetwork(classifier.network, wanted, example, recipe.precision)
-        height, width = self._size
+        self._size = height, width = classifier.input.size
         self._fixed = not self._fast.takes((height + GRID, width + GRID))
         if self._fixed and recipe.tile is not None:
             raise InputError(
                 f"--tile is {recipe.tile}, and this {classifier.backbone} takes pictures of "
-                f"{self._size[0]} x {self._size[1]} pixels only; leave --tile out"
+                f"{height} x {width} pixels only; leave --tile out"
             )
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.classifier.input.size
 
     # ------------------------------------------------------------------ ascent
 
@@ -342,7 +341,7 @@ class _Dreamer:
     ) -> torch.Tensor:
         """The dream of a photo: uint8 (C, H, W) from uint8 (C, H, W)."""
         generator = torch.Generator().manual_seed(seed_of("dream", seed))
-        total = self.recipe.steps * sum(self._tile_count(size) for size in sizes)
+        total = self.recipe.steps * sum(len(self._grid(size[::-1])) for size in sizes)
         done = 0
 
         def advance() -> None:
@@ -375,21 +374,21 @@ class _Dreamer:
         self, picture: torch.Tensor, generator: torch.Generator, advance: Callable[[], None]
     ) -> torch.Tensor:
         """(C, H, W): the gradient of the objective over all tiles, which move at random."""
-        height, width = picture.shape[1:]
         draws = torch.rand(4, generator=generator).tolist()
-        rows = self._axis(height, 0, draws[0], draws[1])
-        columns = self._axis(width, 1, draws[2], draws[3])
         gradient = torch.zeros_like(picture)
-        for span_y, fade_y in rows:
-            for span_x, fade_x in columns:
-                tile = self._tile(picture, span_y, span_x).requires_grad_()
-                seen = self._fast(self.classifier.input.normalise(tile))
-                activations = {name: seen[actual] for name, actual in self._names.items()}
-                value = self.objective(activations, tile).sum()
-                (found,) = torch.autograd.grad(value * tile[0, 0].numel(), tile)
-                add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
-                advance()
+        for (span_y, fade_y), (span_x, fade_x) in self._grid(picture.shape[1:], draws):
+            tile = self._tile(picture, span_y, span_x).requires_grad_()
+            value = self._value(self._fast, tile).sum()
+            (found,) = torch.autograd.grad(value * tile[0, 0].numel(), tile)
+            add_inside(gradient, found[0].cpu(), (span_y, span_x), (fade_y, fade_x))
+            advance()
         return gradient
+
+    def _value(
+        self, forward: Callable[[torch.Tensor], dict[str, torch.Tensor]], tile: torch.Tensor
+    ) -> torch.Tensor:
+        seen = forward(self.classifier.input.normalise(tile))
+        return self.objective({name: seen[actual] for name, actual in self._names.items()}, tile)
 
     def _tile(self, picture: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
         """(1, C, h, w) on the network's device; beyond its borders the picture is mirrored."""
@@ -401,42 +400,35 @@ class _Dreamer:
 
     # ------------------------------------------------------------------ tiles
 
-    def _axis(
-        self, length: int, axis: int, jitter: float, shift: float
-    ) -> list[tuple[Span, torch.Tensor]]:
-        """Spans of tiles along an axis, and how strongly each counts at each of its pixels.
+    def _grid(
+        self, size: Sequence[int], draws: Sequence[float] = (0, 0, 0, 0)
+    ) -> list[tuple[_Side, _Side]]:
+        """The rows and columns of every tile; two draws place the rows, two the columns."""
+        rows = self._axis(size[0], 0, *draws[:2])
+        return list(itertools.product(rows, self._axis(size[1], 1, *draws[2:])))
 
-        Args:
-            length: of the picture.
-            axis: 0 for rows, 1 for columns.
-            jitter: [0, 1): how far the first span begins before the picture.
-            shift: [0, 1): where in their reach the borders between tiles lie.
+    def _axis(self, length: int, axis: int, jitter: float, shift: float) -> list[_Side]:
+        """Tiles along an axis of some length, 0 for rows and 1 for columns.
+
+        `jitter` says how far the first begins before the picture, `shift` where in their reach the
+        borders between tiles lie; both are in [0, 1).
         """
         fixed = self._size[axis] if self._fixed else None
         limit = fixed or (self.recipe.tile or TILE) // GRID * GRID
         found = spans(length, limit, round(jitter * (GRID - 1)), shift, exact=fixed is not None)
         return list(zip(found, fades(found, overlap(limit)), strict=True))
 
-    def _tile_count(self, size: tuple[int, int]) -> int:
-        width, height = size
-        return len(self._axis(height, 0, 0, 0)) * len(self._axis(width, 1, 0, 0))
-
     def measured(self, picture: torch.Tensor) -> float:
         """The objective of a uint8 picture (C, H, W) on the untouched network, in fp32.
 
         The mean over the tiles of a fixed grid, each counted by the part of the picture it stands for.
         """
-        height, width = picture.shape[1:]
         total = weight = 0.0
         with evaluating(self.classifier), torch.no_grad():
-            for rows, fade_y in self._axis(height, 0, 0.5, 0.5):
-                for columns, fade_x in self._axis(width, 1, 0.5, 0.5):
-                    tile = self._tile(picture, rows, columns)
-                    share = float(fade_y.sum() * fade_x.sum())
-                    found = self._exact(self.classifier.input.normalise(tile))
-                    values = {name: found[actual] for name, actual in self._names.items()}
-                    total += share * float(self.objective(values, tile))
-                    weight += share
+            for (rows, fade_y), (columns, fade_x) in self._grid(picture.shape[1:], [0.5] * 4):
+                share = float(fade_y.sum() * fade_x.sum())
+                total += share * float(self._value(self._exact, self._tile(picture, rows, columns)))
+                weight += share
         return total / weight
 
 

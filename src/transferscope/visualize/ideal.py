@@ -20,7 +20,7 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.visualize.canvas import Parametrization, fourier, pixel
 from transferscope.visualize.engine import Engine, Job
 from transferscope.visualize.movement import Movement, seed_of
-from transferscope.visualize.objectives.algebra import LOGITS
+from transferscope.visualize.objectives.algebra import LOGITS, Objective
 from transferscope.visualize.objectives.channels import logit
 from transferscope.visualize.objectives.penalties import total_variation
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
@@ -61,15 +61,6 @@ class Ideal:
     total_variation: float
 
 
-@dataclass(frozen=True)
-class _Way:
-    version: str
-    said: str
-    recipe: RenderRecipe
-    parametrization: Parametrization
-    smoothness: float
-
-
 def ideal(
     classifier: Classifier,
     index: int,
@@ -92,42 +83,31 @@ def ideal(
     Raises:
         InputError: no such class, or an option out of range.
     """
-    ways = _ways(make_recipe(steps or IDEAL_STEPS, size))
+    recipe = make_recipe(steps or IDEAL_STEPS, size)
+    bare = replace(recipe, movement=None, detail=1.0, rate=_BARE_RATE)
+    full = replace(recipe, movement=WIDE, rate=_RATE)
+    smooth = logit(index) - SMOOTHNESS * total_variation()
+    ways: tuple[tuple[str, str, RenderRecipe, Parametrization, Objective], ...] = (
+        ("pixels", "pixels, nothing else", bare, pixel, logit(index)),
+        ("smooth", "and total variation is penalised", bare, pixel, smooth),
+        ("full", "the full recipe", full, fourier, logit(index)),
+    )
     found = []
-    for way in ways:
-        engine = Engine(classifier, (LOGITS,), way.recipe, parametrization=way.parametrization)
-        objective = logit(index)
-        if way.smoothness:
-            objective = objective - way.smoothness * total_variation()
-        drawn = engine.draw([Job(objective, seed_of("ideal", way.version, index, seed))])
-        found.append(_told(classifier, index, way, drawn.pictures))
+    for version, said, chosen, parametrization, objective in ways:
+        engine = Engine(classifier, (LOGITS,), chosen, parametrization=parametrization)
+        drawn = engine.draw([Job(objective, seed_of("ideal", version, index, seed))])
+        batch = (drawn.pictures.float() / 255).to(classifier.device)
+        with evaluating(classifier.network), torch.inference_mode():
+            found.append(
+                Ideal(
+                    version=version,
+                    said=said,
+                    picture=drawn.arrays()[0],
+                    logit=float(classifier(batch)[0, index]),
+                    probability=float(classifier.probabilities(batch)[0, index]),
+                    total_variation=float(total_variation()({}, batch)[0]),
+                )
+            )
         if on_progress:
             on_progress(len(found), len(ways))
     return found
-
-
-def _ways(recipe: RenderRecipe) -> tuple[_Way, ...]:
-    bare = replace(recipe, movement=None, detail=1.0, rate=_BARE_RATE)
-    full = replace(recipe, movement=WIDE, rate=_RATE)
-    return (
-        _Way("pixels", "pixels, nothing else", bare, pixel, 0.0),
-        _Way("smooth", "and total variation is penalised", bare, pixel, SMOOTHNESS),
-        _Way("full", "the full recipe", full, fourier, 0.0),
-    )
-
-
-def _told(classifier: Classifier, index: int, way: _Way, pictures: torch.Tensor) -> Ideal:
-    batch = (pictures.float() / 255).to(classifier.device)
-    with evaluating(classifier.network), torch.inference_mode():
-        logits = classifier(batch)
-        share = float(classifier.probabilities(batch)[0, index])
-        variation = float(total_variation()({}, batch)[0])
-    picture = np.ascontiguousarray(pictures[0].permute(1, 2, 0).numpy())
-    return Ideal(
-        version=way.version,
-        said=way.said,
-        picture=picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture,
-        logit=float(logits[0, index]),
-        probability=share,
-        total_variation=variation,
-    )

@@ -86,6 +86,11 @@ class Drawn:
         """uint8 (N, C, H, W): the canvases, enlarged."""
         return finished(self.canvases, self.size)
 
+    def arrays(self) -> list[np.ndarray]:
+        """The pictures, each uint8 (H, W, 3) by itself; grey ones have three equal channels."""
+        pictures = self.pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        return [np.ascontiguousarray(picture) for picture in pictures]
+
 
 FIGURES = ("activation", "start", "blocked", "finite", "steps", "from_exemplar")
 """Fields of `Drawn` that have a value a picture."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 
 from transferscope.acceleration.precision import Precision
@@ -79,7 +78,7 @@ def render_channels(
         for index in indexes
     ]
     drawn = engine.draw(jobs, on_progress)
-    return judge(drawn, layer, indexes, sign, seed, {index: best.get(index) for index in indexes})
+    return judge(drawn, layer, indexes, sign, seed, best)
 
 
 def job_of(
@@ -91,24 +90,18 @@ def job_of(
     best: float | None = None,
     exemplar: torch.Tensor | None = None,
 ) -> Job:
-    """What an `Engine` needs to draw a channel, a neuron or a class; the random numbers are its own."""
-    own = seed_of(layer, index, sign, seed)
-    return Job(objective_of(objective, layer, index, sign), own, best, exemplar)
-
-
-def objective_of(kind: ObjectiveKind, layer: str, index: int, sign: Sign) -> Objective:
-    """What `--objective` names.
+    """What an `Engine` needs to draw a channel, a neuron or a class; the random numbers are its own.
 
     Raises:
-        InputError: a name that is not one of them.
+        InputError: an objective that is not one of them.
     """
-    if kind == "channel":
-        return channel(layer, index, sign)
-    if kind == "neuron":
-        return neuron(layer, index, sign)
-    if kind == "logit":
-        return logit(index) if sign == "plus" else -logit(index)
-    raise InputError(f"--objective is {kind!r}; use channel, neuron or logit")
+    if objective == "logit":
+        wanted = logit(index) if sign == "plus" else -logit(index)
+    elif objective in ("channel", "neuron"):
+        wanted = (channel if objective == "channel" else neuron)(layer, index, sign)
+    else:
+        raise InputError(f"--objective is {objective!r}; use channel, neuron or logit")
+    return Job(wanted, seed_of(layer, index, sign, seed), best, exemplar)
 
 
 def render(
@@ -192,26 +185,21 @@ def judge(
     exemplar_max: Mapping[int, float | None],
 ) -> list[Render]:
     """`Drawn` as records, each with its status."""
-    renders = []
-    pictures = drawn.pictures
-    for row, index in enumerate(indexes):
-        best = exemplar_max.get(index)
-        picture = np.ascontiguousarray(pictures[row].permute(1, 2, 0).numpy())
-        renders.append(
-            Render(
-                layer=layer,
-                channel=index,
-                sign=sign,
-                seed=seed,
-                picture=picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture,
-                activation=float(drawn.activation[row]),
-                exemplar_max=best,
-                status=_status(drawn, row, best),
-                steps=int(drawn.steps[row]),
-                from_exemplar=bool(drawn.from_exemplar[row]),
-            )
+    return [
+        Render(
+            layer=layer,
+            channel=index,
+            sign=sign,
+            seed=seed,
+            picture=picture,
+            activation=float(drawn.activation[row]),
+            exemplar_max=exemplar_max.get(index),
+            status=_status(drawn, row, exemplar_max.get(index)),
+            steps=int(drawn.steps[row]),
+            from_exemplar=bool(drawn.from_exemplar[row]),
         )
-    return renders
+        for row, (index, picture) in enumerate(zip(indexes, drawn.arrays(), strict=True))
+    ]
 
 
 def _status(drawn: Drawn, row: int, best: float | None) -> Status:

@@ -185,8 +185,7 @@ class Sweep:
             size=(int(height), int(width)),
             **{name: tensors[name] for name in FIGURES},
         )
-        best = exemplar_max or {}
-        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, best)
+        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, exemplar_max or {})
 
     def renders(
         self, units: Sequence[WorkUnit], *, exemplar_max: Mapping[int, float | None] | None = None
@@ -197,8 +196,6 @@ class Sweep:
 
     def finished(self, unit: WorkUnit) -> bool:
         """Whether the unit's file is there and whole."""
-        if not self.path(unit).is_file():
-            return False
         try:
             read_tensors(self.path(unit))
         except WeightsError:
@@ -239,9 +236,9 @@ def drawn_by(
     real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
     jobs = []
     for index in unit.channels:
+        job = job_of(unit.objective, unit.layer, index, unit.sign, unit.seed)
         best = real.get(index)
-        value, picture = (best.value, best.picture) if best else (None, None)
-        jobs.append(job_of(unit.objective, unit.layer, index, unit.sign, unit.seed, value, picture))
+        jobs.append(replace(job, best=best.value, exemplar=best.picture) if best else job)
     return engine.draw(jobs, on_progress)
 
 

@@ -71,35 +71,26 @@ def compare(
             responses[network] = channel_responses(classifier, files, names, on_progress=progress)
 
     sweep = Sweep(run.path / "sweep")
-    renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}}
-    null: dict[str, list[Render]] = {}
-    plan: list[tuple[str, Classifier, str, tuple[int, ...]]] = []
+    renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}, "null": {}}
+    own, further = range(seeds), range(seeds, 2 * seeds)
     for name in names:
-        plan.append(("base", base, name, tuple(range(seeds))))
-        if not identical[name]:
-            plan.append(("tuned", tuned, name, tuple(range(seeds))))
-            plan.append(("null", base, name, tuple(range(seeds, 2 * seeds))))
-    for network, classifier, name, chosen in plan:
-        best = responses["tuned" if network == "tuned" else "base"][name].amax(0)
-        ceiling = {channel: float(best[channel]) for channel in channels[name]}
-        units = compared_units(classifier, name, channels[name], chosen)
-        what = "base again (the noise floor)" if network == "null" else network
-        with reporter.task(f"rendering {name}, {what}") as progress:
-            sweep.run(classifier, units, on_progress=progress)
-        drawn = [render for unit in units for render in sweep.load(unit, exemplar_max=ceiling)]
-        if network == "null":
-            null[name] = drawn
-        else:
-            renders[network][name] = drawn
-    for name in names:
+        plan = [("base", base, own), ("tuned", tuned, own), ("null", base, further)]
+        for network, classifier, chosen in plan[:1] if identical[name] else plan:
+            best = responses["tuned" if network == "tuned" else "base"][name].amax(0)
+            ceiling = {channel: float(best[channel]) for channel in channels[name]}
+            units = compared_units(classifier, name, channels[name], chosen)
+            what = "base again (the noise floor)" if network == "null" else network
+            with reporter.task(f"rendering {name}, {what}") as progress:
+                sweep.run(classifier, units, on_progress=progress)
+            renders[network][name] = list(sweep.renders(units, exemplar_max=ceiling))
         if identical[name]:
             renders["tuned"][name] = renders["base"][name]
 
     comparison = compare_networks(
         base,
         tuned,
+        null_renders=renders.pop("null"),
         renders=renders,
-        null_renders=null,
         responses=responses,
         paths=[picture.path for picture in pictures],
         totals={name: described[name].channels for name in names},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from transferscope.images import as_float, to_picture
 from transferscope.report.sheets.renders import Tile, write_sheets
 from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
-from transferscope.visualize.records import Render, Sign
+from transferscope.visualize.records import Sign
 from transferscope.visualize.render import ObjectiveKind
 from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
@@ -138,6 +138,13 @@ class _RealPictures:
         place = int(signed.argmax())
         return place, float(signed[place])
 
+    def selectivity(self) -> list[float]:
+        """How far the best picture stands out for each channel, in its standard deviations."""
+        few = len(self.responses) < 2
+        spread = 1.0 if few else self.responses.std(0).clamp_min(1e-12)
+        best: torch.Tensor = self.responses.amax(0)
+        return [float(value) for value in (best - self.responses.mean(0)) / spread]
+
     def picture(self, place: int) -> torch.Tensor:
         """(C, H, W) in [0, 1], as the network sees it."""
         return as_float(self.classifier.input.load(self.files[place]))
@@ -151,7 +158,6 @@ class _Work:
     name: str
     units: list[WorkUnit]
     real: _RealPictures | None
-    interest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, classifier: Classifier, wanted: Drawings, reporter: Reporter) -> _Work:
@@ -175,15 +181,15 @@ class _Work:
             objective=objective,
             exemplars=real.key if real else "",
         )
-        interest = {} if real is None else {where: _selectivity(real.responses)}
         units = [part for sign in wanted.signs for part in replace(unit, sign=sign).divided()]
         names = {"channel": where, "neuron": f"{where}, middle neuron", "logit": "classes"}
         called = wanted.called or classifier.backbone
-        return cls(classifier, f"{called} {names[objective]}", units, real, interest)
+        return cls(classifier, f"{called} {names[objective]}", units, real)
 
     def in_order(self) -> list[WorkUnit]:
         """The units, those first that show most."""
-        return most_informative_first(self.units, self.interest)
+        interest = {unit.layer: self.real.selectivity() for unit in self.units[:1] if self.real}
+        return most_informative_first(self.units, interest)
 
     def exemplars(self, channels: tuple[int, ...], sign: Sign) -> dict[int, Exemplar]:
         """The best real pictures of some channels, read now."""
@@ -212,13 +218,6 @@ def _target(classifier: Classifier, layer: str | None, objective: ObjectiveKind)
     return layer
 
 
-def _selectivity(responses: torch.Tensor) -> list[float]:
-    """How far the best real picture stands out, in standard deviations of the channel."""
-    spread = responses.std(0).clamp_min(1e-12) if len(responses) > 1 else 1.0
-    outstanding: torch.Tensor = (responses.amax(0) - responses.mean(0)) / spread
-    return [float(value) for value in outstanding]
-
-
 def _real_pictures(
     classifier: Classifier, layer: str, data: str | Path, seed: int, reporter: Reporter
 ) -> _RealPictures:
@@ -242,34 +241,25 @@ def _tiles(
         best = {c: work.real.best(c, unit.sign) for c in unit.channels} if work.real else {}
         values = {channel: value for channel, (_, value) in best.items()}
         for render in store.load(unit, exemplar_max=values):
-            name = f"{unit.layer}-{render.channel}-{render.sign}-{render.seed}.png"
-            to_picture(render.picture).save(folder / name)
-            rows.append(_row(render, out / name))
+            file = f"{unit.layer}-{render.channel}-{render.sign}-{render.seed}.png"
+            to_picture(render.picture).save(folder / file)
+            row = {name: getattr(render, name) for name in _COLUMNS} | {"file": str(out / file)}
+            if render.status == "non_finite":
+                row["activation"] = None
+            called = str(render.channel)
             if unit.objective == "logit":
-                rows[-1]["class"] = work.classifier.classes[render.channel]
+                called = row["class"] = work.classifier.classes[render.channel]
+            rows.append(row)
             shown = None
             if work.real:
                 shown = to_picture(work.real.picture(best[render.channel][0]))
-            yield Tile(render, shown, _called(work, unit, render.channel))
+            yield Tile(render, shown, called)
 
 
-def _called(work: _Work, unit: WorkUnit, channel: int) -> str:
-    return work.classifier.classes[channel] if unit.objective == "logit" else str(channel)
-
-
-def _row(render: Render, file: Path) -> dict[str, Any]:
-    return {
-        "layer": render.layer,
-        "channel": render.channel,
-        "sign": render.sign,
-        "seed": render.seed,
-        "activation": render.activation if render.status != "non_finite" else None,
-        "exemplar_max": render.exemplar_max,
-        "status": render.status,
-        "steps": render.steps,
-        "from_exemplar": render.from_exemplar,
-        "file": str(file),
-    }
+_COLUMNS = (
+    *("layer", "channel", "sign", "seed", "activation"),
+    *("exemplar_max", "status", "steps", "from_exemplar"),
+)
 
 
 def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tuple[int, ...]:
