@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transferscope.backbones.classifier import Classifier
-from transferscope.errors import RunError, WeightsError
+from transferscope.errors import WeightsError
 from transferscope.files import hash_tensors
 from transferscope.images import InputSpec
 from transferscope.machine import environment
@@ -83,10 +83,10 @@ class Description(Record):
                 f"of {FORMAT!r}); only what 'transferscope export' wrote is read back"
             )
         try:
-            return super().from_dict(fields)
-        except RunError as error:
+            return super().from_dict({**fields, "input": InputSpec.from_dict(fields["input"])})
+        except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
-                f"what {source!r} says of itself is damaged ({error}); export the run again"
+                f"what {source!r} says of itself is damaged ({error!r}); export the run again"
             ) from error
 
     @classmethod

@@ -230,14 +230,13 @@ def choose_cut(stages: Sequence[StageProbe], *, similar: bool, large: bool) -> C
 
     Args:
         stages: first to last.
-        similar: see `quadrant`; likewise `large`.
-        large: see `similar`.
+        similar, large: see `quadrant`.
     """
-    last = len(stages) - 1
     tuned = max(1, int(TUNED_SHARE[similar, large] * len(stages)))
-    if tuned > last:
+    if tuned >= len(stages):
         return Cut(None, f"{_words(similar, large)}: every stage is worth tuning")
-    place = last - tuned
+    place = len(stages) - 1 - tuned
+    frozen, last, best = stages[place], stages[-1], max(stages, key=lambda stage: stage.top1)
     enough = next(i for i, stage in enumerate(stages) if stage.as_good_as_best)
     if enough < place:
         one = stages[enough]
@@ -246,25 +245,17 @@ def choose_cut(stages: Sequence[StageProbe], *, similar: bool, large: bool) -> C
             f"a probe of {one.stage} is right on {one.top1:.1%} of unseen pictures and no later stage does "
             "measurably better: what lies behind it belongs to the source task",
         )
-    return Cut(
-        stages[place].stage,
-        f"{_words(similar, large)}: the last {tuned} of {len(stages)} stages are tuned. "
-        + _depth(stages, place),
+    depth = (
+        f"from {frozen.top1:.1%} at {frozen.stage} to {last.top1:.1%} at {last.stage}: depth helps, and "
+        "its last part is made to fit"
+        if last.as_good_as_best
+        else f"to {best.top1:.1%} at {best.stage} and fall to {last.top1:.1%} at {last.stage}: what lies "
+        "behind belongs to the source task"
     )
-
-
-def _depth(stages: Sequence[StageProbe], place: int) -> str:
-    """What the probes say about the stages behind the one at `place`."""
-    frozen, last = stages[place], stages[-1]
-    best = max(stages, key=lambda stage: stage.top1)
-    if not last.as_good_as_best:
-        return (
-            f"Probes rise to {best.top1:.1%} at {best.stage} and fall to {last.top1:.1%} at {last.stage}: "
-            "what lies behind belongs to the source task"
-        )
-    return (
-        f"Probes rise from {frozen.top1:.1%} at {frozen.stage} to {last.top1:.1%} at {last.stage}: depth "
-        "helps, and its last part is made to fit"
+    return Cut(
+        frozen.stage,
+        f"{_words(similar, large)}: the last {tuned} of {len(stages)} stages are tuned. "
+        f"Probes rise {depth}",
     )
 
 
@@ -279,16 +270,14 @@ def recommend(
     cut = choose_cut(stages, similar=similar, large=large)
     probe = stages[-1]
     if per_class < FEW:
-        reason = (
-            f"a class has {per_class:.1f} training pictures: too few to tune more than the head"
-        )
-        return "probe", Cut(cut.boundary, reason)
-    if probe.interval[0] >= SOLVED:
-        reason = (
+        why = f"a class has {per_class:.1f} training pictures: too few to tune more than the head"
+    elif probe.interval[0] >= SOLVED:
+        why = (
             f"the probe is right on {probe.top1:.1%} of unseen pictures: tuning has nothing to add"
         )
-        return "probe", Cut(cut.boundary, reason)
-    return ("full" if cut.boundary is None else "partial"), cut
+    else:
+        return ("full" if cut.boundary is None else "partial"), cut
+    return "probe", Cut(cut.boundary, why)
 
 
 def choose_backbone(
@@ -314,15 +303,12 @@ def choose_backbone(
     if len(names) == 1:
         return names[0], ""
     best = max(range(len(names)), key=lambda i: (int(hits[i].sum()), -milliseconds[i]))
-    equal = [
-        i
-        for i in range(len(names))
-        if i == best or paired_interval(hits[best], hits[i], seed=seed)[0] <= 0
-    ]
+    behind = [paired_interval(hits[best], found, seed=seed) for found in hits]
+    equal = [i for i, (low, _) in enumerate(behind) if i == best or low <= 0]
     taken = min(equal, key=lambda i: milliseconds[i])
     if taken == best:
         return names[best], f"its probe is the best, {hits[best].mean():.1%} of unseen pictures"
-    low, high = paired_interval(hits[best], hits[taken], seed=seed)
+    low, high = behind[taken]
     return names[taken], (
         f"it takes {milliseconds[taken]:.1f} ms a picture and {names[best]}, whose probe is not measurably "
         f"better, {milliseconds[best]:.1f} ({100 * low:+.1f} to {100 * high:+.1f} points)"

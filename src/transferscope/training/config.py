@@ -7,18 +7,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import TypeAdapter, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from transferscope.errors import InputError
-from transferscope.training.options import (
-    ONLY_DECLARED,
-    declared,
-    json_schema,
-    option,
-    refusing,
-    setting,
-)
+from transferscope.training.options import ONLY_DECLARED, declared, option, refusing, setting
 from transferscope.training.recipe import Recipe, choose_recipe
 
 Strategy = Literal["auto", "probe", "partial", "full", "scratch"]
@@ -108,7 +101,7 @@ class Config:
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON schema of these options: types, choices, limits, defaults and help."""
-        return json_schema(cls)
+        return TypeAdapter(cls).json_schema()
 
 
 @refusing
@@ -131,9 +124,8 @@ class TuneOptions(Config):
         """A path that means the same from anywhere; a weights file keeps the name of its link."""
         if not isinstance(value, str | Path) or value == "random":
             return value
-        return str(
-            Path(value).absolute() if info.field_name == "weights" else Path(value).resolve()
-        )
+        path = Path(value)
+        return str(path.absolute() if info.field_name == "weights" else path.resolve())
 
     def __post_init__(self) -> None:
         if self.strategy in ("full", "scratch"):
@@ -176,11 +168,10 @@ def tune_options(recipe: Mapping[str, Any] | None = None, **options: Any) -> Tun
     """
     if "lr" in options:
         options["learning_rate"] = options.pop("lr")
-    recipe_fields = declared(Recipe).keys() - declared(TuneOptions).keys()
-    named = {name: options.pop(name) for name in [*options] if name in recipe_fields}
     given = {name: value for name, value in (recipe or {}).items() if value is not None}
-    for name, value in named.items():
-        if value is None:
+    recipe_fields = declared(Recipe).keys() - declared(TuneOptions).keys()
+    for name in [name for name in options if name in recipe_fields]:
+        if (value := options.pop(name)) is None:
             continue
         if name in given:
             argument = "lr" if name == "learning_rate" else name

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -95,11 +95,6 @@ def choices(field: FieldInfo) -> tuple[Any, ...]:
     return ()
 
 
-def json_schema(owner: type) -> dict[str, Any]:
-    """The JSON schema of a class of options."""
-    return TypeAdapter(owner).json_schema()
-
-
 def takes(*owners: type) -> Callable[[F], F]:
     """Decorator of a function whose `**options` are declared fields: its signature and help name them.
 
@@ -109,7 +104,7 @@ def takes(*owners: type) -> Callable[[F], F]:
     def described(function: F) -> F:
         signature = inspect.signature(function)
         own = {n: p for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
-        lines = []
+        kind, lines = inspect.Parameter.KEYWORD_ONLY, []
         for owner in owners:
             for name, field in declared(owner).items():
                 derived = isinstance(extra := field.json_schema_extra, dict) and "derived" in extra
@@ -118,15 +113,11 @@ def takes(*owners: type) -> Callable[[F], F]:
                 lines.append(f"        {name}: {field.description}")
                 default = field.default if owner is owners[0] else None
                 own[name] = inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=default,
-                    annotation=field.annotation,
+                    name, kind, default=default, annotation=field.annotation
                 )
+        doc = str(function.__doc__).replace("        options: by name.", "\n".join(lines))
+        function.__doc__ = doc
         function.__signature__ = signature.replace(parameters=[*own.values()])  # type: ignore[attr-defined]
-        function.__doc__ = str(function.__doc__).replace(
-            "        options: by name.", "\n".join(lines)
-        )
         return function
 
     return described
@@ -164,15 +155,9 @@ def _refusal(problem: ErrorDetails, owner: type) -> InputError:
         return InputError(f"{name.replace('_', ' ')} is not given; it has no default")
     plain = isinstance(value, str | int | float | list | tuple | None)
     found = repr(value) if plain else f"a {type(value).__name__}"
-    return InputError(f"{_label(name, owner)} is {found}; it must be {_expected(fields[name])}")
-
-
-def _label(name: str, owner: type) -> str:
-    """How a field is called in an error."""
-    options = asked_for(owner)
-    return (
-        options[name][0] if hasattr(owner, "VERB") and name in options else name.replace("_", " ")
-    )
+    options = asked_for(owner) if hasattr(owner, "VERB") else {}
+    label = options[name][0] if name in options else name.replace("_", " ")
+    return InputError(f"{label} is {found}; it must be {_expected(fields[name])}")
 
 
 def _expected(field: FieldInfo) -> str:

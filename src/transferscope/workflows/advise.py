@@ -116,15 +116,8 @@ def advise(
         advise_classifier(source, sample, one) for source, one in zip(sources, placed, strict=True)
     ]
     names, speeds = [one.backbone for one in advised], [one.milliseconds for one in advised]
-    chosen, reason = choose_backbone(names, [one.hits for one in placed], speeds, seed=seed)
-    result = Advice(
-        pictures=sample.whole,
-        classes=len(found.classes),
-        measured=len(sample.files),
-        backbones=tuple(advised),
-        chosen=chosen,
-        reason=reason,
-    )
+    chosen = choose_backbone(names, [one.hits for one in placed], speeds, seed=seed)
+    result = Advice(sample.whole, sample.classes, len(sample.files), tuple(advised), *chosen)
     if out is not None:
         write_advice(result, out)
     return result
@@ -204,13 +197,7 @@ class Sample:
 
 
 def stratified(pictures: Sequence[Picture], cap: int, seed: int) -> list[Picture]:
-    """At most about `cap` pictures in the proportions of their classes, at least one of each.
-
-    Args:
-        pictures: labelled.
-        cap: how many.
-        seed: of the draw.
-    """
+    """At most about `cap` labelled pictures in the proportions of their classes, one of each at least."""
     if len(pictures) <= cap:
         return list(pictures)
     rng = np.random.default_rng(seed)
@@ -312,14 +299,11 @@ def _probed_stages(
             precision=sample.precision,
             on_progress=progress,
         ).targets
-    pooled = found[POOLED]
     columns = {name: found[mean_of(name)] for name in names}
-    last = columns[names[-1]]
-    if last.shape == pooled.shape and torch.allclose(last, pooled, rtol=0.01, atol=0.01):
-        del columns[names[-1]]  # pooled as the head sees it: the same thing, to rounding
-        columns[names[-1]] = pooled
-    else:
-        columns["head input"] = pooled
+    pooled, last = found[POOLED], columns[names[-1]]
+    # The last stage, pooled as the head sees it, is often the head's input to rounding.
+    same = last.shape == pooled.shape and torch.allclose(last, pooled, rtol=0.01, atol=0.01)
+    columns[names[-1] if same else "head input"] = pooled
     hits = []
     with sample.reporter.task(f"{source.backbone}: probing its stages") as progress:
         for done, features in enumerate(columns.values(), start=1):
@@ -336,22 +320,13 @@ def _hits(features: torch.Tensor, sample: Sample) -> np.ndarray:
 
     The only picture of a class counts as not recognised.
     """
-    labels, count = sample.labels, sample.classes
-    several = torch.bincount(labels, minlength=count) > 1
-    judged = several[
-        labels
-    ]  # the only picture of its class can be learned from or judged, not both
-    hits = np.zeros(len(labels), dtype=bool)
-    if int(several.sum()) > 1:
-        renamed = several.cumsum(0) - 1
-        kept = renamed[labels[judged]]
+    several = torch.bincount(sample.labels, minlength=sample.classes) > 1
+    judged = several[sample.labels]
+    hits = np.zeros(len(judged), dtype=bool)
+    if (count := int(several.sum())) > 1:
+        kept = (several.cumsum(0) - 1)[sample.labels[judged]]
         probe = fit_probe(
-            features[judged],
-            kept,
-            int(several.sum()),
-            seed=sample.seed,
-            strengths=STAGE_STRENGTHS,
-            folds=_FOLDS,
+            features[judged], kept, count, seed=sample.seed, strengths=STAGE_STRENGTHS, folds=_FOLDS
         )
         assert probe.held_out is not None, "every class has two pictures, so there are folds"
         hits[judged.numpy()] = (probe.held_out.argmax(1) == kept).numpy()
@@ -364,13 +339,10 @@ def _control(source: Classifier, sample: Sample) -> StageProbe:
         torch.manual_seed(_CONTROL_SEED)
         random = load_backbone(source.backbone, weights="random").to(source.device)
     with sample.reporter.task(f"{source.backbone}: the control, random weights") as progress:
-        pooled = extract(
-            random,
-            sample.files,
-            sample.hashes,
-            precision=sample.precision,
-            on_progress=progress,
-        ).targets[POOLED]
+        found = extract(
+            random, sample.files, sample.hashes, precision=sample.precision, on_progress=progress
+        )
+        pooled = found.targets[POOLED]
         hits = _hits(pooled, sample)
     return probe_stages(("random weights",), (pooled.shape[1],), (hits,))[0]
 
