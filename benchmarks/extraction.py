@@ -37,7 +37,8 @@ def main() -> None:
     from transferscope.data.loading import load_batches
     from transferscope.features.extraction import extract
     from transferscope.files import sha256_file
-    from transferscope.images import SUFFIXES, as_float
+    from transferscope.formats import SUFFIXES
+    from transferscope.images import as_float
     from transferscope.machine import cpu_flags
 
     reuse_memory()

@@ -30,7 +30,7 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
 from transferscope.data.loading import load_batches
 from transferscope.evaluation.predictions import answered
-from transferscope.images import SUFFIXES
+from transferscope.formats import SUFFIXES
 from transferscope.machine import cpu_flags
 from transferscope.workflows.predict import fast_copy, predict
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from transferscope import images
 from transferscope.errors import InputError, PictureError
+from transferscope.formats import SUFFIXES
 from transferscope.images import InputSpec, read_picture
 
 
@@ -389,4 +390,4 @@ def test_grid_places_tiles_row_by_row() -> None:
 
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:
-    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in images.SUFFIXES)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)

@@ -21,22 +21,22 @@ from typing import IO, Any, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from transferscope.errors import InputError, PictureError
+from transferscope.formats import readable, size_in_icon, why_unknown, without_texts
 
 PIXEL_CAP = 50_000_000
 """Pictures with more pixels are refused before they are decoded (a decompression bomb's defence)."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-"""Pillow formats that are decoded; a camera's MPO is opened as the JPEG that it starts with. Formats
-that start other programs (EPS) are not among them."""
+SIDE_CAP = 1_000_000
+"""Pictures with a longer side, in pixels, are refused: a decoder's list of rows alone would fill the memory."""
 
-_SUFFIXES = """.jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm
-.avif .jp2 .j2k .mpo .ico .tga"""
-SUFFIXES = frozenset(_SUFFIXES.split())
-"""File endings (lower case) under which a folder's files are taken for pictures. What a file really
-is stands in its bytes: a PNG named .jpg is read as the PNG that it is."""
+RESIZED_CAP = 2**22
+"""Pixels above which a picture is not resized as a whole before its centre is cut out."""
+
+NO_MEMORY = "there is too little memory to decode it; scale it down"
+"""Why a picture is not read where the memory ends."""
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -94,9 +94,9 @@ def read_picture(
 
     Raises:
         PictureError: missing, empty, truncated, not a picture, not a regular file, of more than 50
-            megapixels, or of a depth without a meaning as a picture. No other picture is ever put in
-            its place. (A program that sets Pillow's `LOAD_TRUNCATED_IMAGES` has asked for grey areas
-            in place of what is missing, here too.)
+            megapixels or a side above 1,000,000 pixels, of a depth without a meaning as a picture, or too
+            large for the memory at hand. No other picture is ever put in its place. (A program that sets
+            Pillow's `LOAD_TRUNCATED_IMAGES` has asked for grey areas in place of what is missing.)
     """
     return read_with_facts(source, channels=channels, least_side=least_side)[0]
 
@@ -109,11 +109,19 @@ def read_with_facts(
     mode = "RGB" if channels == 3 else "L"
     try:
         with _DECODING, _opened(source) as file:
-            return _decoded(file, mode, least_side, name)
+            try:
+                return _decoded(file, mode, least_side, name)
+            except ValueError as error:
+                plain = without_texts(file) if "MAX_TEXT" in str(error) else None
+                if plain is None:
+                    raise
+                return _decoded(plain, mode, least_side, name)
     except PictureError:
         raise
     except UnidentifiedImageError:
-        reason = "its bytes are not of a picture format that is read here"
+        reason = why_unknown(source)
+    except MemoryError:
+        reason = NO_MEMORY
     except FileNotFoundError:
         reason = "there is no such file"
     except Image.DecompressionBombError:  # Pillow's limit, which a program may have lowered
@@ -123,6 +131,8 @@ def read_with_facts(
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         of_system = isinstance(error, OSError) and error.errno is not None
         text = "it cannot be opened" if of_system else "damaged or cut short"
+        if "out of memory" in said:  # Pillow's word for a decoder's own
+            raise PictureError(name, NO_MEMORY) from error
         raise PictureError(name, f"{text} ({said.rstrip('.')})") from error
     raise PictureError(name, reason)
 
@@ -177,8 +187,8 @@ def _decoded(
     file: IO[bytes], mode: str, least_side: int | None, name: object
 ) -> tuple[Image.Image, FileFacts]:
     """The upright 8-bit picture in an open file; raises whatever the decoder does."""
-    _refuse_large(_size_in_icon(file), name)
-    with Image.open(file, formats=FORMATS) as picture:
+    _refuse_large(size_in_icon(file), name)
+    with Image.open(file, formats=readable()) as picture:
         width, height = picture.size
         _refuse_large(picture.size, name)
         stored = (picture.format or "", picture.mode)
@@ -208,28 +218,11 @@ def _refuse_large(size: tuple[int, int], name: object) -> None:
             f"{width} x {height} pixels is more than the cap of "
             f"{PIXEL_CAP // 1_000_000} megapixels; scale it down",
         )
-
-
-def _size_in_icon(file: IO[bytes]) -> tuple[int, int]:
-    """(width, height) of the picture inside an icon, whatever the icon's table says; else (0, 0).
-
-    Pillow decodes an icon when it is opened, so that there is no size to be asked before.
-    """
-    file.seek(0)
-    starts_as_icon = file.read(4) == b"\0\0\1\0"
-    file.seek(0)
-    if not starts_as_icon:
-        return 0, 0
-    icon = IcoImagePlugin.IcoFile(file)
-    file.seek(icon.entry[0].offset)
-    inner = file.read(24)
-    file.seek(0)
-    if inner.startswith(b"\x89PNG"):
-        width, height = struct.unpack(">16xII", inner)
-    else:  # a bitmap: colours above a mask of the same size
-        width, height = struct.unpack("<4xii12x", inner)
-        height //= 2
-    return abs(width), abs(height)
+    if max(size) > SIDE_CAP:
+        raise PictureError(
+            name,
+            f"{width} x {height} pixels has a side of more than {SIDE_CAP:,}; cut it into pieces",
+        )
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -392,9 +385,11 @@ class InputSpec:
             max(width, round(picture.width * scale)),
             max(height, round(picture.height * scale)),
         )
-        picture = picture.resize(resized, Image.Resampling[self.interpolation.upper()])
         left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
-        return picture.crop((left, top, left + width, top + height))
+        if resized[0] * resized[1] <= RESIZED_CAP:
+            picture = picture.resize(resized, Image.Resampling[self.interpolation.upper()])
+            return picture.crop((left, top, left + width, top + height))
+        return _resized_part(picture, resized, (left, top), (width, height), self.interpolation)
 
     def load(self, source: str | Path | IO[bytes] | Image.Image) -> torch.Tensor:
         """One picture as the network will see it before normalisation.
@@ -405,17 +400,46 @@ class InputSpec:
         Raises:
             PictureError: see `read_picture`.
         """
-        if isinstance(source, Image.Image):
-            picture = _to_8_bit(source, "RGB" if self.channels == 3 else "L", "<picture>")
-        else:
+        if not isinstance(source, Image.Image):
             picture = read_picture(source, channels=self.channels, least_side=self.least_side)
-        return to_tensor(self.fit(picture))
+        try:
+            if isinstance(source, Image.Image):
+                picture = _to_8_bit(source, "RGB" if self.channels == 3 else "L", "<picture>")
+            return to_tensor(self.fit(picture))
+        except MemoryError:
+            name = "<picture>" if isinstance(source, Image.Image) else source
+            raise PictureError(name, NO_MEMORY) from None
 
     def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) in [0, 1] to what the network was trained on: (x - mean) / std."""
         mean = pictures.new_tensor(self.mean).view(1, -1, 1, 1)
         std = pictures.new_tensor(self.std).view(1, -1, 1, 1)
         return (pictures - mean) / std
+
+
+def _resized_part(
+    picture: Image.Image,
+    resized: tuple[int, int],
+    start: tuple[int, int],
+    size: tuple[int, int],
+    interpolation: Interpolation,
+) -> Image.Image:
+    """The part of `size` at `start` of the picture resized to `resized`, without the rest of it.
+
+    A margin as wide as the filter reaches is resized too, so that the part's borders are what they would be.
+    """
+    spans, box = [], []
+    for whole, stored, at, length in zip(resized, picture.size, start, size, strict=True):
+        margin = math.ceil(4 * max(whole / stored, 1))  # Lanczos reaches over 3 pixels
+        spans.append((max(0, at - margin), min(whole, at + length + margin)))
+        box.append([min(stored, end * stored / whole) for end in spans[-1]])
+    part = picture.resize(
+        (spans[0][1] - spans[0][0], spans[1][1] - spans[1][0]),
+        Image.Resampling[interpolation.upper()],
+        box=(box[0][0], box[1][0], box[0][1], box[1][1]),
+    )
+    left, top = start[0] - spans[0][0], start[1] - spans[1][0]
+    return part.crop((left, top, left + size[0], top + size[1]))
 
 
 # ---------------------------------------------------------------------------- tensors and grids

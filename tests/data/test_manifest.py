@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from transferscope.data.layouts import SPLIT_NAMES, Candidate
 from transferscope.data.manifest import MANIFESTS, has_column, manifest_layout
+from transferscope.data.readings import SPLIT_NAMES, Candidate
 from transferscope.data.scan import scan
 from transferscope.errors import DataError, InputError
 
@@ -252,8 +252,8 @@ def test_no_such_file(ending: str, tmp_path: Path) -> None:
             "row 4: the path '1.png' has the label 'b', and 'a' in row 2",
         ),
         (
-            ("path,label,split", "1.png,a,train", "2.png,b,dev"),
-            "row 3: the split is 'dev'; use one of train, valid, validation, val, test",
+            ("path,label,split", "1.png,a,train", "2.png,b,extra"),
+            "row 3: the split is 'extra'; use one of train, training, trn, ",
         ),
         (
             ("path,label,split", "1.png,a,train", "2.png,b,", "3.png,b,test"),

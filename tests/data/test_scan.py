@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transferscope.data.exclusions import HIDDEN, NO_PICTURE, SYSTEM_FILE, in_system_folder
 from transferscope.data.scan import scan as scan_folder
 from transferscope.errors import DataError, InputError
 from transferscope.files import sha256_file
@@ -61,8 +62,10 @@ def test_class_folders(tmp_path: Path) -> None:
 
 def test_class_names_are_any_text_in_string_order(tmp_path: Path) -> None:
     found = scan_folder(put(tmp_path, *several(*ODD_NAMES, count=1)))
-    assert found.classes == tuple(sorted(ODD_NAMES))
-    assert list(found.counts()) == sorted(ODD_NAMES)
+    names = sorted({"spaces", *ODD_NAMES} - {" spaces ", "e\u0301"})  # one name with "\u00e9"
+    assert found.classes == tuple(names)
+    assert list(found.counts()) == names
+    assert found.merged == (("e\u0301", "\u00e9"),)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +133,22 @@ def test_pictures_are_found_at_any_depth_of_their_class(tmp_path: Path) -> None:
     assert [picture.label for picture in found.pictures] == [0, 0, 1, 1]
 
 
-def test_what_is_not_a_picture_is_passed_over(tmp_path: Path) -> None:
+def test_what_is_not_a_picture_is_not_taken_and_listed(tmp_path: Path) -> None:
     put(tmp_path, *several("a", "b"), "a/.hidden.png", ".git/x/1.png", "a/.thumbs/1.png")
     for name in ("a/Thumbs.db", "a/notes.txt", "b/no_ending", "labels.csv", ".DS_Store"):
         (tmp_path / name).write_bytes(b"not a picture")
     found = scan_folder(tmp_path)
     assert paths(found) == several("a", "b")
-    assert found.excluded == ()
+    assert dict(found.excluded) == {
+        ".DS_Store": SYSTEM_FILE,
+        ".git/x/1.png": in_system_folder(".git"),
+        "a/.hidden.png": HIDDEN,
+        "a/.thumbs/1.png": HIDDEN,
+        "a/Thumbs.db": SYSTEM_FILE,
+        "a/notes.txt": NO_PICTURE,
+        "b/no_ending": NO_PICTURE,
+        "labels.csv": NO_PICTURE,
+    }
 
 
 def test_loose_pictures_beside_class_folders_are_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from transferscope.cli.options import (
     Device,
     Group,
     Json,
+    LayoutOption,
     Precision,
     Quiet,
     Ratio,
@@ -50,6 +51,7 @@ def advise(
     ] = False,
     ratio: Ratio = "70/15/15",
     group: Group = None,
+    layout: LayoutOption = "auto",
     seed: Seed = 0,
     device: Device = None,
     precision: Precision = "auto",
@@ -67,6 +69,7 @@ def advise(
         weights=weights,
         download=download,
         group=group,
+        layout=layout,
         ratio=ratio,
         seed=seed,
         device=device,
@@ -85,6 +88,7 @@ def advise(
     place = shlex.quote(str(source))
     what = f"--dataset {dataset} --root {place}" if dataset else place
     quoted = shlex.quote(f"runs/{dataset or source.stem}")
+    what += f" --layout {layout}" if layout != "auto" else ""
     options = f"--strategy {advice.best.strategy}"
     options += f" --boundary {advice.best.boundary}" if advice.best.boundary else ""
     options += f" --backbone {advice.chosen}" if backbone else ""

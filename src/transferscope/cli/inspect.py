@@ -13,6 +13,7 @@ from transferscope.cli.options import (
     Dataset,
     Group,
     Json,
+    LayoutOption,
     Quiet,
     Ratio,
     Root,
@@ -22,9 +23,6 @@ from transferscope.terminal import Terminal
 
 CLASSES_SHOWN = 15
 """Classes at either end of a table in the terminal; the report has all."""
-
-
-FILES_SHOWN = 10
 
 
 @app.command()
@@ -41,6 +39,7 @@ def inspect(
     ] = False,
     ratio: Ratio = "70/15/15",
     group: Group = None,
+    layout: LayoutOption = "auto",
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Show augmentation without mirroring.")
     ] = False,
@@ -52,6 +51,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Look at a set of pictures before training on it: counts, leaks, bad files, augmentation."""
+    from transferscope.data.exclusions import say
     from transferscope.data.findings import findings, opening
     from transferscope.workflows.inspect import inspect as run_inspect
     from transferscope.workflows.inspect import write_report
@@ -63,6 +63,7 @@ def inspect(
         dataset=dataset,
         download=download,
         group=group,
+        layout=layout,
         ratio=ratio,
         seed=seed,
         out=out,
@@ -88,10 +89,7 @@ def inspect(
         table(("class", *(f"-{part}" for part in found.splits)), rows)
     if found.split_drawn:
         typer.echo(f"\nThe layout has no splits: these are what 'tune' draws with --ratio {ratio}.")
-    for path, reason in found.scan.excluded[:FILES_SHOWN]:
-        typer.echo(f"left out {path}: {reason}")
-    if len(found.scan.excluded) > FILES_SHOWN:
-        typer.echo(f"and {len(found.scan.excluded) - FILES_SHOWN} more; --json lists all")
+    say(found.scan.excluded, typer.echo)
     words = {"stop": "must be mended", "fix": "worth mending", "know": "good to know"}
     rows = [(words[f.gravity], f.sentence, f.remedy) for f in findings(found)]
     typer.echo("")

@@ -40,6 +40,12 @@ Group = Annotated[
         "such as '(patient[0-9]+)'.",
     ),
 ]
+LayoutOption = Annotated[
+    Literal["auto", "splits", "classes"],
+    typer.Option(
+        help="How folders called train, test and the like are read; auto: where it is certain."
+    ),
+]
 Ratio = Annotated[str, typer.Option(help="train/validation/test, where the layout has none.")]
 Model = Annotated[
     str,

@@ -46,6 +46,8 @@ def predict(
 
     The exit code is 0 if at least one picture was read.
     """
+    from transferscope.data.exclusions import say
+    from transferscope.evaluation.answers import Prediction
     from transferscope.files import write_csv
     from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
     from transferscope.workflows.open_model import open_model
@@ -55,6 +57,7 @@ def predict(
         refuse_figure_suffix(figure)
     terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
+    excluded: list[tuple[str, str]] = []
     with terminal.task("predicting") as progress:
         answers = predict_pictures(
             classifier,
@@ -64,9 +67,13 @@ def predict(
             min_confidence=min_confidence,
             precision=precision,
             on_progress=progress,
+            on_excluded=excluded.extend,
         )
+    say(excluded, terminal.say)
     if json_:
-        print_json([answer.to_dict() for answer in answers])
+        taken = [{**answer.to_dict(), "excluded": False} for answer in answers]
+        others = [Prediction(path, error=reason).to_dict() for path, reason in excluded]
+        print_json([*taken, *({**other, "excluded": True} for other in others)])
     else:
         table(
             ("picture", "strip" if strip else "", "guesses"),

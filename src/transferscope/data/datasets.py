@@ -24,9 +24,10 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from transferscope.data.layouts import Candidate, Layout, folder_layout, listed
+from transferscope.data.layouts import Layout, folder_layout
 from transferscope.data.loading import in_order
 from transferscope.data.pickles import unpickled
+from transferscope.data.readings import Candidate, listed
 from transferscope.errors import DataError, UnknownName
 from transferscope.files import FOLDER_MARK, replaced_folder
 

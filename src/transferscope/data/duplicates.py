@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from transferscope.data.scan import SPLITS, Picture, Scan
@@ -103,27 +103,29 @@ def dedupe(split: Split) -> Split:
     """Keeps what lies in two parts in the training part alone.
 
     Copies in validation and test are excluded, with the training picture in the reason. Of bytes that lie
-    in validation and test only, the first file moves to training. Copies within one part stay: they
-    are no leak.
+    in validation and test only, the first file moves to training; but a picture whose group stays behind in
+    its part does not move: then the file in validation stays, and those in test are excluded. Copies within one
+    part stay: they are no leak.
 
     Raises:
         DataError: a part is left without pictures.
     """
+    members = Counter(picture.group for picture in split.scan.pictures if picture.group is not None)
     moved: dict[str, Picture] = {}
     dropped: dict[str, str] = {}  # path to reason
     for pictures in _by_content(split.scan.pictures):
         parts = [name for name in SPLITS if any(p.split == name for p in pictures)]
         if len(parts) < 2:
             continue
-        kept = [picture for picture in pictures if picture.split == "train"]
-        if not kept:
-            first = next(picture for picture in pictures if picture.split == parts[0])
-            kept = [replace(first, split="train")]
-            moved[first.path] = kept[0]
+        kept = [picture for picture in pictures if picture.split == parts[0]]
+        if parts[0] != "train" and _is_free(kept[0], pictures, members):
+            kept = [replace(kept[0], split="train")]
+            moved[kept[0].path] = kept[0]
         stay = {picture.path for picture in kept}
+        use = "which is trained on" if kept[0].split == "train" else f"which is in {kept[0].split}"
         for picture in pictures:
             if picture.path not in stay:
-                reason = f"{COPY} {kept[0].path}, which is trained on"
+                reason = f"{COPY} {kept[0].path}, {use}"
                 if picture.label != kept[0].label:
                     reason += f" as {split.scan.class_of(kept[0])}"
                 dropped[picture.path] = reason
@@ -133,6 +135,12 @@ def dedupe(split: Split) -> Split:
     result = replace(split, scan=replace(scan, pictures=left, excluded=excluded))
     refuse_incomplete(result)
     return result
+
+
+def _is_free(one: Picture, copies: Iterable[Picture], members: Mapping[str, int]) -> bool:
+    """Whether a picture may change its part: its group has no other pictures than its copies."""
+    of_group = sum(picture.group == one.group for picture in copies)
+    return one.group is None or members[one.group] == of_group
 
 
 def _by_content(pictures: Iterable[Picture]) -> list[list[Picture]]:

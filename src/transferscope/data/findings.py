@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from transferscope.data.class_names import warnings_of
 from transferscope.data.duplicates import Copies, NearPair
+from transferscope.data.exclusions import is_loss
 from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
 from transferscope.wording import counted, listed
 
@@ -75,6 +77,7 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
         *_leaks(inspection),
         *_label_conflicts(inspection),
         *_left_out(inspection),
+        *_name_findings(inspection),
         *_class_findings(inspection),
         *_giveaways(inspection),
         *_tone_findings(inspection),
@@ -134,16 +137,27 @@ def _label_conflicts(inspection: Inspection) -> Iterator[Finding]:
 
 
 def _left_out(inspection: Inspection) -> Iterator[Finding]:
-    count = len(inspection.scan.excluded)
-    if count:
-        reasons = Counter(reason for _, reason in inspection.scan.excluded).most_common(1)
+    lost = [reason for _, reason in inspection.scan.excluded if is_loss(reason)]
+    if lost:
+        reasons = Counter(lost).most_common(1)
         yield Finding(
             "fix",
-            f"{counted(count, 'file is', 'files are')} left out"
-            + (f", most often because: {reasons[0][0]}." if count > 1 else f": {reasons[0][0]}."),
+            f"{counted(len(lost), 'file is', 'files are')} left out"
+            + (
+                f", most often because: {reasons[0][0]}."
+                if len(lost) > 1
+                else f": {reasons[0][0]}."
+            ),
             "Nothing takes their place. Repair or remove them.",
             "left-out",
         )
+
+
+def _name_findings(inspection: Inspection) -> Iterator[Finding]:
+    """Names of classes that may be one name, or none."""
+    scan = inspection.scan
+    for sentence, remedy in warnings_of(scan.classes, scan.merged):
+        yield Finding("fix", sentence, remedy, "classes")
 
 
 def _class_findings(inspection: Inspection) -> Iterator[Finding]:

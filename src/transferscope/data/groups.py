@@ -189,8 +189,12 @@ def listed_parts(shares: Mapping[str, int]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def refuse_torn_groups(scan: Scan) -> None:
-    """Refuses splits of the layout's own that a group lies across.
+def refuse_torn_groups(scan: Scan, remedy: str = "leave out the splits to have them drawn") -> None:
+    """Refuses splits that a group lies across: of the layout's own, or of another run.
+
+    Args:
+        scan: whose pictures may have a split.
+        remedy: what else can be done than moving the pictures.
 
     Raises:
         DataError: as said; names three groups.
@@ -207,7 +211,7 @@ def refuse_torn_groups(scan: Scan) -> None:
         )
         raise DataError(
             f"{len(torn)} groups of {str(scan.root)!r} lie in more than one split: {examples}; move each "
-            "into one split, or leave out the splits to have them drawn"
+            f"into one split, or {remedy}"
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from transferscope.data.duplicates import Copies, NearPair
+from transferscope.data.exclusions import rows
 from transferscope.data.scan import SPLITS, Scan
 from transferscope.data.split import picture_in
 from transferscope.files import read_csv, read_json, write_csv, write_json
@@ -311,7 +312,8 @@ class Inspection:
             "split_drawn": self.split_drawn,
             "imbalance": self.imbalance,
             "problems": list(self.problems),
-            "excluded": [{"path": path, "reason": why} for path, why in self.scan.excluded],
+            "excluded": rows(self.scan.excluded),
+            "merged": [list(names) for names in self.scan.merged],
             "duplicates": [_lists(asdict(one)) for one in self.duplicates],
             "near_duplicates": [_lists(asdict(pair)) for pair in self.near_duplicates],
             "embedding": self.embedding,
@@ -355,8 +357,9 @@ class Inspection:
         labels = {name: label for label, name in enumerate(record["classes"])}
         pictures = tuple(picture_in(row, labels) for row in rows)
         excluded = tuple((one["path"], one["reason"]) for one in record["excluded"])
+        merged = tuple(tuple(names) for names in record.get("merged", ()))
         return cls(
-            Scan(Path(root), pictures, tuple(labels), excluded),
+            Scan(Path(root), pictures, tuple(labels), excluded, merged),
             tuple(map(_facts_of, rows)),
             tuple(Copies(**_tuples(one)) for one in record["duplicates"]),
             tuple(NearPair(**_tuples(one)) for one in record["near_duplicates"]),

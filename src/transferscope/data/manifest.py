@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transferscope.data.layouts import SPLIT_NAMES, UNLABELLED, Candidate, Layout, listed
+from transferscope.data.class_names import canonical, merged_names
+from transferscope.data.exclusions import UNLABELLED
+from transferscope.data.layouts import Layout
+from transferscope.data.readings import SPLIT_NAMES, Candidate, listed
 from transferscope.errors import DataError, InputError
 
 MANIFESTS = (".csv", ".tsv", ".parquet")
@@ -38,7 +41,7 @@ def manifest_layout(path: Path, *, group: str | None = None) -> Layout:
     """The files that a table lists.
 
     Columns, in upper or lower case: path, label (or class), and where they are known split (the names of
-    `layouts.SPLIT_NAMES`, in every row or in none) and group. Others are passed over. A path starts
+    `readings.SPLIT_NAMES`, in every row or in none) and group. Others are passed over. A path starts
     from the table's own folder or is absolute, with slashes of either kind; a file that does not
     exist stays a candidate. A picture without a label is stray.
 
@@ -82,11 +85,12 @@ def manifest_layout(path: Path, *, group: str | None = None) -> Layout:
     for (place, row), split in zip(places.items(), splits, strict=True):
         inside = Path(place).relative_to(start).as_posix()
         if row.label:
-            candidates.append(Candidate(inside, row.label, split, row.group or None))
+            candidates.append(Candidate(inside, canonical(row.label), split, row.group or None))
         else:
             stray.append((inside, UNLABELLED))
     candidates.sort(key=lambda candidate: candidate.path)
-    return Layout(root, tuple(candidates), tuple(sorted(stray)))
+    merged = merged_names((row.label, canonical(row.label)) for row in rows if row.label)
+    return Layout(root, tuple(candidates), tuple(sorted(stray)), merged=merged)
 
 
 def has_column(path: Path, name: str) -> bool:
@@ -300,7 +304,7 @@ def _refuse_path(path: Path, row: _Row, earlier: _Row | None) -> None:
         )
     if earlier is None:
         return
-    if earlier.label == row.label:
+    if canonical(earlier.label) == canonical(row.label):
         raise DataError(
             f"{where}: the path {row.path!r} is in row {earlier.number} already, with the same label; "
             "remove one of the two rows"

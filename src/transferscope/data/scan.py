@@ -11,21 +11,14 @@ from pathlib import Path
 from PIL import Image
 
 from transferscope.data.datasets import dataset_layout
-from transferscope.data.layouts import (
-    LAYOUTS,
-    OUTSIDE,
-    UNLABELLED,
-    Candidate,
-    Layout,
-    folder_layout,
-    grouped,
-    listed,
-)
+from transferscope.data.exclusions import is_damage, summary
+from transferscope.data.layouts import LAYOUTS, Layout, folder_layout, grouped
 from transferscope.data.loading import in_order
 from transferscope.data.manifest import MANIFESTS, has_column, manifest_layout
+from transferscope.data.readings import Candidate, LayoutName, listed
 from transferscope.errors import DataError, PictureError
 from transferscope.files import sha256_file
-from transferscope.images import FileFacts, read_with_facts
+from transferscope.images import NO_MEMORY, FileFacts, read_with_facts
 
 SPLITS = ("train", "validation", "test")
 """Names of the three parts, in the order of a ratio."""
@@ -66,12 +59,14 @@ class Scan:
         pictures: ordered by path.
         classes: names in label order, sorted as plain strings when scanned and stored ever after.
         excluded: (path, reason) of each file that is not among the pictures.
+        merged: the spellings of each class that was written in several ways that are one name.
     """
 
     root: Path
     pictures: tuple[Picture, ...]
     classes: tuple[str, ...]
     excluded: tuple[tuple[str, str], ...]
+    merged: tuple[tuple[str, ...], ...] = ()
 
     def file(self, picture: Picture) -> Path:
         """Where the file of `picture` is."""
@@ -98,6 +93,7 @@ def scan(
     known_readable: Collection[str] = (),
     lenient: bool = False,
     group: str | None = None,
+    layout: LayoutName = "auto",
     dataset: str | None = None,
     download: bool = False,
     measure: Measure | None = None,
@@ -116,6 +112,8 @@ def scan(
             classes or with many unreadable files.
         group: where a picture's group is found: the name of a table's column, or a regular
             expression that is searched in its path (`layouts.grouped`).
+        layout: of folders: whether those called train, test and the like are splits or classes; auto: what is
+            certain (`readings.read_folders`).
         dataset: name of a well-known set, whose original files `root` holds.
         download: with `dataset`, fetches the files that are missing.
         measure: is shown every readable picture. With it, known pictures are decoded too.
@@ -131,13 +129,13 @@ def scan(
             and unless `lenient`, no classes to tell apart, a class without (training) pictures, or
             more than 5% of the files unreadable.
     """
-    layout = _layout(Path(root), group=group, dataset=dataset, download=download)
+    files = _layout(Path(root), layout, group=group, dataset=dataset, download=download)
     if not lenient:
-        _refuse_layout(layout)
-    root, candidates = layout.root, layout.candidates
+        _refuse_layout(files)
+    root, candidates = files.root, files.candidates
     known = frozenset(known_readable) if measure is None else frozenset()
     names = {candidate.class_name for candidate in candidates} - {None}
-    classes = tuple(sorted(name for name in (*names, *layout.empty) if name is not None))
+    classes = tuple(sorted(name for name in (*names, *files.empty) if name is not None))
     labels: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
 
     def check(one: Candidate) -> Picture | str:
@@ -151,12 +149,12 @@ def scan(
                 )
                 if measure is not None:
                     measure(picture, decoded, facts)
-        except (PictureError, OSError) as error:
+        except (PictureError, OSError, MemoryError) as error:
             return _why_not(error)
         return picture
 
     pictures: list[Picture] = []
-    excluded = list(layout.stray)
+    excluded = list(files.stray)
     checked = zip(candidates, in_order(check, candidates), strict=True)
     for done, (candidate, found) in enumerate(checked, start=1):
         if isinstance(found, str):
@@ -165,7 +163,7 @@ def scan(
             pictures.append(found)
         if on_progress is not None:
             on_progress(done, len(candidates))
-    result = Scan(root, tuple(pictures), classes, tuple(sorted(excluded)))
+    result = Scan(root, tuple(pictures), classes, tuple(sorted(excluded)), files.merged)
     if not lenient:
         refuse_untrainable(result)
     return result
@@ -178,25 +176,29 @@ def _digest(file: Path) -> str:
     return sha256_file(file)
 
 
-def _why_not(error: PictureError | OSError) -> str:
+def _why_not(error: PictureError | OSError | MemoryError) -> str:
     if isinstance(error, PictureError):
         return error.reason
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return f"it cannot be opened ({error.strerror or error})"
 
 
-def _layout(root: Path, *, group: str | None, dataset: str | None, download: bool) -> Layout:
+def _layout(
+    root: Path, layout: LayoutName, *, group: str | None, dataset: str | None, download: bool
+) -> Layout:
     """The files that make up a set, with their groups."""
     if dataset is not None:
-        layout = dataset_layout(dataset, root, download=download)
+        found = dataset_layout(dataset, root, download=download)
     elif root.suffix.lower() in MANIFESTS and not root.is_dir():
         if group is not None and (not _like_a_pattern(group) or has_column(root, group)):
             return manifest_layout(root, group=group)
-        layout = manifest_layout(root)
+        found = manifest_layout(root)
     else:
-        layout = folder_layout(root)
-    return layout if group is None else grouped(layout, group)
+        found = folder_layout(root, layout)
+    return found if group is None else grouped(found, group)
 
 
 def _like_a_pattern(text: str) -> bool:
@@ -211,12 +213,14 @@ def _refuse_layout(layout: Layout) -> None:
     if layout.unsorted:
         raise DataError(
             f"{str(layout.root / layout.unsorted[0])!r} is a split without class folders; put its "
-            "pictures into one folder a class, or remove it to have it drawn from the training pictures"
+            "pictures into one folder a class, or remove it to have it drawn from the training pictures; if it "
+            "is a class, use --layout classes"
         )
     if layout.empty:
+        others = f" ({summary(layout.stray)})" if layout.stray else ""
         raise DataError(
-            f"no pictures in {str(layout.root)!r} for {listed(layout.empty)}; every class folder needs "
-            "some: add them, or remove the folder"
+            f"no pictures in {str(layout.root)!r} for {listed(layout.empty)}{others}; every class folder "
+            "needs some: add them, or remove the folder"
         )
     if all(candidate.class_name is None for candidate in layout.candidates):
         _refuse_no_classes(layout.root, len(layout.candidates))
@@ -238,12 +242,12 @@ def refuse_untrainable(found: Scan) -> None:
 def refuse_unreadable(found: Scan) -> None:
     """Refuses a set of which so many files cannot be read that what is left is only a part of it.
 
-    Files without a label or outside every class folder are not counted: they may well be readable.
+    Files that were never taken for pictures, without a label or outside every class folder are not counted.
 
     Raises:
         DataError: more than `UNREADABLE_CAP` of the files unreadable; three of them are named.
     """
-    unreadable = [one for one in found.excluded if one[1] not in (OUTSIDE, UNLABELLED)]
+    unreadable = [one for one in found.excluded if is_damage(*one)]
     total = len(found.pictures) + len(unreadable)
     if len(unreadable) <= UNREADABLE_CAP * total:
         return

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from transferscope.data.class_names import canonical
 from transferscope.data.groups import draw_groups, listed_parts, quotas, refuse_torn_groups
-from transferscope.data.layouts import listed
+from transferscope.data.readings import listed
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.errors import DataError, InputError, RunError, UnknownName
 from transferscope.files import read_csv, write_csv
@@ -171,16 +172,17 @@ def adopt_split(scan: Scan, other: Split) -> Split:
 
     Pictures are recognised by their bytes, so that the set may have moved or been renamed; the path
     decides only where the other split has the same bytes in two parts. Pictures of the other split that
-    are gone are no hindrance.
+    are gone are no hindrance. Where the scan has no groups, those of the other split are taken too.
 
     Returns:
         The split, with the other's ratio and seed.
 
     Raises:
         DataError: other classes, a picture that the other split does not have, or has in two parts under
-            other paths, or a part or a class in training without pictures.
+            other paths, a group that the other split has in two parts, or a part or a class in training
+            without pictures.
     """
-    here, there = set(scan.classes), set(other.scan.classes)
+    here, there = set(scan.classes), set(map(canonical, other.scan.classes))
     if here != there:
         new, gone = sorted(here - there), sorted(there - here)
         differences = [f"it has {listed(new)} besides"] * bool(new) + [
@@ -191,14 +193,18 @@ def adopt_split(scan: Scan, other: Split) -> Split:
             f"{' and '.join(differences)}; take the split of a run on the same classes"
         )
     parts: dict[str, dict[str, str | None]] = defaultdict(dict)  # sha256 to path to part
+    groups: dict[str, str | None] = {}
     for picture in other.scan.pictures:
         parts[picture.sha256][picture.path] = picture.split
+        groups.setdefault(picture.sha256, picture.group)
+    own = any(picture.group is not None for picture in scan.pictures)
     pictures, unknown = [], []
     for picture in scan.pictures:
         places = parts.get(picture.sha256, {})
         distinct = set(places.values())
         part = distinct.pop() if len(distinct) == 1 else places.get(picture.path)
-        pictures.append(replace(picture, split=part))
+        group = picture.group if own else groups.get(picture.sha256)
+        pictures.append(replace(picture, split=part, group=group))
         unknown += [] if part else [picture.path]
     if unknown:
         raise DataError(
@@ -206,6 +212,10 @@ def adopt_split(scan: Scan, other: Split) -> Split:
             f"split to take: {listed(unknown)}; leave them out, or have a split drawn anew"
         )
     split = Split(replace(scan, pictures=tuple(pictures)), other.ratio, other.seed)
+    refuse_torn_groups(
+        split.scan,
+        "leave out --split-from to have whole groups drawn, or --group to take the split as it is",
+    )
     refuse_incomplete(split)
     return split
 

@@ -59,6 +59,14 @@ class Confusion:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that was not taken, and why."""
+
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Evaluation(Record):
     """How good a classifier is on one split.
@@ -83,6 +91,7 @@ class Evaluation(Record):
         confusable: accuracy with the named look-alikes counted as one class, or None.
         seen: pictures of another set left out because their very bytes were trained or chosen on.
         excluded: files of another set left out because they could not be used.
+        left_out: every file of another set that was not taken, also those that are no pictures.
         views: what averaging over several views would gain, or None where it was not asked for.
         gain: the difference to the untuned base with its probe on the same pictures; None for a probe.
         against: the difference to another run on the same pictures, or None.
@@ -106,6 +115,7 @@ class Evaluation(Record):
     confusable: float | None = None
     seen: int = 0
     excluded: int = 0
+    left_out: tuple[LeftOut, ...] = ()
     views: ViewsGain | None = None
     gain: PairedDifference | None = None
     against: PairedDifference | None = None

@@ -56,6 +56,11 @@ class Config:
         "'(patient[0-9]+)'.",
         metavar="COLUMN|PATTERN",
     )
+    layout: Literal["auto", "splits", "classes"] = option(
+        "auto",
+        "How folders called train, test and the like are read; auto: where it is certain.",
+        _PICTURES,
+    )
     split_from: str | None = option(None, "Take the split of this run.", _PICTURES, metavar="RUN")
     dedupe: bool = option(
         False, "Leave copies of training pictures out of other splits.", _PICTURES

@@ -16,6 +16,8 @@ from transferscope.backbones.catalogue import DEFAULT_BACKBONE
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
 from transferscope.backbones.weights import load_backbone
+from transferscope.data.exclusions import say
+from transferscope.data.readings import LayoutName
 from transferscope.data.scan import Picture, scan
 from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import InputError
@@ -62,6 +64,7 @@ def advise(
     weights: str | Path | None = None,
     download: bool = False,
     group: str | None = None,
+    layout: LayoutName = "auto",
     ratio: str | tuple[int, int, int] = (70, 15, 15),
     seed: int = 0,
     device: str | None = None,
@@ -76,7 +79,7 @@ def advise(
     probe of `tune` needs.
 
     Args:
-        data: see `tune` for this, `dataset`, `download`, `group` and `precision`.
+        data: see `tune` for this, `dataset`, `download`, `group`, `layout` and `precision`.
         backbones: a catalogue name, or several that are compared side by side.
         weights: local weights, of the one backbone.
         ratio: of train, validation and test, where the folder does not say.
@@ -105,11 +108,13 @@ def advise(
             data,
             dataset=dataset,
             group=group,
+            layout=layout,
             download=download,
             channels=sources[0].input.channels,
             known_readable=cached_pictures(sources[0], precision=precision),
             on_progress=progress,
         )
+    say(found.excluded, reporter.say)
     sample = Sample.draw(make_split(found, ratio=shares, seed=seed), seed, precision, reporter)
     placed = [place(source, sample) for source in sources]
     advised = [

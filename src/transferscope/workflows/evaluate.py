@@ -12,19 +12,25 @@ import torch
 
 from transferscope.acceleration.precision import Precision, find_device
 from transferscope.backbones.classifier import Classifier
-from transferscope.data.scan import Picture, refuse_unreadable, scan
+from transferscope.data.class_names import canonical
+from transferscope.data.exclusions import is_loss, say
+from transferscope.data.readings import LayoutName, TwoReadings
+from transferscope.data.scan import Picture, Scan, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
-from transferscope.evaluation.metrics import Evaluation, evaluate
+from transferscope.evaluation.metrics import Evaluation, LeftOut, evaluate
 from transferscope.evaluation.mistakes import error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import sha256_bytes, write_json, write_text
+from transferscope.files import sha256_bytes, sha256_file, write_json, write_text
 from transferscope.report.figures import classes, evaluation
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
+
+_HASHED = 64  # files whose bytes say whether a folder holds the run's own pictures
+_READINGS: tuple[LayoutName, ...] = ("splits", "classes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,7 @@ class _Sample:
         pictures: of each, its path relative to its set's folder and its hash.
         labels: int64 (N,), in the run's class order.
         seen: pictures left out because their very bytes were trained or chosen on.
-        excluded: files left out because they could not be used.
+        excluded: (path, reason) of files left out.
     """
 
     name: str
@@ -49,7 +55,7 @@ class _Sample:
     pictures: Sequence[Picture]
     labels: torch.Tensor
     seen: int = 0
-    excluded: int = 0
+    excluded: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +198,12 @@ def evaluate_run(
     predictions = work.predictions(run.classifier, "tuned")
     seconds = time.perf_counter() - began
     plain = work.evaluated(predictions, work.validation())
-    plain = result = replace(plain, seen=sample.seen, excluded=sample.excluded)
+    plain = result = replace(
+        plain,
+        seen=sample.seen,
+        excluded=sum(is_loss(reason) for _, reason in sample.excluded),
+        left_out=tuple(LeftOut(*one) for one in sample.excluded),
+    )
     before = None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base = work.predictions(run.base, "base")
@@ -271,23 +282,52 @@ def _sample(run: Run, split: str, data: str | Path | None, reporter: Reporter) -
 def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) -> Path | None:
     """The folder in `data` that holds the run's own pictures, or None if it holds others.
 
-    It is theirs if at least half of them are in it.
+    It is theirs if at least half of them are in it: files of their names, most of which have their bytes.
+    Of many, the bytes of `_HASHED` files are asked, spread evenly; another set may well have the same names.
     """
     if data is None:
         return None
     root = Path(data) if Path(data).is_dir() else Path(data).parent
-    present = sum((root / picture.path).is_file() for picture in pictures)
-    return root if present and 2 * present >= len(pictures) else None
+    present = [picture for picture in pictures if (root / picture.path).is_file()]
+    if not present or 2 * len(present) < len(pictures):
+        return None
+    asked = present[:: max(1, len(present) // _HASHED)]
+    return root if 2 * sum(_is_same(root, picture) for picture in asked) >= len(asked) else None
+
+
+def _is_same(root: Path, picture: Picture) -> bool:
+    """Whether a file is the run's own picture: by its bytes, and by its name where it cannot be opened."""
+    try:
+        return sha256_file(root / picture.path) == picture.sha256
+    except OSError:
+        return True
+
+
+def _scanned(run: Run, data: Path) -> Scan:
+    """Another set, in the reading of its folders that has the run's classes where both are possible."""
+    channels = run.classifier.input.channels
+    try:
+        return scan(data, channels=channels, lenient=True)
+    except TwoReadings as error:
+        known = {canonical(name) for name in run.classifier.classes}
+        for layout in _READINGS:
+            found = scan(data, channels=channels, layout=layout, lenient=True)
+            if found.classes and known.issuperset(found.classes):
+                return found
+        raise error
 
 
 def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
     """Pictures of another set, with the run's labels."""
-    found = scan(data, channels=run.classifier.input.channels, lenient=True)
-    for path, reason in found.excluded:
-        reporter.say(f"left out {path}: {reason}")
+    found = _scanned(run, data)
+    say(found.excluded, reporter.say)
     refuse_unreadable(found)
     classes = run.classifier.classes
-    named = [(picture, found.class_of(picture)) for picture in found.pictures]
+    own = {canonical(name): name for name in classes}
+    named = [
+        (picture, own.get(name, name) if (name := found.class_of(picture)) else None)
+        for picture in found.pictures
+    ]
     unknown = Counter(name for _, name in named if name not in classes)
     if unknown:
         name, count = unknown.most_common(1)[0]
@@ -327,7 +367,7 @@ def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
         pictures=[picture for picture, _ in kept],
         labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
         seen=len(named) - len(kept),
-        excluded=len(found.excluded),
+        excluded=found.excluded,
     )
 
 

@@ -16,6 +16,7 @@ from transferscope.data.duplicates import NearPair, exact_duplicates, refuse_dup
 from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order
 from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
+from transferscope.data.readings import LayoutName
 from transferscope.data.scan import MEASURED_SIDE, Picture, Scan, refuse_untrainable, scan
 from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import DataError, PictureError
@@ -35,6 +36,7 @@ def inspect(
     dataset: str | None = None,
     download: bool = False,
     group: str | None = None,
+    layout: LayoutName = "auto",
     ratio: str | tuple[int, int, int] = (70, 15, 15),
     seed: int = 0,
     out: str | Path | None = None,
@@ -47,7 +49,7 @@ def inspect(
     perceptual hash, and also by the features of the default backbone if every picture's are cached.
 
     Args:
-        data: see `tune` for this, `dataset`, `download` and `group`.
+        data: see `tune` for this, `dataset`, `download`, `group` and `layout`.
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split.
         out: where `write_report` will write: refused before the work rather than after it.
@@ -73,6 +75,7 @@ def inspect(
             data,
             dataset=dataset,
             group=group,
+            layout=layout,
             download=download,
             lenient=True,
             measure=measure,
@@ -100,7 +103,7 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
             if sha256_file(file) != picture.sha256:
                 return None
             return picture.path, measured(*read_with_facts(file, least_side=MEASURED_SIDE))
-        except (OSError, PictureError):
+        except (OSError, PictureError, MemoryError):
             return None
 
     with reporter.task("looking at the pictures") as progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transferscope.backbones.catalogue import find_backbone
 from transferscope.data.duplicates import COPY
+from transferscope.data.exclusions import is_loss
 from transferscope.data.inspection import Inspection, across_splits
 from transferscope.data.scan import SPLITS
 from transferscope.errors import InputError, RunError
@@ -44,7 +45,7 @@ def card_of(
         data=run_title(run),
         counts=counts_of(run),
         split=_split_told(run),
-        excluded=len(reasons) - copies,
+        excluded=sum(map(is_loss, reasons)),
         copies=copies,
         near_duplicates=near,
         training=training_facts(run),

@@ -15,11 +15,13 @@ import torch
 from transferscope.acceleration.folding import folded
 from transferscope.acceleration.precision import Precision, autocast
 from transferscope.backbones.classifier import Classifier
+from transferscope.data.exclusions import Excluded, summary
 from transferscope.data.loading import in_order
+from transferscope.data.walk import walk
 from transferscope.errors import InputError, PictureError
 from transferscope.evaluation.answers import Prediction, prediction_of
 from transferscope.evaluation.predictions import answered
-from transferscope.images import SUFFIXES, read_picture
+from transferscope.images import NO_MEMORY, read_picture
 
 _PATTERN = "*?["
 
@@ -38,6 +40,7 @@ def predict(
     batch_size: int = 32,
     precision: Precision = "fp32",
     on_progress: Callable[[int, int], None] | None = None,
+    on_excluded: Callable[[Excluded], None] | None = None,
 ) -> list[Prediction]:
     """What the classifier says of picture files.
 
@@ -56,6 +59,8 @@ def predict(
         precision: of the forward pass; bf16 is faster where the hardware has it, and changes
             probabilities, by 0.006 in the mean on photographs of clothing.
         on_progress: called with (done, total) files after every batch.
+        on_excluded: called once, before any work, with (path, reason) of the files in folders that
+            are not taken.
 
     Returns:
         One `Prediction` a file, in the order given. A file that cannot be read has its `error`; the
@@ -70,13 +75,17 @@ def predict(
             raise InputError(f"--{name} is {value}; it must be at least 1")
     if not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
-    paths = named_files(images)
+    paths, left_out = named_files(images)
+    if on_excluded:
+        on_excluded(left_out)
 
     def load(path: str) -> list[torch.Tensor] | PictureError:
         try:
             return _pieces(classifier, path, strip)
         except PictureError as error:
             return error
+        except MemoryError:
+            return PictureError(path, NO_MEMORY)
 
     results: list[Prediction] = []
     loaded = in_order(load, paths, ahead=4 * batch_size)
@@ -96,13 +105,20 @@ def predict(
     return results
 
 
-def named_files(images: Sequence[str | Path], stdin: TextIO | None = None) -> list[str]:
+def named_files(
+    images: Sequence[str | Path], stdin: TextIO | None = None
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Files, folders, patterns and "-" as a list of files; a missing file stays, to get its own line.
+
+    Returns:
+        The files, and (path, reason) of what lies in the folders named and is not taken. A file that is named
+        itself is always taken.
 
     Raises:
         InputError: nothing is named, or something named holds no picture.
     """
     found: list[str] = []
+    left_out: list[tuple[str, str]] = []
     for image in map(str, images):
         if image == STDIN:
             lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
@@ -111,23 +127,42 @@ def named_files(images: Sequence[str | Path], stdin: TextIO | None = None) -> li
                 raise InputError("'-' reads file names from standard input, and it had none")
             found += listed
         else:
-            found += _named(image)
+            found += _named(image, left_out)
     if not found:
         raise InputError("no picture was given; name files, folders or patterns, or - for a list")
-    return found
+    return found, left_out
 
 
-def _named(image: str) -> list[str]:
+def _in_folder(image: str, left_out: list[tuple[str, str]]) -> list[str]:
+    """The pictures in a folder, as `tune` would find them."""
+    try:
+        found = walk(Path(image))
+    except OSError as error:
+        raise InputError(
+            f"cannot list {image!r}: {error.strerror or error}; make it readable"
+        ) from error
+    passed = [(str(Path(image, path)), reason) for path, reason in found.left_out]
+    if not found.files:
+        others = f" ({summary(passed)})" if passed else ""
+        raise InputError(
+            f"{image!r} has no picture in it{others}; give files or a folder of pictures"
+        )
+    left_out += passed
+    return [str(Path(image, path)) for path in found.files]
+
+
+def _named(image: str, left_out: list[tuple[str, str]]) -> list[str]:
     if Path(image).is_dir():
-        inside = sorted(p for p in Path(image).rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise InputError(f"{image!r} has no picture in it; give files or a folder of pictures")
-        return list(map(str, inside))
+        return _in_folder(image, left_out)
     if not Path(image).exists() and any(sign in image for sign in _PATTERN):
         matches = sorted(glob.glob(image, recursive=True))  # noqa: PTH207 - also absolute patterns
         if not matches:
             raise InputError(f"the pattern {image!r} matches no file")
-        return matches
+        return [
+            file
+            for one in matches
+            for file in (_in_folder(one, left_out) if Path(one).is_dir() else [one])
+        ]
     return [image]
 
 

@@ -13,7 +13,9 @@ from transferscope import distributed
 from transferscope.acceleration.precision import find_device, training_precision
 from transferscope.backbones.catalogue import find_backbone
 from transferscope.backbones.weights import load_backbone
+from transferscope.data.class_names import warnings_of
 from transferscope.data.duplicates import dedupe, refuse_duplicates
+from transferscope.data.exclusions import say
 from transferscope.data.scan import Scan, scan
 from transferscope.data.split import (
     Split,
@@ -134,13 +136,15 @@ def scan_pictures(job: Job, data: str | Path) -> Scan:
             data,
             dataset=options.dataset,
             group=options.group,
+            layout=options.layout,
             download=options.download,
             channels=job.source.input.channels,
             known_readable=cached_pictures(job.source, precision=options.precision),
             on_progress=progress,
         )
-    for path, reason in found.excluded:
-        job.reporter.say(f"left out {path}: {reason}")
+    say(found.excluded, job.reporter.say)
+    for sentence, remedy in warnings_of(found.classes, found.merged):
+        job.reporter.say(f"{sentence} {remedy}")
     return found
 
 

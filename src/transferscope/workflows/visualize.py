@@ -13,6 +13,7 @@ import torch
 from transferscope.activations import find_layer
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
+from transferscope.data.exclusions import say
 from transferscope.data.scan import refuse_unreadable, scan
 from transferscope.errors import InputError, UnknownName
 from transferscope.features.exemplars import channel_responses, drawn_sample
@@ -224,7 +225,8 @@ def _real_pictures(
     """Files of a folder, at most `EXEMPLAR_POOL`, and how they excite a layer."""
     with reporter.task("reading pictures") as progress:
         channels = classifier.input.channels
-        found = scan(data, channels=channels, lenient=True, on_progress=progress)
+        found = scan(data, channels=channels, layout="classes", lenient=True, on_progress=progress)
+    say(found.excluded, reporter.say)
     refuse_unreadable(found)
     files = [found.file(picture) for picture in found.pictures]
     files = [files[index] for index in drawn_sample(len(files), seed)]
