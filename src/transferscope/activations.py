@@ -1,11 +1,16 @@
 """Layers of a network and what flows through them; the only home of our hooks.
 
 A layer is the dotted name of `named_modules()`. Every function here leaves the network as it found
-it: no hook, mode, gradient flag or replaced `forward` outlives the call, also when it fails.
+it: no hook, mode, gradient flag or replaced `forward` outlives the call, also when it fails. But for
+`preserved` and `evaluating`, modes and flags are not even changed meanwhile, and a hook hears of its own
+thread alone, so that several threads may use one network.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -73,9 +78,59 @@ def preserved(network: nn.Module) -> Iterator[nn.Module]:
             parameter.grad = grad
 
 
+def copied(network: nn.Module, *, shared: bool = False) -> nn.Module:
+    """A private copy of a network, also where modules hold tensors that have a history (weight norm).
+
+    Args:
+        network: unchanged.
+        shared: the copy has modules of its own and the network's tensors; otherwise it has its own of both.
+    """
+    memo: dict[int, Any] = {}
+    for module in network.modules():
+        own = vars(module)
+        held = [*own.values(), *own.get("_parameters", {}).values(), *own.get("_buffers", {}).values()]
+        for value in held:
+            if not isinstance(value, torch.Tensor):
+                continue
+            if shared:
+                memo[id(value)] = value
+            elif not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(network, memo)
+
+
+def still(network: nn.Module) -> nn.Module:
+    """The network in eval mode: itself if it is, otherwise a copy of its modules on the same tensors.
+
+    The network's own modes stay as they are, for whoever else is using it.
+
+    Raises:
+        InputError: it is in train mode and a replaced `forward` calls its modules, which a copy cannot reach.
+    """
+    if not any(module.training for module in network.modules()):
+        return network
+    for name, module in network.named_modules():
+        if _calls_modules(vars(module).get("forward")):
+            raise InputError(
+                f"the forward of layer {name or type(network).__name__!r} was replaced by a function, and the "
+                "network is in train mode, in which it cannot be used here; call its .eval() first"
+            )
+    return copied(network, shared=True).eval()
+
+
+def _calls_modules(forward: Any) -> bool:
+    """Whether a function holds modules, or methods of them, that a deep copy would not replace."""
+    cells = getattr(forward, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in cells]
+    return any(isinstance(one, nn.Module) or hasattr(one, "__self__") for one in held)
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode and no weight gradients within the block; both as before after it."""
+    """Eval mode and no weight gradients within the block; both as before after it.
+
+    For a network that no other thread uses; `still` is for those that are shared.
+    """
     with preserved(network):
         network.eval()
         for parameter in network.parameters():
@@ -85,11 +140,19 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def hooked(hooks: Sequence[tuple[nn.Module, Callable[..., Any], bool]]) -> Iterator[None]:
-    """Registers (module, hook, is_pre_hook) triples for the block and removes them all after it."""
+    """Registers (module, hook, is_pre_hook) triples for the block and removes them all after it.
+
+    They are called in this thread alone: another's forward passes are not theirs.
+    """
+    here = threading.get_ident()
+
+    def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: hook(*given) if threading.get_ident() == here else None
+
     with ExitStack() as stack:
         for module, hook, before in hooks:
             register = module.register_forward_pre_hook if before else module.register_forward_hook
-            stack.callback(register(hook).remove)
+            stack.callback(register(of_this_thread(hook)).remove)
         yield
 
 
@@ -120,7 +183,8 @@ def layers(network: nn.Module, example: torch.Tensor) -> list[Layer]:
     Args:
         example: (N, C, H, W), as the network wants it (normalised); one picture is enough.
     """
-    names = {module: name for name, module in network.named_modules() if name}
+    running = still(network)
+    names = {module: name for name, module in running.named_modules() if name}
     seen: dict[str, dict[str, Any]] = {}
     clock = 0
 
@@ -135,8 +199,8 @@ def layers(network: nn.Module, example: torch.Tensor) -> list[Layer]:
         entry["shape"] = tuple(tensor.shape[1:]) if tensor is not None else ()
         entry["signed"] = bool((tensor < 0).any()) if tensor is not None else False
 
-    with evaluating(network), hooked([(m, note, False) for m in names]), torch.no_grad():
-        network(example)
+    with hooked([(m, note, False) for m in names]), torch.no_grad():
+        running(example)
     by_name = dict(network.named_modules())
     found = []
     for name, entry in sorted(seen.items(), key=lambda item: item[1]["order"]):
@@ -237,6 +301,7 @@ class TruncatedForward:
         self.network = network
         self.names = tuple(dict.fromkeys(names))
         self._modules = {name: find_layer(network, name) for name in self.names}
+        running = still(network)
         counts = dict.fromkeys(self.names, 0)
         self._moved: set[str] = set()
 
@@ -249,9 +314,9 @@ class TruncatedForward:
 
             return hook
 
-        hooks = [(module, count(name), False) for name, module in self._modules.items()]
-        with evaluating(network), hooked(hooks), torch.no_grad():
-            network(example)
+        hooks = [(find_layer(running, name), count(name), False) for name in self.names]
+        with hooked(hooks), torch.no_grad():
+            running(example)
         for name, calls in counts.items():
             if not calls:
                 raise InputError(
@@ -331,23 +396,28 @@ class Resumed:
         self.network = network
         self.boundary = boundary
         self._input_shape = tuple(example.shape[1:])
-        target = find_layer(network, boundary)
-        self._skipped = self._modules_before(target, example)
-        with evaluating(network), torch.no_grad(), capture(network, [boundary]) as caught:
-            whole = network(example)
+        running = still(network)
+        self._skipped = self._modules_before(running, example)
+        with torch.no_grad(), capture(running, [boundary]) as caught:
+            whole = running(example)
             activation = caught[boundary]
-        with evaluating(network), torch.no_grad():
-            rest = self(activation)
-        if whole.shape != rest.shape or not torch.allclose(whole, rest, rtol=1e-4, atol=1e-5):
-            raise InputError(
-                f"the output of layer {boundary!r} does not determine the network's output: "
-                "something bypasses it; choose the end of a stage ('transferscope layers MODEL')"
-            )
+            running(-example)  # what modules keep of a picture is now another's
+        with torch.no_grad():
+            for seen in (math.nan, 1e3):  # whatever reads what was skipped gives something else
+                rest = self._run(running, activation, seen)
+                if whole.shape != rest.shape or not torch.allclose(
+                    whole, rest, rtol=1e-4, atol=1e-5
+                ):
+                    raise InputError(
+                        f"the output of layer {boundary!r} does not determine the network's output: "
+                        "something bypasses it; choose the end of a stage ('transferscope layers MODEL')"
+                    )
 
     def _modules_before(
-        self, target: nn.Module, example: torch.Tensor
-    ) -> dict[nn.Module, tuple[int, ...]]:
-        """Outermost modules that finish before `target` starts, with their output shapes."""
+        self, network: nn.Module, example: torch.Tensor
+    ) -> dict[str, tuple[int, ...]]:
+        """Outermost modules that finish before the boundary starts, with their output shapes."""
+        target = find_layer(network, self.boundary)
         done: dict[nn.Module, tuple[int, ...]] = {}
         reached = False
 
@@ -362,26 +432,39 @@ class Resumed:
                 done[module] = tuple(output.shape[1:])
 
         hooks: list[tuple[nn.Module, Callable[..., Any], bool]] = []
-        for module in self.network.modules():
+        for module in network.modules():
             hooks += [(module, begin, True), (module, end, False)]
-        with evaluating(self.network), hooked(hooks), torch.no_grad():
-            self.network(example)
+        with hooked(hooks), torch.no_grad():
+            network(example)
         inner = {child for module in done for child in module.modules() if child is not module}
-        return {module: shape for module, shape in done.items() if module not in inner}
+        names = {module: name for name, module in network.named_modules()}
+        return {names[module]: shape for module, shape in done.items() if module not in inner}
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Logits for a batch of the boundary's activations, with gradients."""
+        return self._run(self.network, activation, None)
+
+    def _run(
+        self, network: nn.Module, activation: torch.Tensor, seen: float | None
+    ) -> torch.Tensor:
+        """The network with `seen` in place of what is skipped; None: what happens to be in memory."""
         count = len(activation)
 
-        def empty(shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
-            return lambda *_args, **_options: activation.new_empty((count, *shape))
+        def blank(*shape: int) -> torch.Tensor:
+            if seen is None:
+                return activation.new_empty((count, *shape))
+            return activation.new_full((count, *shape), seen)
 
-        target = find_layer(self.network, self.boundary)
+        def giving(shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
+            return lambda *_args, **_options: blank(*shape)
+
         with ExitStack() as stack:
-            for module, shape in self._skipped.items():
-                stack.enter_context(_forward_replaced(module, empty(shape)))
+            for name, shape in self._skipped.items():
+                skipped = network.get_submodule(name)
+                stack.enter_context(_forward_replaced(skipped, giving(shape)))
+            target = find_layer(network, self.boundary)
             stack.enter_context(_forward_replaced(target, lambda *_a, **_o: activation))
-            output: torch.Tensor = self.network(activation.new_empty((count, *self._input_shape)))
+            output: torch.Tensor = network(blank(*self._input_shape))
         return output
 
 
@@ -400,6 +483,7 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., torch.Tensor]) -
 
 def modules_below(network: nn.Module, boundary: str, example: torch.Tensor) -> list[str]:
     """Names of modules that have finished when `boundary` has: what is frozen under a cache there."""
+    network = still(network)
     target = find_layer(network, boundary)
     names = {module: name for name, module in network.named_modules() if name}
     finished: list[str] = []
@@ -412,6 +496,6 @@ def modules_below(network: nn.Module, boundary: str, example: torch.Tensor) -> l
         if module is target:
             open_ = False
 
-    with evaluating(network), torch.no_grad(), hooked([(m, end, False) for m in network.modules()]):
+    with torch.no_grad(), hooked([(m, end, False) for m in network.modules()]):
         network(example)
     return finished

@@ -13,7 +13,7 @@ from torch import nn
 from transferscope import distributed
 from transferscope.acceleration.folding import folded
 from transferscope.acceleration.precision import Precision, autocast, fast_bf16
-from transferscope.activations import TruncatedForward, capture, capture_inputs, evaluating
+from transferscope.activations import TruncatedForward, capture, capture_inputs, still
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.loading import load_batches
@@ -155,8 +155,8 @@ def planned_bytes(classifier: Classifier, target: str, n: int) -> int:
 
     A layer whose values overflow float16 takes twice as much.
     """
-    network = classifier.network
-    with evaluating(network), torch.inference_mode():
+    network = still(classifier.network)
+    with torch.inference_mode():
         features = _features_of(network, classifier, (target,))(classifier.example())[target]
     return n * (features.numel() * (2 if _is_layer(target) else 4) + _HEADER_BYTES)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import evaluating, hooked
+from transferscope.activations import hooked, still
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
@@ -110,11 +110,11 @@ def phase_scrambled(pictures: torch.Tensor, generator: torch.Generator) -> torch
     return scrambled.clamp(0, 1)
 
 
-def _norms(classifier: Classifier) -> list[nn.modules.batchnorm._BatchNorm]:
+def _norms(classifier: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """BatchNorm layers that have statistics to compare with."""
     return [
         module
-        for module in classifier.network.modules()
+        for module in classifier.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and module.running_mean is not None
         and module.running_var is not None
@@ -125,8 +125,9 @@ class _Moments:
     """Mean and variance by channel of what enters each BatchNorm of a network."""
 
     def __init__(self, classifier: Classifier, precision: Precision):
-        self._classifier, self._precision = classifier, precision
-        self._norms = _norms(classifier)
+        self._running, self._precision = still(classifier), precision
+        self._device = classifier.device
+        self._norms = _norms(self._running)
         self._sums: dict[nn.Module, torch.Tensor] = {
             norm: torch.zeros(3, norm.num_features).double() for norm in self._norms
         }
@@ -144,15 +145,14 @@ class _Moments:
         hooks: list[tuple[nn.Module, Callable[..., None], bool]] = [
             (norm, note, True) for norm in self._norms
         ]
-        device = self._classifier.device
+        device = self._device
         pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
         with (
-            evaluating(self._classifier),
             hooked(hooks),
             torch.inference_mode(),
             autocast(device, self._precision),
         ):
-            self._classifier(pictures)
+            self._running(pictures)
 
     def distances(self) -> list[float]:
         """`statistics_distance` from what each layer remembers, where the pictures came to it.

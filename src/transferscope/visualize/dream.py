@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from transferscope.acceleration.network import FastNetwork
 from transferscope.acceleration.precision import Precision
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward, still
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError
 from transferscope.files import write_bytes
@@ -317,7 +317,9 @@ class _Dreamer:
             name: classifier.head if name == LOGITS else name for name in objective.layers
         }
         wanted, example = list(self._names.values()), classifier.example()
-        self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
+        self._exact = TruncatedForward(
+            still(classifier.network), wanted, example, channels_first=True
+        )
         self._fast = FastNetwork(classifier.network, wanted, example, recipe.precision)
         height, width = self._size
         self._fixed = not self._fast.takes((height + GRID, width + GRID))
@@ -428,7 +430,7 @@ class _Dreamer:
         """
         height, width = picture.shape[1:]
         total = weight = 0.0
-        with evaluating(self.classifier), torch.no_grad():
+        with torch.no_grad():
             for rows, fade_y in self._axis(height, 0, 0.5, 0.5):
                 for columns, fade_x in self._axis(width, 1, 0.5, 0.5):
                     tile = self._tile(picture, rows, columns)

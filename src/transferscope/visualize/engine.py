@@ -19,7 +19,7 @@ from torch import nn
 from torch.quasirandom import SobolEngine
 
 from transferscope.acceleration.network import FastNetwork
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward, still
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float
@@ -106,7 +106,9 @@ class Engine:
         wanted, example = list(self.names.values()), classifier.example()
         self._network = FastNetwork(classifier.network, wanted, example, recipe.precision)
         if wanted:
-            self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
+            self._exact = TruncatedForward(
+                still(classifier.network), wanted, example, channels_first=True
+            )
         if self.size != classifier.input.size:
             self._refuse_another_size()
         self._stop = threading.Event()
@@ -239,7 +241,7 @@ class Engine:
         parts = []
         at_once = MEASURED if self.classifier.device.type == "cpu" else PLACES_GPU
         step = len(jobs) if together else at_once
-        with evaluating(self.classifier.network), torch.no_grad():
+        with torch.no_grad():
             for begin in range(0, len(jobs), step):
                 part = jobs[begin : begin + step]
                 pictures = finished(canvases[begin : begin + step], self.size)

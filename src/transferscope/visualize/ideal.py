@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from transferscope.activations import evaluating
 from transferscope.backbones.classifier import Classifier
 from transferscope.visualize.canvas import Parametrization, fourier, pixel
 from transferscope.visualize.engine import Engine, Job
@@ -118,7 +117,7 @@ def _ways(recipe: RenderRecipe) -> tuple[_Way, ...]:
 
 def _told(classifier: Classifier, index: int, way: _Way, pictures: torch.Tensor) -> Ideal:
     batch = (pictures.float() / 255).to(classifier.device)
-    with evaluating(classifier.network), torch.inference_mode():
+    with classifier.inference():
         logits = classifier(batch)
         share = float(classifier.probabilities(batch)[0, index])
         variation = float(total_variation()({}, batch)[0])

@@ -8,7 +8,10 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
+import torch
+
 from transferscope.activations import layers as layers_of
+from transferscope.activations import still
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
 
@@ -90,8 +93,8 @@ def describe_layers(classifier: Classifier) -> NetworkLayers:
     )
     leaves = (row for row in rows if not row.container and row.output_shape)
     parameters, buffers = list(network.parameters()), list(network.buffers())
-    with classifier.inference(), FlopCounterMode(display=False) as counter:
-        network(classifier.example())
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        still(network)(classifier.example())
     return NetworkLayers(
         layers=rows,
         parameters=sum(value.numel() for value in parameters),

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward, still
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError
 from transferscope.images import as_float, refuse_range
@@ -128,9 +128,9 @@ def caricature_target(
     else:
         pixels = as_float(classifier.input.load(picture))
     name = classifier.head if layer == LOGITS else layer
-    with evaluating(classifier.network), torch.no_grad():
+    with torch.no_grad():
         forward = TruncatedForward(
-            classifier.network, (name,), classifier.example(), channels_first=True
+            still(classifier.network), (name,), classifier.example(), channels_first=True
         )
         seen = forward(classifier.input.normalise(pixels[None].to(classifier.device)))
     return seen[name][0].float()
