@@ -85,6 +85,7 @@ class Classifier(nn.Module):
         self.network = with_logits(network, self.example(), len(self.classes))
         self.head = head if head is not None else find_head(self.network, self.example())
         self._head_checked = False
+        self.weights_note = ""
         _ = self.head_layer
 
     def with_network(self, network: nn.Module) -> Classifier:

@@ -260,6 +260,7 @@ def _open_store(
         {
             "version": FEATURE_VERSION,
             "body": body,
+            "architecture": classifier.architecture_hash(),
             "target": target,
             "input": classifier.input.to_dict(),
             "bf16": bf16,
