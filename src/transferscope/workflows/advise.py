@@ -153,7 +153,10 @@ def _load(
         raise InputError(
             f"--weights {str(weights)!r} can be of one backbone, and {len(names)} are named; name one"
         )
-    return [load_backbone(name, weights=weights, download=download).to(device) for name in names]
+    found = [load_backbone(name, weights=weights, download=download).to(device) for name in names]
+    for source in found:
+        source.check_head()
+    return found
 
 
 # ---------------------------------------------------------------------------- one backbone
