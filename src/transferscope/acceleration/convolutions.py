@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from transferscope.acceleration.depthwise import Phase, is_same, pair_of, phases, same_padding
+from transferscope.copies import is_plain
 
 BATCH = 8
 """Pictures for which weights are laid out; any other number works too."""
@@ -134,6 +135,8 @@ def freezes(conv: nn.Module) -> bool:
     """Whether a module is a convolution that `FrozenConv` can stand for."""
     same = is_same(conv)
     if not isinstance(conv, nn.Conv2d) or not (same or type(conv) is nn.Conv2d):
+        return False
+    if not is_plain(conv):
         return False
     dilated = max(conv.dilation) > 1
     named = isinstance(conv.padding, str) and not same

@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 
+_CONV: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+_MATMUL: Any = torch.backends.cuda.matmul
+_DETERMINISTIC: Any = torch.utils.deterministic
+
 
 class _WhileUsed:
     """A setting of the process that is changed as long as any thread is within a block.
@@ -38,14 +42,13 @@ class _WhileUsed:
 
 
 def _change_precision() -> tuple[str, str]:
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = matmul.fp32_precision, conv.fp32_precision
-    matmul.fp32_precision = conv.fp32_precision = "ieee"
+    before = _MATMUL.fp32_precision, _CONV.fp32_precision
+    _MATMUL.fp32_precision = _CONV.fp32_precision = "ieee"
     return before
 
 
 def _give_precision_back(before: tuple[str, str]) -> None:
-    torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = before
+    _MATMUL.fp32_precision, _CONV.fp32_precision = before
 
 
 def _change_algorithms() -> tuple[bool, bool, bool, bool]:
@@ -54,11 +57,11 @@ def _change_algorithms() -> tuple[bool, bool, bool, bool]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
-        torch.utils.deterministic.fill_uninitialized_memory,
+        _DETERMINISTIC.fill_uninitialized_memory,
     )
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _DETERMINISTIC.fill_uninitialized_memory = False
     return before
 
 
@@ -66,7 +69,7 @@ def _give_algorithms_back(before: tuple[bool, bool, bool, bool]) -> None:
     enabled, warns, benchmark, fills = before
     torch.use_deterministic_algorithms(enabled, warn_only=warns)
     torch.backends.cudnn.benchmark = benchmark
-    torch.utils.deterministic.fill_uninitialized_memory = fills
+    _DETERMINISTIC.fill_uninitialized_memory = fills
 
 
 _precise = _WhileUsed(_change_precision, _give_precision_back)

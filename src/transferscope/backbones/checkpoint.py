@@ -138,7 +138,9 @@ def weights_of(content: Any, network: nn.Module, *, source: str, name: str) -> W
     head = head_entries(network)
     chosen, others = _chosen(list(_groups(content)), wanted, head, source)
     state = {key.removeprefix(chosen.prefix): value for key, value in chosen.inside.items()}
-    missing = [key for key in wanted if key not in state and key not in head and not _is_litter(key)]
+    missing = [
+        key for key in wanted if key not in state and key not in head and not _is_litter(key)
+    ]
     unknown = [key for key in state if key not in wanted and not _may_drop(key, network, head)]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
@@ -196,7 +198,9 @@ class _Group:
     @property
     def called(self) -> str:
         """Where they lie, for a sentence."""
-        return repr("/".join((*self.place, self.prefix.rstrip("."))).strip("/") or "the file itself")
+        return repr(
+            "/".join((*self.place, self.prefix.rstrip("."))).strip("/") or "the file itself"
+        )
 
     @property
     def averaged(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations import capture_inputs, copied, still
-from transferscope.backbones.catalogue import build_architecture
+from transferscope.activations import capture_inputs
 from transferscope.backbones.architecture import architecture_hash
+from transferscope.backbones.catalogue import build_architecture
 from transferscope.backbones.heads import (
     Head,
     describe_head,
@@ -25,6 +25,7 @@ from transferscope.backbones.heads import (
     refuse_headless,
 )
 from transferscope.backbones.logits import unwrapped, with_logits
+from transferscope.copies import copied, still
 from transferscope.errors import InputError, WeightsError
 from transferscope.files import hash_tensors, read_tensors, write_tensors
 from transferscope.images import InputSpec
@@ -89,7 +90,7 @@ class Classifier(nn.Module):
         _ = self.head_layer
 
     def with_network(self, network: nn.Module) -> Classifier:
-        """The same classifier with another network of the same layers: a copy of its own, such as a faster one."""
+        """The same classifier around another network of the same layers, such as a faster copy."""
         other = copy.copy(self)
         other._modules = {**self._modules, "network": network}
         return other

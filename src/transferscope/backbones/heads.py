@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from transferscope.activations import copied, find_layer, layers, still
+from transferscope.activations import find_layer, layers
+from transferscope.copies import copied, still
 from transferscope.errors import InputError, WeightsError
 
 
@@ -132,7 +133,11 @@ def known_heads(network: nn.Module) -> tuple[str, ...]:
         return ()
     try:
         told = ask()
-    except (AttributeError, NotImplementedError, TypeError):  # a network of the user's own with such a method
+    except (
+        AttributeError,
+        NotImplementedError,
+        TypeError,
+    ):  # a network of the user's own with such a method
         return ()
     heads = told if isinstance(told, tuple | list) else (told,)
     names = {module: name for name, module in network.named_modules() if name}
@@ -231,7 +236,13 @@ def _is_head(network: nn.Module, name: str, example: torch.Tensor) -> bool:
     try:
         with torch.no_grad():
             output = trial(example)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):  # of outputs of two sizes
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AttributeError,
+    ):  # of outputs of two sizes
         return False
     return (
         isinstance(output, torch.Tensor)

@@ -11,13 +11,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from transferscope.activations import still
+from transferscope.copies import still
 from transferscope.errors import InputError
 
 Place: TypeAlias = tuple[str | int, ...]
 """Keys, attributes or positions that lead from an output to a tensor in it; empty: it is the tensor."""
 
-_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+}
 """Modules that only run another one, by class name, with the attribute that holds it."""
 
 
@@ -80,7 +84,14 @@ def _run(network: nn.Module, example: torch.Tensor) -> Any:
     try:
         with torch.no_grad():
             return still(network)(example)
-    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AssertionError,
+        AttributeError,
+    ) as error:
         if isinstance(error, InputError):
             raise
         first = (str(error) or type(error).__name__).splitlines()[0]
@@ -160,14 +171,15 @@ def _picking(network: nn.Module, place: Place) -> nn.Module:
     for name, value in vars(root).items():
         if isinstance(value, dict) and name.startswith("_"):  # a layer replaced here stays there
             vars(root)[name] = copy.copy(value)
-    root.__class__ = _picking_class(type(network))
+    kind: Any = type(network)
+    root.__class__ = _picking_class(kind)
     root._place_of_logits = place  # type: ignore[assignment]
     return root
 
 
 @cache
-def _picking_class(kind: type[nn.Module]) -> type[nn.Module]:
-    class Picking(kind):  # type: ignore[misc, valid-type]
+def _picking_class(kind: Any) -> type[nn.Module]:
+    class Picking(kind):  # type: ignore[misc]
         def __call__(self, *given: Any, **named: Any) -> torch.Tensor:
             return _taken(super().__call__(*given, **named), self._place_of_logits)
 
@@ -186,9 +198,7 @@ def _refuse_probabilities(network: nn.Module, example: torch.Tensor, output: tor
     )
     others = [_taken(_run(network, picture), ()) for picture in (-example, 3 * example)]
     rows = torch.cat([output, *others]).float()
-    if rows.shape[1] > 1 and bool(
-        (rows >= 0).all() and (rows.sum(1) - 1).abs().max() < 1e-4
-    ):
+    if rows.shape[1] > 1 and bool((rows >= 0).all() and (rows.sum(1) - 1).abs().max() < 1e-4):
         raise InputError(
             f"the outputs of this {type(network).__name__} are not negative and add up to 1, so they are "
             f"probabilities, {remedy}"

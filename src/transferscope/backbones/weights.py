@@ -53,9 +53,7 @@ def load_backbone(
         if weights is None:
             state = _packaged_state(entry, network)
         elif str(weights) != "random":
-            found = weights_of(
-                read_content(weights), network, source=str(weights), name=entry.name
-            )
+            found = weights_of(read_content(weights), network, source=str(weights), name=entry.name)
             state, note = found.state, found.note
         else:
             state = network.state_dict()

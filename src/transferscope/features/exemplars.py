@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from transferscope.activations import TruncatedForward, still
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 

@@ -13,9 +13,10 @@ from torch import nn
 from transferscope import distributed
 from transferscope.acceleration.folding import folded
 from transferscope.acceleration.precision import Precision, autocast, fast_bf16
-from transferscope.activations import TruncatedForward, capture, capture_inputs, still
+from transferscope.activations import TruncatedForward, capture, capture_inputs
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.errors import OutputError, TransferscopeError
 from transferscope.features.exemplars import channel_means

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import hooked, still
+from transferscope.activations import hooked
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from transferscope.acceleration.depthwise import phased
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import Resumed, TruncatedForward, copied, modules_below
+from transferscope.activations import Resumed, TruncatedForward, modules_below
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import copied
 from transferscope.training.recipe import BatchNormMode
 
 
@@ -74,7 +75,11 @@ class Tail:
         with torch.enable_grad():
             logits = self._rest(example)
             told = torch.autograd.grad(logits.sum(), list(behind.values()), allow_unused=True)
-        return {name: p for (name, p), grad in zip(behind.items(), told, strict=True) if grad is not None}
+        return {
+            name: p
+            for (name, p), grad in zip(behind.items(), told, strict=True)
+            if grad is not None
+        }
 
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
         """float32 (N, K) of the boundary's activations, or of normalised pictures, (N, ...)."""

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 
 from transferscope.acceleration.network import FastNetwork
 from transferscope.acceleration.precision import Precision
-from transferscope.activations import TruncatedForward, still
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError, OutputError
 from transferscope.files import write_bytes
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture

@@ -19,8 +19,9 @@ from torch import nn
 from torch.quasirandom import SobolEngine
 
 from transferscope.acceleration.network import FastNetwork
-from transferscope.activations import TruncatedForward, still
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.images import as_float
 from transferscope.visualize.ascent import Ascent

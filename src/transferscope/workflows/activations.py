@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transferscope.activations import find_layer, hooked, still
+from transferscope.activations import find_layer, hooked
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.files import refuse_foreign, replaced_folder, write_tensors
 from transferscope.images import as_float, to_picture

@@ -6,14 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import torch
-
 from transferscope.activations import layers as layers_of
-from transferscope.activations import still
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import still
 
 
 @dataclass(frozen=True)

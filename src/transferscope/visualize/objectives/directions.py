@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from transferscope.activations import TruncatedForward, still
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.images import as_float, refuse_range
 from transferscope.visualize.objectives.algebra import LOGITS, Activations, Objective
