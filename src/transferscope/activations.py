@@ -1,25 +1,25 @@
 """Layers of a network and what flows through them; the only home of our hooks.
 
 A layer is the dotted name of `named_modules()`. Every function here leaves the network as it found
-it: no hook, mode, gradient flag or replaced `forward` outlives the call, also when it fails.
+it: no hook, mode, gradient flag or replaced `forward` outlives the call, also when it fails. But for
+`preserved` and `evaluating`, modes and flags are not even changed meanwhile, and a hook hears of its own
+thread alone, so that several threads may use one network.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
+from transferscope.copies import still
 from transferscope.errors import InputError, UnknownName
-
-Hook: TypeAlias = tuple[nn.Module, Callable[..., Any], bool]
-"""(module, hook, whether it is a forward pre-hook)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ def preserved(network: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode and no weight gradients within the block; both as before after it."""
+    """Eval mode and no weight gradients within the block; both as before after it.
+
+    For a network that no other thread uses; `still` is for those that are shared.
+    """
     with preserved(network):
         network.eval()
         for parameter in network.parameters():
@@ -89,12 +92,20 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
-    """Registers hooks for the block and removes them all after it."""
+def hooked(hooks: Sequence[tuple[nn.Module, Callable[..., Any], bool]]) -> Iterator[None]:
+    """Registers (module, hook, is_pre_hook) triples for the block and removes them all after it.
+
+    They are called in this thread alone: another's forward passes are not theirs.
+    """
+    here = threading.get_ident()
+
+    def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: hook(*given) if threading.get_ident() == here else None
+
     with ExitStack() as stack:
         for module, hook, before in hooks:
             register = module.register_forward_pre_hook if before else module.register_forward_hook
-            stack.callback(register(hook).remove)
+            stack.callback(register(of_this_thread(hook)).remove)
         yield
 
 
@@ -125,32 +136,42 @@ def layers(network: nn.Module, example: torch.Tensor) -> list[Layer]:
     Args:
         example: (N, C, H, W), as the network wants it (normalised); one picture is enough.
     """
-    names = {module: name for name, module in network.named_modules() if name}
-    calls: Counter[nn.Module] = Counter()
-    last: dict[nn.Module, tuple[int, tuple[int, ...], bool]] = {}
+    running = still(network)
+    names = {module: name for name, module in running.named_modules() if name}
+    seen: dict[str, dict[str, Any]] = {}
+    clock = 0
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        tensor = isinstance(output, torch.Tensor)
-        shape = tuple(output.shape[1:]) if tensor else ()
-        last[module] = calls.total(), shape, tensor and bool((output < 0).any())
-        calls[module] += 1
+        nonlocal clock
+        name = names[module]
+        entry = seen.setdefault(name, {"calls": 0})
+        entry["calls"] += 1
+        entry["order"] = clock
+        clock += 1
+        tensor = output if isinstance(output, torch.Tensor) else None
+        entry["shape"] = tuple(tensor.shape[1:]) if tensor is not None else ()
+        entry["signed"] = bool((tensor < 0).any()) if tensor is not None else False
 
-    with evaluating(network), hooked([(m, note, False) for m in names]), torch.no_grad():
-        network(example)
-    return [
-        Layer(
-            name=names[module],
-            type=type(module).__name__,
-            output_shape=shape,
-            parameters=sum(p.numel() for p in module.parameters()),
-            trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
-            calls=calls[module],
-            order=order,
-            signed=signed,
-            channels_last=is_channels_last(module, shape, example.shape[2:]),
+    with hooked([(m, note, False) for m in names]), torch.no_grad():
+        running(example)
+    by_name = dict(network.named_modules())
+    found = []
+    for name, entry in sorted(seen.items(), key=lambda item: item[1]["order"]):
+        parameters = list(by_name[name].parameters())
+        found.append(
+            Layer(
+                name=name,
+                type=type(by_name[name]).__name__,
+                output_shape=entry["shape"],
+                parameters=sum(p.numel() for p in parameters),
+                trainable=sum(p.numel() for p in parameters if p.requires_grad),
+                calls=entry["calls"],
+                order=entry["order"],
+                signed=entry["signed"],
+                channels_last=is_channels_last(by_name[name], entry["shape"], example.shape[2:]),
+            )
         )
-        for module, (order, shape, signed) in sorted(last.items(), key=lambda item: item[1][0])
-    ]
+    return found
 
 
 def is_channels_last(module: nn.Module, shape: Sequence[int], size: Sequence[int]) -> bool:
@@ -190,10 +211,13 @@ def capture(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torc
     """
     caught: dict[str, torch.Tensor] = {}
 
-    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        caught[name] = _tensor_of(output, name).clone()
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            caught[name] = _tensor_of(output, name).clone()
 
-    with hooked([(find_layer(network, name), partial(keep, name), False) for name in names]):
+        return hook
+
+    with hooked([(find_layer(network, name), keep(name), False) for name in names]):
         yield caught
 
 
@@ -230,46 +254,52 @@ class TruncatedForward:
         self.network = network
         self.names = tuple(dict.fromkeys(names))
         self._modules = {name: find_layer(network, name) for name in self.names}
-        self._calls: Counter[str] = Counter()
+        running = still(network)
+        counts = dict.fromkeys(self.names, 0)
         self._moved: set[str] = set()
 
-        def count(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._calls[name] += 1
-            shape = output.shape[1:] if isinstance(output, torch.Tensor) else ()
-            if channels_first and is_channels_last(module, shape, example.shape[2:]):
-                self._moved.add(name)
+        def count(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+                counts[name] += 1
+                shape = output.shape[1:] if isinstance(output, torch.Tensor) else ()
+                if channels_first and is_channels_last(module, shape, example.shape[2:]):
+                    self._moved.add(name)
 
-        with evaluating(network), self._hooked(count), torch.no_grad():
-            network(example)
-        for name in self.names:
-            if not self._calls[name]:
+            return hook
+
+        hooks = [(find_layer(running, name), count(name), False) for name in self.names]
+        with hooked(hooks), torch.no_grad():
+            running(example)
+        for name, calls in counts.items():
+            if not calls:
                 raise InputError(
                     f"layer {name!r} is never run by a forward pass, so it has no output; choose one "
                     "that 'transferscope layers MODEL' lists"
                 )
-
-    def _hooked(self, hook: Callable[..., None]) -> AbstractContextManager[None]:
-        """`hook` on every layer, called with the layer's name first."""
-        return hooked([(module, partial(hook, n), False) for n, module in self._modules.items()])
+        self._calls = counts
 
     def __call__(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs by layer for pictures (N, C, H, W) as the network wants them; gradients flow."""
-        left = self._calls.copy()
+        left = dict(self._calls)
         caught: dict[str, torch.Tensor] = {}
 
-        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-            left[name] -= 1
-            if left[name]:
-                return
-            tensor = _tensor_of(output, name)
-            if name in self._moved:
-                tensor = tensor.movedim(-1, 1)
-            last = len(caught) == len(self.names) - 1
-            caught[name] = tensor if last else tensor.clone()
-            if last:
-                raise _Reached
+        def keep(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                left[name] -= 1
+                if left[name]:
+                    return
+                tensor = _tensor_of(output, name)
+                if name in self._moved:
+                    tensor = tensor.movedim(-1, 1)
+                last = len(caught) == len(self.names) - 1
+                caught[name] = tensor if last else tensor.clone()
+                if last:
+                    raise _Reached
 
-        with self._hooked(keep), suppress(_Reached):
+            return hook
+
+        hooks = [(module, keep(name), False) for name, module in self._modules.items()]
+        with hooked(hooks), suppress(_Reached):
             self.network(pictures)
         return {name: caught[name] for name in self.names}
 
@@ -286,7 +316,11 @@ def _tensor_of(output: Any, name: str) -> torch.Tensor:
 def capture_inputs(network: nn.Module, name: str) -> Iterator[list[torch.Tensor]]:
     """Collects the first input of a layer, a tensor a call; for the pooled features before a head."""
     caught: list[torch.Tensor] = []
-    with hooked([(find_layer(network, name), lambda _, inputs: caught.append(inputs[0]), True)]):
+
+    def keep(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        caught.append(inputs[0])
+
+    with hooked([(find_layer(network, name), keep, True)]):
         yield caught
 
 
@@ -315,21 +349,28 @@ class Resumed:
         self.network = network
         self.boundary = boundary
         self._input_shape = tuple(example.shape[1:])
-        self._skipped = self._modules_before(find_layer(network, boundary), example)
-        with evaluating(network), torch.no_grad():
-            with capture(network, [boundary]) as caught:
-                whole = network(example)
-            rest = self(caught[boundary])
-        if whole.shape != rest.shape or not torch.allclose(whole, rest, rtol=1e-4, atol=1e-5):
-            raise InputError(
-                f"the output of layer {boundary!r} does not determine the network's output: "
-                "something bypasses it; choose the end of a stage ('transferscope layers MODEL')"
-            )
+        running = still(network)
+        self._skipped = self._modules_before(running, example)
+        with torch.no_grad(), capture(running, [boundary]) as caught:
+            whole = running(example)
+            activation = caught[boundary]
+            running(-example)  # what modules keep of a picture is now another's
+        with torch.no_grad():
+            for seen in (math.nan, 1e3):  # whatever reads what was skipped gives something else
+                rest = self._run(running, activation, seen)
+                if whole.shape != rest.shape or not torch.allclose(
+                    whole, rest, rtol=1e-4, atol=1e-5
+                ):
+                    raise InputError(
+                        f"the output of layer {boundary!r} does not determine the network's output: "
+                        "something bypasses it; choose the end of a stage ('transferscope layers MODEL')"
+                    )
 
     def _modules_before(
-        self, target: nn.Module, example: torch.Tensor
-    ) -> dict[nn.Module, tuple[int, ...]]:
-        """Outermost modules that finish before `target` starts, with their output shapes."""
+        self, network: nn.Module, example: torch.Tensor
+    ) -> dict[str, tuple[int, ...]]:
+        """Outermost modules that finish before the boundary starts, with their output shapes."""
+        target = find_layer(network, self.boundary)
         done: dict[nn.Module, tuple[int, ...]] = {}
         reached = False
 
@@ -343,26 +384,40 @@ class Resumed:
             if not reached and isinstance(output, torch.Tensor):
                 done[module] = tuple(output.shape[1:])
 
-        modules = list(self.network.modules())
-        hooks: list[Hook] = [(module, begin, True) for module in modules]
-        hooks += [(module, end, False) for module in modules]
-        with evaluating(self.network), hooked(hooks), torch.no_grad():
-            self.network(example)
+        hooks: list[tuple[nn.Module, Callable[..., Any], bool]] = []
+        for module in network.modules():
+            hooks += [(module, begin, True), (module, end, False)]
+        with hooked(hooks), torch.no_grad():
+            network(example)
         inner = {child for module in done for child in module.modules() if child is not module}
-        return {module: shape for module, shape in done.items() if module not in inner}
+        names = {module: name for name, module in network.named_modules()}
+        return {names[module]: shape for module, shape in done.items() if module not in inner}
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Logits for a batch of the boundary's activations, with gradients."""
+        return self._run(self.network, activation, None)
 
-        def empty(shape: tuple[int, ...], *_args: Any, **_options: Any) -> torch.Tensor:
-            return activation.new_empty((len(activation), *shape))
+    def _run(
+        self, network: nn.Module, activation: torch.Tensor, seen: float | None
+    ) -> torch.Tensor:
+        """The network with `seen` in place of what is skipped; None: what happens to be in memory."""
+        count = len(activation)
 
-        target = find_layer(self.network, self.boundary)
+        def blank(*shape: int) -> torch.Tensor:
+            if seen is None:
+                return activation.new_empty((count, *shape))
+            return activation.new_full((count, *shape), seen)
+
+        def giving(shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
+            return lambda *_args, **_options: blank(*shape)
+
         with ExitStack() as stack:
-            for module, shape in self._skipped.items():
-                stack.enter_context(_forward_replaced(module, partial(empty, shape)))
+            for name, shape in self._skipped.items():
+                skipped = network.get_submodule(name)
+                stack.enter_context(_forward_replaced(skipped, giving(shape)))
+            target = find_layer(network, self.boundary)
             stack.enter_context(_forward_replaced(target, lambda *_a, **_o: activation))
-            output: torch.Tensor = self.network(empty(self._input_shape))
+            output: torch.Tensor = network(blank(*self._input_shape))
         return output
 
 
@@ -373,23 +428,27 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., torch.Tensor]) -
     try:
         yield
     finally:
-        del module.__dict__["forward"]
-        if own is not None:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
             module.forward = own
 
 
 def modules_below(network: nn.Module, boundary: str, example: torch.Tensor) -> list[str]:
     """Names of modules that have finished when `boundary` has: what is frozen under a cache there."""
+    network = still(network)
     target = find_layer(network, boundary)
     names = {module: name for name, module in network.named_modules() if name}
     finished: list[str] = []
+    open_ = True
 
     def end(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        finished.append(names[module])
+        nonlocal open_
+        if open_ and module in names:
+            finished.append(names[module])
         if module is target:
-            raise _Reached
+            open_ = False
 
-    hooks = [(module, end, False) for module in names]
-    with suppress(_Reached), evaluating(network), hooked(hooks), torch.no_grad():
+    with torch.no_grad(), hooked([(m, end, False) for m in network.modules()]):
         network(example)
     return finished

@@ -8,13 +8,15 @@ each batch, and process 0 alone writes the run folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
+
+from transferscope.errors import InputError, TransferscopeError
 
 Item = TypeVar("Item")
 
@@ -43,19 +45,34 @@ def speaks() -> bool:
 def joined() -> Iterator[None]:
     """Joins the processes that `torchrun` started for the block; without torchrun it does nothing.
 
-    Processes meet by gloo on CPUs and by NCCL on CUDA devices, of which each takes its own.
+    Tensors on CPUs are exchanged by gloo and those on CUDA devices by NCCL, each process having its own
+    device: lists of pictures and labels are on the CPU also where networks are not.
+
+    Raises:
+        InputError: more processes than CUDA devices.
     """
     if _joined() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
+        number, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= devices:
+            raise InputError(
+                f"torchrun started process {number} of this machine, which has {devices} CUDA devices; give "
+                f"--nproc-per-node {devices}"
+            )
+        torch.cuda.set_device(number)
+    dist.init_process_group(backends(cuda=cuda), timeout=timedelta(hours=2))
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def backends(*, cuda: bool) -> str:
+    """What exchanges the tensors of each kind of device, as `init_process_group` takes it."""
+    return "cpu:gloo,cuda:nccl" if cuda else "gloo"
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -66,17 +83,17 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
 def wait_for_all() -> None:
     """Returns when every process has come here."""
     if _joined():
-        dist.barrier()
+        dist.all_reduce(torch.zeros(1))  # on CPUs: a barrier would take the first backend's device
 
 
 def add_up(tensors: Iterable[torch.Tensor]) -> None:
-    """Replaces each tensor, in place, by its sum over all processes, in one exchange a dtype."""
+    """Replaces each tensor, in place, by its sum over all processes, in one exchange a dtype and device."""
     if world() == 1:
         return
-    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
+    alike: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     for tensor in tensors:
-        by_dtype.setdefault(tensor.dtype, []).append(tensor)
-    for group in by_dtype.values():
+        alike.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for group in alike.values():
         flat = torch.cat([tensor.flatten() for tensor in group])
         dist.all_reduce(flat)
         for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
@@ -97,6 +114,29 @@ def gathered(value: Item) -> list[Item]:
     values: list[Item] = [value] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def by_first(work: Callable[[], Item]) -> Item:
+    """What `work` gives in process 0, in every process; the others wait and do not do it themselves.
+
+    Raises:
+        TransferscopeError: it failed in process 0, which raises the error itself.
+    """
+    if world() == 1:
+        return work()
+    told: list[Any] = [None, "it was interrupted"]
+    try:
+        if is_first():
+            told = [work(), ""]
+    except TransferscopeError as error:
+        told[1] = str(error)
+        raise
+    finally:
+        dist.broadcast_object_list(told, 0)
+    if told[1]:
+        raise TransferscopeError(f"process 0 could not go on: {told[1]}")
+    result: Item = told[0]
+    return result
 
 
 def _joined() -> bool:

@@ -24,6 +24,7 @@ from transferscope.acceleration.depthwise import (
     pair_of,
     zeros_around,
 )
+from transferscope.copies import is_plain
 
 BATCH = 8
 """Pictures for which weights are laid out; any other number works too."""
@@ -112,6 +113,8 @@ def freezes(conv: nn.Module) -> bool:
     """Whether a module is a convolution that `FrozenConv` can stand for."""
     same = is_same(conv)
     if not isinstance(conv, nn.Conv2d) or not (same or type(conv) is nn.Conv2d):
+        return False
+    if not is_plain(conv):
         return False
     dilated = max(conv.dilation) > 1
     named = isinstance(conv.padding, str) and not same

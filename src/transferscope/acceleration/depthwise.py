@@ -7,7 +7,6 @@ channels last). Both are ordinary convolutions in disguise, which are fast.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from transferscope.copies import copied, is_plain
 
 
 class PhasedDepthwise(nn.Module):
@@ -232,7 +233,7 @@ def phased(network: nn.Module) -> nn.Module:
     That is where the stride or the kernel is large. Names of layers and parameters, and outputs, stay.
     Convolutions of other kinds are untouched.
     """
-    network = copy.deepcopy(network)
+    network = copied(network)
     for name, module in list(network.named_modules()):
         if not isinstance(module, nn.Conv2d) or not _is_depthwise(module):
             continue
@@ -245,6 +246,7 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     known = type(conv) is nn.Conv2d or is_same(conv)
     return (
         known
+        and is_plain(conv)
         and conv.groups == conv.in_channels == conv.out_channels > 1
         and tuple(conv.dilation) == (1, 1)
         and conv.padding_mode == "zeros"

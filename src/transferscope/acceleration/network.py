@@ -6,7 +6,6 @@ told to let gradients through where they are shut. The user's network is never t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,9 @@ from torch import nn
 from transferscope.acceleration.convolutions import FrozenConv, ceiling_of, freeze, masked
 from transferscope.acceleration.folding import TOLERANCE, folded
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import TruncatedForward, capture, evaluating, hooked
+from transferscope.activations import TruncatedForward, capture, hooked
+from transferscope.copies import copied, is_plain, still
+from transferscope.errors import InputError
 
 
 class FastNetwork:
@@ -40,8 +41,7 @@ class FastNetwork:
         fast, ceilings = _fast_copy(network, layers, example)
         fast = fast.to(memory_format=torch.channels_last)
         if example.device.type == "cpu":
-            with autocast(example.device, precision) as dtype:
-                freeze(fast, dtype, ceilings)
+            fast = _frozen(fast, layers, example, precision, ceilings)
         self._use(fast, layers, example, precision)
 
     def _use(
@@ -60,8 +60,7 @@ class FastNetwork:
 
     def twin(self) -> FastNetwork:
         """Another one for another thread: modules of its own, the same weights in memory."""
-        shared = [*self._network.parameters(), *self._network.buffers()]
-        network = copy.deepcopy(self._network, {id(tensor): tensor for tensor in shared})
+        network = copied(self._network, shared=True)
         twin = object.__new__(FastNetwork)
         twin._use(network, self._layers, self._example, self._precision)
         return twin
@@ -103,12 +102,15 @@ def _fast_copy(
 ) -> tuple[nn.Module, dict[nn.Module, float]]:
     """A private copy, and those of its convolutions that may cut off themselves, with where.
 
-    It is folded, unless the layers then give something else than in the network. They do where one of them
-    is, or ends with, a convolution whose BatchNorm comes behind it.
+    Every step of its making is held against the network, and left out where the layers then give something
+    else. Folding does where one of them is, or ends with, a convolution whose BatchNorm comes behind it.
+
+    Raises:
+        InputError: even a plain copy gives something else.
     """
-    with evaluating(network):
-        own = _outputs(network, names, example)
-        fast = with_redirectable_relus(folded(network, example))
+    running = still(network)
+    own = _outputs(running, names, example)
+    fast = with_redirectable_relus(folded(running, example))
     ceilings = _followed_by_relu(fast, names, example)
     cut: list[tuple[nn.Module, Any, bool]] = [
         (conv, lambda _m, _i, output, most=ceiling: output.clamp(0, most), False)
@@ -117,9 +119,39 @@ def _fast_copy(
     with hooked(cut):
         if _alike(own, _outputs(fast, names, example)):
             return fast, ceilings
-    if _alike(own, _outputs(fast, names, example)):
-        return fast, {}
-    return with_redirectable_relus(network).eval().requires_grad_(False), {}
+    plain = copied(running).eval().requires_grad_(False)
+    for candidate in (fast, with_redirectable_relus(plain), plain):
+        if _alike(own, _outputs(candidate, names, example)):
+            return candidate, {}
+    found = _outputs(plain, names, example)
+    at = next(name for name in own if not _alike({name: own[name]}, found))
+    raise InputError(
+        f"a private copy of this {type(network).__name__}, in which pictures are drawn, gives something else "
+        f"than the network at layer {at!r} for the same picture; in eval mode a network must answer the same "
+        "every time, and its hooks and replaced forwards must work in a copy: take them off, or correct them"
+    )
+
+
+def _frozen(
+    fast: nn.Module,
+    names: Sequence[str],
+    example: torch.Tensor,
+    precision: Precision,
+    ceilings: dict[nn.Module, float],
+) -> nn.Module:
+    """A fast copy with its convolutions frozen, or as it is where they then give something else."""
+    with autocast(example.device, precision) as dtype:
+        own = _outputs(fast, names, example)
+        spare = copied(fast, shared=True)
+        freeze(fast, dtype, ceilings)
+        tolerance = TOLERANCE if dtype == torch.float32 else _COARSE
+        if _alike(own, _outputs(fast, names, example), tolerance):
+            return fast
+    return spare
+
+
+_COARSE = 0.2
+"""Largest relative difference in half precision, in which two orders of a sum differ."""
 
 
 def _outputs(
@@ -131,11 +163,18 @@ def _outputs(
     return caught
 
 
-def _alike(own: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+def _alike(
+    own: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tolerance: float = TOLERANCE
+) -> bool:
     """Whether layers give the same, up to rounding."""
-    return all(
-        (own[name] - others[name]).abs().max() <= TOLERANCE * own[name].abs().max() for name in own
-    )
+    return all(_near(own[name], others[name], tolerance) for name in own)
+
+
+def _near(own: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
+    if own.shape != other.shape or not torch.equal(own.isfinite(), other.isfinite()):
+        return False
+    own, other = (one.nan_to_num(0.0, 0.0, 0.0) for one in (own, other))
+    return bool((own - other).abs().max() <= tolerance * own.abs().max())
 
 
 def _followed_by_relu(
@@ -215,11 +254,11 @@ class RedirectableReLU(nn.Module):
 
 
 def with_redirectable_relus(network: nn.Module) -> nn.Module:
-    """A copy whose ReLU modules can be redirected; layer names stay."""
-    network = copy.deepcopy(network)
+    """A copy whose ReLU modules can be redirected, if they are no more than that; layer names stay."""
+    network = copied(network)
     replaced: dict[nn.Module, RedirectableReLU] = {}
     for name, module in list(network.named_modules(remove_duplicate=False)):
-        if name and type(module) in (nn.ReLU, nn.ReLU6):
+        if name and type(module) in (nn.ReLU, nn.ReLU6) and is_plain(module):
             if module not in replaced:  # one module may have several names
                 replaced[module] = RedirectableReLU(module).eval()
             network.set_submodule(name, replaced[module])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
 
+from transferscope.acceleration.numerics import full_precision
 from transferscope.errors import InputError
 from transferscope.machine import FAST_BF16, cpu_flags
 
@@ -70,10 +71,14 @@ def training_precision(device: torch.device, precision: Precision) -> Precision:
 
 @contextmanager
 def autocast(device: torch.device, precision: Precision = "auto") -> Iterator[torch.dtype]:
-    """Mixed precision within the block; yields the dtype that matrix products run in."""
+    """Mixed precision within the block; yields the dtype that matrix products run in.
+
+    fp32 is meant in full: TF32 is switched off meanwhile (see `full_precision`).
+    """
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     lower = torch.bfloat16 if precision == "fp32" else dtype
-    with torch.autocast(device.type, dtype=lower, enabled=precision != "fp32"):
+    precise = full_precision(device) if precision == "fp32" else nullcontext()
+    with precise, torch.autocast(device.type, dtype=lower, enabled=precision != "fp32"):
         yield dtype

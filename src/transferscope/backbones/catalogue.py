@@ -242,13 +242,33 @@ def architecture_of(entry: Backbone) -> nn.Module:
     if entry.library == "timm":
         import timm
 
-        network: nn.Module = timm.create_model(entry.architecture, pretrained=False)
-        return network
+        return with_features_head(timm.create_model(entry.architecture, pretrained=False))
     from torchvision import models
 
     options = {"init_weights": True} if entry.architecture in ("googlenet", "inception_v3") else {}
     built: nn.Module = models.get_model(entry.architecture, weights=None, **options)
     return built
+
+
+def with_features_head(network: nn.Module) -> nn.Module:
+    """A network of timm's that ends in its features (DINOv2) with a head in the place that timm has for it.
+
+    The head gives the features as they are, one output each, until another is fitted. Other networks stay
+    as they are.
+    """
+    width = getattr(network, "num_features", 0)
+    if getattr(network, "num_classes", None) != 0 or not callable(
+        reset := getattr(network, "reset_classifier", None)
+    ):
+        return network
+    reset(width)
+    head = network.get_classifier()  # type: ignore[operator]
+    if isinstance(head, nn.Linear) and head.in_features == head.out_features:
+        with torch.no_grad():
+            head.weight.copy_(torch.eye(head.in_features))
+            if head.bias is not None:
+                head.bias.zero_()
+    return network
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations import capture_inputs, evaluating, layers
+from transferscope.activations import capture_inputs
+from transferscope.backbones.architecture import architecture_hash
 from transferscope.backbones.catalogue import build_architecture
-from transferscope.backbones.heads import Head, MLPHead, describe_head, head_at, put_head
+from transferscope.backbones.heads import (
+    Head,
+    describe_head,
+    find_head,
+    head_at,
+    head_fault,
+    put_head,
+    refuse_headless,
+)
+from transferscope.backbones.logits import unwrapped, with_logits
+from transferscope.copies import copied, still
 from transferscope.errors import InputError, WeightsError
 from transferscope.files import hash_tensors, read_tensors, write_tensors
 from transferscope.images import InputSpec
 
 FORMAT = "transferscope-classifier-1"
+
+_INFERENCE = threading.local()
+"""For each thread, by a classifier's id, the network in eval mode that answers within `inference`."""
 
 _NEEDED = ("backbone", "head", "classes", "input", "temperature")
 """What a classifier file's metadata must hold; `head_module` is there unless the head is linear."""
@@ -31,18 +46,19 @@ class Classifier(nn.Module):
     normalises them itself, so prediction cannot normalise differently from training.
 
     Args:
-        network: any module that maps (N, C, H, W), normalised, to logits (N, K).
+        network: any module that maps (N, C, H, W), normalised, to logits (N, K), alone or among other
+            outputs where it is clear which are meant (see `with_logits`).
         input: what it wants to see.
         classes: K unique names, in the order of the logits, in any script.
         temperature: logits are divided by it before the softmax.
         backbone: catalogue name, from which `load` builds the architecture again; "custom" for a
             network of the user's own.
-        head: dotted name of the last linear layer, or of the `MLPHead` in its place; found by a
-            forward pass if not given.
+        head: dotted name of the linear layer that makes the logits, or of the `MLPHead` in its place; found
+            by forward passes if not given.
 
     Raises:
         InputError: classes that are doubled, or not as many as there are logits; weights that are
-            not float32.
+            not float32; outputs that are no logits, or several that could be.
     """
 
     def __init__(
@@ -56,24 +72,42 @@ class Classifier(nn.Module):
         head: str | None = None,
     ):
         super().__init__()
-        if len(set(classes)) != len(classes):
-            doubled = sorted({name for name in classes if list(classes).count(name) > 1})
-            raise InputError(f"classes must be unique; given twice: {', '.join(doubled[:5])}")
+        _refuse_doubled(classes)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature}; it must be positive")
+        network = unwrapped(network)
+        refuse_headless(network)
         _refuse_other_precisions(network)
         self.network = network
         self.input = input
         self.classes = tuple(classes)
         self.temperature = float(temperature)
         self.backbone = backbone
-        self.head = head if head is not None else find_head(network, self.example())
-        count = self.head_layer.out_features
-        if count != len(self.classes):
-            raise InputError(
-                f"the network has {count} outputs and {len(self.classes)} class names were given; "
-                "give one name an output"
-            )
+        self.network = with_logits(network, self.example(), len(self.classes))
+        self.head = head if head is not None else find_head(self.network, self.example())
+        self._head_checked = False
+        self.weights_note = ""
+        _ = self.head_layer
+
+    def with_network(self, network: nn.Module) -> Classifier:
+        """The same classifier around another network of the same layers, such as a faster copy."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "network": network}
+        return other
+
+    def check_head(self) -> None:
+        """Makes sure that the head's outputs are the network's: what is fitted in its place is then the answer.
+
+        By a forward pass with another head in its place, on a private copy; once a classifier.
+
+        Raises:
+            InputError: the network has several heads, or does something to the head's outputs.
+        """
+        if not self._head_checked:
+            fault = head_fault(self.network, self.head, self.example(), self.backbone)
+            if fault:
+                raise InputError(fault)
+            self._head_checked = True
 
     @property
     def head_layer(self) -> Head:
@@ -98,8 +132,15 @@ class Classifier(nn.Module):
                 f"pictures are {pictures.dtype} {tuple(pictures.shape)}; they must be floating-point "
                 "(N, C, H, W) in [0, 1]"
             )
-        logits: torch.Tensor = self.network(self.input.normalise(pictures))
+        logits: torch.Tensor = self._running(self.input.normalise(pictures))
         return logits
+
+    @property
+    def _running(self) -> nn.Module:
+        """The network that answers in this thread: within `inference`, one in eval mode."""
+        running: dict[int, nn.Module] = getattr(_INFERENCE, "running", {})
+        network: nn.Module = running.get(id(self), self.network)
+        return network
 
     def probabilities(self, pictures: torch.Tensor) -> torch.Tensor:
         """Softmax of logits / temperature, (N, K), of pictures (N, C, H, W) in [0, 1]."""
@@ -107,7 +148,7 @@ class Classifier(nn.Module):
 
     def pooled_features(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the head sees, (N, D), of pictures (N, C, H, W) in [0, 1]."""
-        with capture_inputs(self.network, self.head) as caught:
+        with capture_inputs(self._running, self.head) as caught:
             self(pictures)
         return caught[-1].flatten(1)
 
@@ -116,6 +157,10 @@ class Classifier(nn.Module):
         prefix = f"{self.head}."
         state = self.network.state_dict()
         return hash_tensors({k: v for k, v in state.items() if not k.startswith(prefix)})
+
+    def architecture_hash(self) -> str:
+        """Digest of what the network does with its weights, but for its head: see `architecture_hash`."""
+        return architecture_hash(self.network, without=self.head)
 
     def with_head(
         self, weight: torch.Tensor, bias: torch.Tensor, classes: Sequence[str]
@@ -135,24 +180,47 @@ class Classifier(nn.Module):
         """A copy with a copy of this head, linear or MLP, in the mode of the head before it.
 
         Raises:
-            InputError: a head for other features, or not one class name an output.
+            InputError: a head for other features, not one class name an output, or a network to which its
+                head's outputs are not the answer (see `check_head`).
         """
+        self.check_head()
+        _refuse_doubled(classes)
+        if head.out_features != len(classes):
+            raise InputError(
+                f"the network has {head.out_features} outputs and {len(classes)} class names were given; "
+                "give one name an output"
+            )
         old = self.head_layer
         if head.in_features != old.in_features:
             raise InputError(
                 f"the head takes {head.in_features} features and this {self.backbone} gives "
                 f"{old.in_features}; fit it on this network's pooled features"
             )
-        network = copy.deepcopy(self.network)
+        network = copied(self.network)
         new = copy.deepcopy(head).to(self.device).train(old.training)
         network.set_submodule(self.head, new)
-        return Classifier(network, self.input, classes, backbone=self.backbone, head=self.head)
+        other = self.with_network(network)
+        other.classes, other.temperature = tuple(classes), 1.0
+        return other
 
     @contextmanager
     def inference(self) -> Iterator[Classifier]:
-        """Eval mode, no gradients at all; modes and flags as before afterwards."""
-        with evaluating(self), torch.inference_mode():
-            yield self
+        """This classifier answers in eval mode and without gradients, in this thread, within the block.
+
+        Its modules' modes and its weights' flags are not touched, so that any number of threads may do so
+        at once, also while another trains it.
+        """
+        if not hasattr(_INFERENCE, "running"):
+            _INFERENCE.running = {}
+        running: dict[int, nn.Module] = _INFERENCE.running
+        before = running.get(id(self))
+        running[id(self)] = before if before is not None else still(self.network)
+        try:
+            with torch.inference_mode():
+                yield self
+        finally:
+            if before is None:
+                del running[id(self)]
 
     # ------------------------------------------------------------------ files
 
@@ -215,7 +283,7 @@ class Classifier(nn.Module):
             )
         described = metadata.get("head_module")
         if network is not None:
-            network = copy.deepcopy(network)
+            network = copied(unwrapped(network))
             put_head(network, metadata["head"], described, len(names))
         elif found == "custom":
             raise WeightsError(
@@ -254,24 +322,10 @@ def _refuse_other_precisions(network: nn.Module) -> None:
             )
 
 
-def find_head(network: nn.Module, example: torch.Tensor) -> str:
-    """Dotted name of the last Linear that a forward pass runs, or of the `MLPHead` that holds it.
-
-    Raises:
-        InputError: the network ends in something else.
-    """
-    modules = dict(network.named_modules())
-    found = [
-        layer.name
-        for layer in layers(network, example)
-        if isinstance(modules[layer.name], nn.Linear | MLPHead)
-    ]
-    if not found:
-        raise InputError(
-            f"this {type(network).__name__} has no Linear layer, so it has no head to fit; "
-            "add one that maps its pooled features to logits"
-        )
-    return found[-1]  # an MLPHead completes after the Linears inside it
+def _refuse_doubled(classes: Sequence[str]) -> None:
+    if len(set(classes)) != len(classes):
+        doubled = sorted({name for name in classes if list(classes).count(name) > 1})
+        raise InputError(f"classes must be unique; given twice: {', '.join(doubled[:5])}")
 
 
 def _shortened(names: tuple[str, ...]) -> str:

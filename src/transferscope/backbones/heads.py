@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from transferscope.activations import find_layer
+from transferscope.activations import find_layer, layers
+from transferscope.copies import copied, still
 from transferscope.errors import InputError, WeightsError
 
 
@@ -121,3 +122,131 @@ def put_head(network: nn.Module, name: str, description: object, classes: int) -
         raise WeightsError(
             f"the head of these weights does not fit the architecture {type(network).__name__}: {error}"
         ) from error
+
+
+# ---------------------------------------------------------------------------- which layer is the head
+
+
+def known_heads(network: nn.Module) -> tuple[str, ...]:
+    """Names of the heads that timm says a network of its own has: none, one or two."""
+    if not callable(ask := getattr(network, "get_classifier", None)):
+        return ()
+    try:
+        told = ask()
+    except (
+        AttributeError,
+        NotImplementedError,
+        TypeError,
+    ):  # a network of the user's own with such a method
+        return ()
+    heads = told if isinstance(told, tuple | list) else (told,)
+    names = {module: name for name, module in network.named_modules() if name}
+    return tuple(names[head] for head in heads if isinstance(head, nn.Module) and head in names)
+
+
+def refuse_headless(network: nn.Module) -> None:
+    """Refuses a network in which nothing could be the head.
+
+    Raises:
+        InputError: it has no Linear layer and no `MLPHead`.
+    """
+    if not any(isinstance(module, nn.Linear | MLPHead) for module in network.modules()):
+        raise InputError(
+            f"this {type(network).__name__} has no Linear layer, so it has no head to fit; "
+            "add one that maps its pooled features to logits"
+        )
+
+
+def find_head(network: nn.Module, example: torch.Tensor) -> str:
+    """Dotted name of the Linear, or `MLPHead`, that makes the logits.
+
+    That is the one whose outputs are the network's when another stands in its place: first of those that
+    timm names, then of those that run, from the last. Where none is (two heads, something behind the
+    head), the last that runs is named; `head_fault` says why it cannot be replaced.
+
+    Raises:
+        InputError: the network runs no Linear layer.
+    """
+    modules = dict(network.named_modules())
+    ran = [one.name for one in layers(network, example)]
+    found = [name for name in ran if isinstance(modules[name], nn.Linear | MLPHead)]
+    if not found:
+        raise InputError(
+            f"no Linear layer of this {type(network).__name__} is run, so it has no head to fit; "
+            "add one that maps its pooled features to logits"
+        )
+    with torch.no_grad():
+        count = still(network)(example).shape[-1]
+    last = [name for name in reversed(found) if head_at(network, name).out_features == count]
+    told = [name for name in known_heads(network) if name in found]
+    for name in list(dict.fromkeys([*told, *last]))[:_TRIED]:
+        if _is_head(network, name, example):
+            return name
+    return (told or last or found[::-1])[0]  # an MLPHead completes after the Linears inside it
+
+
+_TRIED = 4
+"""Layers that are tried for the head, at most."""
+
+
+def head_fault(network: nn.Module, name: str, example: torch.Tensor, backbone: str) -> str | None:
+    """Why the layer of this name cannot be replaced by another head, in a sentence; None: it can."""
+    if _is_head(network, name, example):
+        return None
+    others = [
+        one.name
+        for one in layers(network, example)
+        if isinstance(module := network.get_submodule(one.name), nn.Linear)
+        and module.out_features == head_at(network, name).out_features
+        and one.name != name
+    ]
+    heads = known_heads(network)
+    heads = heads if len(heads) > 1 else (name, *others[-1:])
+    if len(heads) > 1:
+        what = f"has {len(heads)} heads ({', '.join(heads)}), whose outputs are combined"
+    else:
+        what = f"does something to the outputs of its head ({name}) before it returns them"
+    plain = backbone.replace("_distilled", "").replace("_dist_", "_")
+    other = f", such as {plain}" if plain != backbone else ""
+    return (
+        f"{backbone if backbone != 'custom' else f'this {type(network).__name__}'} {what}, so no single "
+        f"head can be fitted in their place; choose a network whose last linear layer gives its logits{other}"
+    )
+
+
+class _Stand(nn.Module):
+    """In the place of a head: gives other outputs, and counts how it is called."""
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.in_features, self.out_features = head.in_features, head.out_features + 1
+        self.given = torch.linspace(-1, 2, self.out_features)
+        self.inputs: list[int] = []
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        self.inputs.append(features.numel())
+        return self.given.to(features).expand(*features.shape[:-1], -1).clone()
+
+
+def _is_head(network: nn.Module, name: str, example: torch.Tensor) -> bool:
+    """Whether what stands at this name is given one vector and makes the network's output of it."""
+    trial = copied(network, shared=True).eval()
+    stand = _Stand(head_at(network, name))
+    trial.set_submodule(name, stand)
+    try:
+        with torch.no_grad():
+            output = trial(example)
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AttributeError,
+    ):  # of outputs of two sizes
+        return False
+    return (
+        isinstance(output, torch.Tensor)
+        and stand.inputs == [stand.in_features]
+        and output.shape == (1, stand.out_features)
+        and torch.allclose(output, stand.given.to(output)[None])
+    )

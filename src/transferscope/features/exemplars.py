@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 
@@ -34,11 +35,11 @@ def channel_responses(
         UnknownName: no such layer.
     """
     forward = TruncatedForward(
-        classifier.network, layers, classifier.example(), channels_first=True
+        still(classifier.network), layers, classifier.example(), channels_first=True
     )
     collected: dict[str, list[torch.Tensor]] = {layer: [] for layer in layers}
     done = 0
-    with evaluating(classifier), torch.inference_mode():
+    with torch.inference_mode():
         for batch in load_batches(files, classifier.input, batch_size=batch_size):
             pictures = classifier.input.normalise(as_float(batch.to(classifier.device)))
             for layer, output in forward(pictures).items():

@@ -13,9 +13,10 @@ from torch import nn
 from transferscope import distributed
 from transferscope.acceleration.folding import folded
 from transferscope.acceleration.precision import Precision, autocast, fast_bf16
-from transferscope.activations import TruncatedForward, capture, capture_inputs, evaluating
+from transferscope.activations import TruncatedForward, capture, capture_inputs
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.errors import OutputError, TransferscopeError
 from transferscope.features.exemplars import channel_means
@@ -155,8 +156,8 @@ def planned_bytes(classifier: Classifier, target: str, n: int) -> int:
 
     A layer whose values overflow float16 takes twice as much.
     """
-    network = classifier.network
-    with evaluating(network), torch.inference_mode():
+    network = still(classifier.network)
+    with torch.inference_mode():
         features = _features_of(network, classifier, (target,))(classifier.example())[target]
     return n * (features.numel() * (2 if _is_layer(target) else 4) + _HEADER_BYTES)
 
@@ -260,6 +261,7 @@ def _open_store(
         {
             "version": FEATURE_VERSION,
             "body": body,
+            "architecture": classifier.architecture_hash(),
             "target": target,
             "input": classifier.input.to_dict(),
             "bf16": bf16,

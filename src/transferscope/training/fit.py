@@ -267,7 +267,7 @@ class Fit:
         self.tail.load(saved.kinds["now"])
         load_state(self.optimizer, saved.kinds.get("optimizer", {}))
         if self._average:
-            self._average.weights = dict(saved.kinds["average"])
+            self._average.weights = self.tail.placed(saved.kinds["average"])
         if saved.scale:
             self._scaler.load_state_dict(dict(saved.scale))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from transferscope.acceleration.numerics import repeatable
 from transferscope.acceleration.precision import Precision
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
@@ -119,10 +120,11 @@ def fine_tune(
     }
     keep = on_keep if keep_every else None
     course = _Course(fit, Journal(checkpoints, identity), validation, keep, keep_every, on_epoch)
-    course.run(on_step)
-    best = course.progress.best
-    mixes = recipe.wise_ft and recipe.batch_norm == "frozen" and best > 0
-    share, weights, logits = fit.mixture(course.best, validation, SHARES if mixes else (1.0,))
+    with repeatable(start.device):
+        course.run(on_step)
+        best = course.progress.best
+        mixes = recipe.wise_ft and recipe.batch_norm == "frozen" and best > 0
+        share, weights, logits = fit.mixture(course.best, validation, SHARES if mixes else (1.0,))
     return FineTuned(
         classifier=fit.tail.tuned(weights),
         history=tuple(replace(r, best=r.epoch == best) for r in course.progress.history),
@@ -155,7 +157,7 @@ class _Course:
         saved = journal.load()
         if saved:
             fit.restore(saved)
-            self.progress, self.best = saved.progress, dict(saved.kinds["best"])
+            self.progress, self.best = saved.progress, fit.tail.placed(saved.kinds["best"])
         else:
             self.progress, self.best = Progress(), fit.tail.weights()
 

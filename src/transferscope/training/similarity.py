@@ -11,8 +11,9 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import evaluating, hooked
+from transferscope.activations import hooked
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 
@@ -113,10 +114,11 @@ class _Moments:
     """Mean and variance by channel of what enters each BatchNorm of a network."""
 
     def __init__(self, classifier: Classifier, precision: Precision):
-        self._classifier, self._precision = classifier, precision
+        self._running, self._precision = still(classifier), precision
+        self._device = classifier.device
         self.sums: dict[_BatchNorm, torch.Tensor] = {
             module: torch.zeros(3, module.num_features).double()
-            for module in classifier.network.modules()
+            for module in self._running.modules()
             if isinstance(module, _BatchNorm)
             and module.running_mean is not None
             and module.running_var is not None
@@ -132,14 +134,13 @@ class _Moments:
             sums = [count, values.sum(axes).cpu(), (values * values).sum(axes).cpu()]
             self.sums[norm] += torch.stack(sums).double()
 
-        device = self._classifier.device
+        pictures = pictures.to(self._device).contiguous(memory_format=torch.channels_last)
         with (
-            evaluating(self._classifier),
             hooked([(norm, note, True) for norm in self.sums]),
             torch.inference_mode(),
-            autocast(device, self._precision),
+            autocast(self._device, self._precision),
         ):
-            self._classifier(pictures.to(device).contiguous(memory_format=torch.channels_last))
+            self._running(pictures)
 
     def distances(self) -> list[float]:
         """`statistics_distance` from what each layer remembers, where the pictures came to it.

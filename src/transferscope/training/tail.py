@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,9 +10,10 @@ from torch import nn
 
 from transferscope.acceleration.depthwise import phased
 from transferscope.acceleration.precision import Precision, autocast
-from transferscope.activations import Resumed, modules_below
+from transferscope.activations import Resumed, TruncatedForward, modules_below
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import copied
 from transferscope.training.recipe import BatchNormMode
 
 
@@ -32,7 +32,7 @@ class Tail:
 
     Attributes:
         classifier: the copy.
-        parameters: of the tuned modules, by name.
+        parameters: of the tuned modules, by name: those that a gradient reaches.
         buffers: of the tuned modules, by name; they change only where BatchNorm is trained.
     """
 
@@ -46,18 +46,40 @@ class Tail:
     ):
         self._start, self._precision, self._batch_norm = start, precision, batch_norm
         self.boundary = boundary
-        self.classifier = copy.deepcopy(start)
-        if precision == "bf16" and start.device.type == "cpu":
-            self.classifier.network = phased(start.network)
+        fast = precision == "bf16" and start.device.type == "cpu"
+        self.classifier = start.with_network((phased if fast else copied)(start.network))
         self.classifier.to(memory_format=torch.channels_last).eval()
         network, example = self.classifier.network, self.classifier.example()
         below = set(modules_below(network, boundary, example)) if boundary else set()
         self._frozen = [m for name, m in network.named_modules() if name in below]
         self._rest = Resumed(network, boundary, example) if boundary else network
-        self.parameters = {n: p for n, p in network.named_parameters() if _owner(n) not in below}
+        behind = {n: p for n, p in network.named_parameters() if _owner(n) not in below}
+        self.parameters = self._moved(behind)
         self.buffers = {n: b for n, b in network.named_buffers() if _owner(n) not in below}
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in self.parameters)
+
+    def _moved(self, behind: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """Those that a gradient reaches, in the order of the network.
+
+        A transformer's root owns its position embedding and class token, which play no part behind a
+        boundary: what has no gradient must not be moved by weight decay either.
+        """
+        for parameter in behind.values():
+            parameter.requires_grad_(True)
+        example = self.classifier.example()
+        with torch.no_grad():
+            if self.boundary:
+                reached = TruncatedForward(self.classifier.network, [self.boundary], example)
+                example = reached(example)[self.boundary]
+        with torch.enable_grad():
+            logits = self._rest(example)
+            told = torch.autograd.grad(logits.sum(), list(behind.values()), allow_unused=True)
+        return {
+            name: p
+            for (name, p), grad in zip(behind.items(), told, strict=True)
+            if grad is not None
+        }
 
     def logits(self, batch: torch.Tensor) -> torch.Tensor:
         """float32 (N, K) of the boundary's activations, or of normalised pictures, (N, ...)."""
@@ -112,6 +134,10 @@ class Tail:
         tensors = {**self.parameters, **self.buffers}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
+    def placed(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """These weights on the device of those that are trained, as a file's are not."""
+        return {name: tensor.to(self.classifier.device) for name, tensor in weights.items()}
+
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Puts what `weights` has of the tuned part's parameters and buffers in their places."""
         with torch.no_grad():
@@ -128,7 +154,7 @@ class Tail:
 
     def tuned(self, weights: Mapping[str, torch.Tensor]) -> Classifier:
         """A classifier with these weights behind the boundary, in eval mode, nothing frozen."""
-        classifier = copy.deepcopy(self._start).eval()
+        classifier = self._start.with_network(copied(self._start.network)).eval()
         state = classifier.network.state_dict()
         with torch.no_grad():
             for name, tensor in weights.items():

@@ -26,8 +26,9 @@ from torch.nn import functional as F
 
 from transferscope.acceleration.network import FastNetwork
 from transferscope.acceleration.precision import Precision
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError, OutputError
 from transferscope.files import write_bytes
 from transferscope.images import PIXEL_CAP, as_float, read_picture, to_picture
@@ -320,7 +321,9 @@ class _Dreamer:
             name: classifier.head if name == LOGITS else name for name in objective.layers
         }
         wanted, example = list(self._names.values()), classifier.example()
-        self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
+        self._exact = TruncatedForward(
+            still(classifier.network), wanted, example, channels_first=True
+        )
         self._fast = FastNetwork(classifier.network, wanted, example, recipe.precision)
         self._size = height, width = classifier.input.size
         self._fixed = not self._fast.takes((height + GRID, width + GRID))
@@ -424,7 +427,7 @@ class _Dreamer:
         The mean over the tiles of a fixed grid, each counted by the part of the picture it stands for.
         """
         total = weight = 0.0
-        with evaluating(self.classifier), torch.no_grad():
+        with torch.no_grad():
             for (rows, fade_y), (columns, fade_x) in self._grid(picture.shape[1:], [0.5] * 4):
                 share = float(fade_y.sum() * fade_x.sum())
                 total += share * float(self._value(self._exact, self._tile(picture, rows, columns)))

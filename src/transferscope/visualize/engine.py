@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from transferscope.acceleration.network import FastNetwork
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.images import as_float
 from transferscope.visualize.ascent import Ascent
@@ -100,7 +101,9 @@ class Engine:
         wanted, example = list(self.names.values()), classifier.example()
         self._network = FastNetwork(classifier.network, wanted, example, recipe.precision)
         if wanted:
-            self._exact = TruncatedForward(classifier.network, wanted, example, channels_first=True)
+            self._exact = TruncatedForward(
+                still(classifier.network), wanted, example, channels_first=True
+            )
         if self.size != classifier.input.size and not self._network.takes(self.size):
             height, width = classifier.input.size  # of most vision transformers
             raise InputError(
@@ -214,7 +217,7 @@ class Engine:
         parts = []
         at_once = MEASURED if self.classifier.device.type == "cpu" else PLACES_GPU
         step = len(jobs) if together else at_once
-        with evaluating(self.classifier.network), torch.no_grad():
+        with torch.no_grad():
             for begin in range(0, len(jobs), step):
                 part = jobs[begin : begin + step]
                 pictures = finished(canvases[begin : begin + step], self.size)

@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from transferscope.activations import evaluating
 from transferscope.backbones.classifier import Classifier
 from transferscope.visualize.canvas import Parametrization, fourier, pixel
 from transferscope.visualize.engine import Engine, Job
@@ -97,7 +95,7 @@ def ideal(
         engine = Engine(classifier, (LOGITS,), chosen, parametrization=parametrization)
         drawn = engine.draw([Job(objective, seed_of("ideal", version, index, seed))])
         batch = (drawn.pictures.float() / 255).to(classifier.device)
-        with evaluating(classifier.network), torch.inference_mode():
+        with classifier.inference():
             found.append(
                 Ideal(
                     version=version,

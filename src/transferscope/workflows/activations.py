@@ -16,6 +16,7 @@ from transferscope.activations import find_layer, hooked
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.files import refuse_foreign, replaced_folder, write_tensors
 from transferscope.images import as_float, to_picture
@@ -125,7 +126,8 @@ class _Look:
         layers: Sequence[str] | None,
     ):
         self._classifier = classifier
-        self._modules = dict(classifier.network.named_modules())
+        self._network = still(classifier.network)
+        self._modules = dict(self._network.named_modules())
         pixels = classifier.input.load(image)
         self.picture = to_picture(pixels)
         pictures = as_float(pixels)[None].to(classifier.device)
@@ -182,8 +184,8 @@ class _Look:
             return hook
 
         hooks = [(self._modules[name], hook_of(name), False) for name in self.names]
-        with self._classifier.inference(), hooked(hooks):
-            self._classifier.network(self._input)
+        with torch.inference_mode(), hooked(hooks):
+            self._network(self._input)
 
     def _maps(self, name: str, output: Any) -> LayerMaps:
         if not isinstance(output, torch.Tensor):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from transferscope import distributed
 from transferscope.acceleration.precision import Precision, find_device, training_precision
 from transferscope.backbones.catalogue import DEFAULT_BACKBONE
 from transferscope.backbones.classifier import Classifier
@@ -151,7 +153,10 @@ def _load(
         raise InputError(
             f"--weights {str(weights)!r} can be of one backbone, and {len(names)} are named; name one"
         )
-    return [load_backbone(name, weights=weights, download=download).to(device) for name in names]
+    found = [load_backbone(name, weights=weights, download=download).to(device) for name in names]
+    for source in found:
+        source.check_head()
+    return found
 
 
 # ---------------------------------------------------------------------------- one backbone
@@ -313,7 +318,7 @@ def _probed_stages(
     with sample.reporter.task(f"{source.backbone}: probing its stages") as progress:
         for done, features in enumerate(columns.values(), start=1):
             began = time.perf_counter()
-            hits.append(_hits(features, sample))
+            hits.append(distributed.by_first(partial(_hits, features, sample)))
             progress(done, len(columns))
         seconds = time.perf_counter() - began
     channels = [features.shape[1] for features in columns.values()]

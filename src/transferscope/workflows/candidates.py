@@ -230,14 +230,15 @@ def _weights(job: Job, features: Features) -> torch.Tensor | None:
 def _fit_base(job: Job, features: Features) -> Base:
     train, validation = features.train, features.validation
     with job.reporter.task("linear probe") as progress:
-        probe = fit_probe(
-            train.pooled,
-            train.labels,
-            len(features.classes),
-            seed=job.options.seed,
-            class_weights=_weights(job, features),
+        probe = distributed.by_first(
+            lambda: fit_probe(
+                train.pooled,
+                train.labels,
+                len(features.classes),
+                seed=job.options.seed,
+                class_weights=_weights(job, features),
+            )
         )
-        distributed.from_first([probe.weight, probe.bias])
         progress(1, 1)
     classifier = job.source.with_head(probe.weight, probe.bias, features.classes)
     classifier.temperature = fit_temperature(probe.logits(validation.pooled), validation.labels)
@@ -253,16 +254,17 @@ def headed(
         probe = base.probe
         return base.classifier, probe.logits(train.pooled), probe.logits(validation.pooled)
     with job.reporter.task("MLP head") as progress:
-        fitted = fit_mlp_head(
-            train.pooled,
-            train.labels,
-            len(features.classes),
-            (validation.pooled, validation.labels),
-            class_weights=_weights(job, features),
-            seed=job.options.seed,
-            names=train.names,
+        fitted = distributed.by_first(
+            lambda: fit_mlp_head(
+                train.pooled,
+                train.labels,
+                len(features.classes),
+                (validation.pooled, validation.labels),
+                class_weights=_weights(job, features),
+                seed=job.options.seed,
+                names=train.names,
+            )
         )
-        distributed.from_first(fitted.head.state_dict().values())
         progress(1, 1)
     classifier = base.classifier.with_head_module(fitted.head, features.classes)
     return classifier, fitted.logits(train.pooled), fitted.logits(validation.pooled)

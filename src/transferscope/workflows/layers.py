@@ -6,11 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
+from transferscope.copies import still
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def describe_layers(classifier: Classifier) -> NetworkLayers:
     )
     leaves = (row for row in rows if not row.container and row.output_shape)
     parameters, buffers = list(network.parameters()), list(network.buffers())
-    with classifier.inference(), FlopCounterMode(display=False) as counter:
-        network(classifier.example())
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        still(network)(classifier.example())
     return NetworkLayers(
         layers=rows,
         parameters=sum(value.numel() for value in parameters),

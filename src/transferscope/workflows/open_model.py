@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from transferscope.acceleration.precision import find_device
@@ -27,6 +28,8 @@ def open_model(
         weights: for a backbone by name, see `load_backbone`.
         download: permits fetching its weights.
         device: None: the best here.
+
+    What of a weights file was renamed, dropped or filled in is said on standard error.
 
     Raises:
         TransferscopeError: neither a folder of a run nor the name of a backbone, or weights for what
@@ -54,6 +57,8 @@ def open_model(
         )
     else:
         classifier = load_backbone(str(model), weights=weights, download=download)
+        if classifier.weights_note:
+            print(classifier.weights_note, file=sys.stderr)
     return classifier.to(find_device(device)).eval()
 
 

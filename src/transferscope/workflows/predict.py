@@ -169,14 +169,7 @@ def _named(image: str, left_out: list[tuple[str, str]]) -> list[str]:
 def fast_copy(classifier: Classifier) -> Classifier:
     """A private copy with folded BatchNorm, for many forward passes."""
     network = folded(classifier.network, classifier.example()).to(memory_format=torch.channels_last)
-    return Classifier(
-        network,
-        classifier.input,
-        classifier.classes,
-        temperature=classifier.temperature,
-        backbone=classifier.backbone,
-        head=classifier.head,
-    )
+    return classifier.with_network(network)
 
 
 def _answers(

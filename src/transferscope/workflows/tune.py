@@ -98,8 +98,7 @@ def tune(
             reporter.say(f"{asked.out} is finished already")
             return finished
         job = _begin(asked, reporter)
-        found = scan_pictures(job, data)
-        split = split_pictures(job, found)
+        split = distributed.by_first(lambda: split_pictures(job, scan_pictures(job, data)))
         if asked.unused:
             reporter.say(f"the probe is fitted exactly: {asked.unused} is not used")
         distributed.wait_for_all()  # before the folder is written that the others looked into
@@ -120,6 +119,9 @@ def _begin(options: TuneOptions, reporter: Reporter) -> Job:
     source = load_backbone(options.backbone, weights=options.weights, download=options.download).to(
         find_device(options.device)
     )
+    source.check_head()
+    if source.weights_note:
+        reporter.say(source.weights_note)
     training_precision(source.device, options.precision)
     if options.strategy in ("partial", "auto") or options.boundary or options.unfreeze is not None:
         chosen_boundary(source, options)
@@ -323,6 +325,7 @@ def _record(job: Job, split: Split, results: Mapping[str, Any]) -> dict[str, Any
         "backbone": job.options.backbone,
         "root": str(split.scan.root.resolve()),
         "body_hash": job.source.body_hash(),
+        "weights_note": job.source.weights_note,
         "classes": list(split.scan.classes),
         "input": job.source.input.to_dict(),
         "environment": environment(),

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from transferscope.activations import TruncatedForward, evaluating
+from transferscope.activations import TruncatedForward
 from transferscope.backbones.classifier import Classifier
+from transferscope.copies import still
 from transferscope.errors import InputError
 from transferscope.images import as_float, refuse_range
 from transferscope.visualize.objectives.algebra import LOGITS, Activations, Objective
@@ -128,9 +129,9 @@ def caricature_target(
     else:
         pixels = as_float(classifier.input.load(picture))
     name = classifier.head if layer == LOGITS else layer
-    with evaluating(classifier.network), torch.no_grad():
+    with torch.no_grad():
         forward = TruncatedForward(
-            classifier.network, (name,), classifier.example(), channels_first=True
+            still(classifier.network), (name,), classifier.example(), channels_first=True
         )
         seen = forward(classifier.input.normalise(pixels[None].to(classifier.device)))
     return seen[name][0].float()
