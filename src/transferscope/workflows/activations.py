@@ -1,4 +1,4 @@
-"""`activation_sheets` and `describe_layers`: what a network is made of, and what it makes of a picture."""
+"""`activation_sheets` and `activations_of`: what a network's layers make of a picture."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from transferscope.files import refuse_foreign, replaced_folder, write_tensors
 from transferscope.images import as_float, to_picture
 from transferscope.report.pages.activations import write_sheets_page
 from transferscope.report.sheets.activations import LayerMaps, LayerSheet, Scale, write_sheet
+from transferscope.wording import counted
 from transferscope.workflows.reporter import SILENT, Reporter
 
 _PREFIX = 16
@@ -83,15 +84,12 @@ def activation_sheets(
         if save_arrays:
             write_tensors(folder / "maps.safetensors", arrays, {"network": network})
     return [
-        replace(sheet, pages=tuple(str(Path(out) / file) for file in sheet.pages))
-        for sheet in sheets
+        replace(one, pages=tuple(str(Path(out) / file) for file in one.pages)) for one in sheets
     ]
 
 
 def activations_of(
-    classifier: Classifier,
-    image: str | Path | Image.Image,
-    layers: Sequence[str] | None = None,
+    classifier: Classifier, image: str | Path | Image.Image, layers: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
     """The maps that `activation_sheets` draws, as float32 arrays (C, h, w), or (D,) of a vector.
 
@@ -120,22 +118,18 @@ class _Look:
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        image: str | Path | Image.Image,
-        layers: Sequence[str] | None,
+        self, classifier: Classifier, image: str | Path | Image.Image, layers: Sequence[str] | None
     ):
         self._classifier = classifier
         self._network = still(classifier.network)
         self._modules = dict(self._network.named_modules())
         pixels = classifier.input.load(image)
         self.picture = to_picture(pixels)
-        pictures = as_float(pixels)[None].to(classifier.device)
-        self._input = classifier.input.normalise(pictures)
+        self._input = classifier.input.normalise(as_float(pixels)[None].to(classifier.device))
         self._found = {one.name: one for one in layers_of(classifier.network, self._input)}
         convolutions = [name for name in self._found if isinstance(self._modules[name], nn.Conv2d)]
         self._chosen_by_user = layers is not None
-        self.names = self._checked(layers) if layers is not None else self._default(convolutions)
+        self.names = self._default(convolutions) if layers is None else self._checked(layers)
         shapes = [self._found[name].output_shape for name in convolutions]
         self._grids = [(shape[1], shape[2]) for shape in shapes if len(shape) == 3]
 
@@ -153,12 +147,12 @@ class _Look:
         """Every convolution; of a network with a patch embedding at most, the ends of its stages too."""
         if len(convolutions) > 1:
             return tuple(convolutions)
-        ends = [
-            end
-            for end in stages_of(self._classifier)
-            if not any(f"{name}.".startswith(f"{end}.") for name in convolutions)
-        ]
-        return (*convolutions, *ends)
+        inside = tuple(f"{name}." for name in convolutions)
+        ends = stages_of(self._classifier)
+        return (
+            *convolutions,
+            *(end for end in ends if not any(i.startswith(f"{end}.") for i in inside)),
+        )
 
     def each(self, take: Callable[[LayerMaps], None], say: Callable[[str], None]) -> None:
         """Gives each layer's maps to `take` as the forward pass makes them; valid for that call only.
@@ -199,26 +193,19 @@ class _Look:
                 "the picture's (windows of it?); choose the layer around it"
             )
         values = output[0].detach().float().cpu().numpy()
-        arranged, note = _arranged(values, self._grids, self._found[name].channels_last)
+        arranged = _arranged(values, self._grids, self._found[name].channels_last)
         if arranged is None:
             raise InputError(
                 f"layer {name!r} returns {values.shape} for one picture, which is no vector, no tokens on "
                 "the picture's grid and no maps; choose another layer"
             )
-        named = name == self._classifier.head
-        return LayerMaps(
-            layer=name,
-            type=type(self._modules[name]).__name__,
-            shape=values.shape,
-            values=arranged,
-            note=note,
-            names=self._classifier.classes if named else (),
-        )
+        names = self._classifier.classes if name == self._classifier.head else ()
+        return LayerMaps(name, type(self._modules[name]).__name__, values.shape, *arranged, names)
 
 
 def _arranged(
     values: np.ndarray, grids: Sequence[tuple[int, int]], channels_last: bool
-) -> tuple[np.ndarray | None, str]:
+) -> tuple[np.ndarray, str] | None:
     """One picture's output as (C, h, w) or (D,) and how that was done; None if it cannot be.
 
     Args:
@@ -231,29 +218,24 @@ def _arranged(
     if values.ndim == 2:
         return _tokens_on_grid(values, grids)
     if values.ndim != 3:
-        return None, ""
-    note = ""
-    if channels_last:
-        values, note = values.transpose(2, 0, 1), "channels are its last axis"
-    return (values[:, 0, 0], "one value a channel") if values[0].size == 1 else (values, note)
+        return None
+    note = "channels are its last axis" if channels_last else ""
+    maps = values.transpose(2, 0, 1) if channels_last else values
+    return (maps[:, 0, 0], "one value a channel") if maps[0].size == 1 else (maps, note)
 
 
 def _tokens_on_grid(
     values: np.ndarray, grids: Sequence[tuple[int, int]]
-) -> tuple[np.ndarray | None, str]:
+) -> tuple[np.ndarray, str] | None:
     """Tokens (T, D) as maps (D, h, w), without those that stand before the picture's own."""
     count = len(values)
     if count == 1:
         return values[0], "one token"
-    fitting = [
-        (rows, columns)
-        for rows, columns in grids
-        if 0 <= count - rows * columns <= min(_PREFIX, rows * columns)
-    ]
+    sizes = {rows * columns: (rows, columns) for rows, columns in reversed(grids)}
+    fitting = [size for size in sizes if 0 <= count - size <= min(_PREFIX, size)]
     if not fitting:
-        return None, ""
-    rows, columns = max(fitting, key=lambda grid: grid[0] * grid[1])
-    before = count - rows * columns
-    maps = values[before:].T.reshape(-1, rows, columns)
-    other = f", {before} other {'token' if before == 1 else 'tokens'} left out" if before else ""
+        return None
+    before = count - max(fitting)
+    maps = values[before:].T.reshape(-1, *sizes[max(fitting)])
+    other = f", {counted(before, 'other token')} left out" if before else ""
     return maps, f"tokens on their grid{other}"

@@ -10,7 +10,7 @@ from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
 from transferscope.files import read_json
 from transferscope.report.pages import atlas as pages
-from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.content import AtlasContent, RenderKey
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.compare import compared_units
@@ -96,29 +96,24 @@ def _facts(run: Run, comparison: Comparison | None) -> dict[str, str]:
     counted = ", ".join(f"{n} {name}" for name, n in run.results["pictures"].items())
     facts = {**training_facts(run), "Pictures": counted}
     if comparison is not None:
-        facts |= {
-            "Renders": f"{comparison.steps} steps at {comparison.size} px, seeds "
-            + ", ".join(map(str, comparison.seeds)),
-            "Exemplars": f"best of {comparison.pictures} training pictures",
-        }
+        seeds = ", ".join(map(str, comparison.seeds))
+        facts["Renders"] = f"{comparison.steps} steps at {comparison.size} px, seeds {seeds}"
+        facts["Exemplars"] = f"best of {comparison.pictures} training pictures"
     packages = run.record["environment"]["packages"]
     made = ", ".join(f"{name} {version}" for name, version in packages.items())
     return facts | {"Made with": made}
 
 
-def _shown_renders(
-    run: Run, comparison: Comparison
-) -> dict[tuple[str, str, int, str, int], Render]:
+def _shown_renders(run: Run, comparison: Comparison) -> dict[RenderKey, Render]:
     """Renders by (network, layer, channel, sign, seed), read from the sweep."""
     sweep = Sweep(run.path / "sweep")
-    shown: dict[tuple[str, str, int, str, int], Render] = {}
+    shown: dict[RenderKey, Render] = {}
     for layer in comparison.layers:
         channels = tuple(channel.channel for channel in layer.channels)
         for network, classifier in (("base", run.base), ("tuned", run.classifier)):
             source = run.base if layer.identical else classifier
             ceiling = {c.channel: c.exemplar_max[network] for c in layer.channels}
             units = compared_units(source, layer.layer, channels, comparison.seeds)
-            for render in sweep.renders(units, exemplar_max=ceiling):
-                key = (network, layer.layer, render.channel, render.sign, render.seed)
-                shown[key] = render
+            for one in sweep.renders(units, exemplar_max=ceiling):
+                shown[network, layer.layer, one.channel, one.sign, one.seed] = one
     return shown

@@ -54,13 +54,9 @@ def draw_ideal(
         )
     with replaced_folder(out) as folder:
         with reporter.task(f"drawing {name}") as progress:
+            index = classifier.classes.index(name)
             versions = ideal(
-                classifier,
-                classifier.classes.index(name),
-                seed=seed,
-                steps=steps,
-                size=size,
-                on_progress=progress,
+                classifier, index, seed=seed, steps=steps, size=size, on_progress=progress
             )
         for one in versions:
             to_picture(one.picture).save(folder / f"{one.version}.png")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,10 +12,11 @@ from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
 from transferscope.copies import still
+from transferscope.records import Record
 
 
 @dataclass(frozen=True)
-class LayerRow:
+class LayerRow(Record):
     """One layer of a network, as `transferscope layers` lists it.
 
     Attributes:
@@ -40,10 +40,6 @@ class LayerRow:
     signed: bool
     container: bool
     calls: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self) | {"output_shape": list(self.output_shape)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def describe_layers(classifier: Classifier) -> NetworkLayers:
             parameters=layer.parameters,
             trainable=layer.trainable,
             signed=layer.signed,
-            container=any(True for _ in modules[layer.name].children()),
+            container=bool([*modules[layer.name].children()]),
             calls=layer.calls,
         )
         for layer in found

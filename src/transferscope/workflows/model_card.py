@@ -35,9 +35,7 @@ def card_of(
     tuned, base = run_evaluations(run)
     reasons = [reason for _, reason in run.record["excluded"]]
     copies = sum(reason.startswith(COPY) for reason in reasons)
-    near = None
-    if inspection is not None:
-        near = sum(across_splits(pair) for pair in inspection.near_duplicates)
+    alike = inspection.near_duplicates if inspection is not None else ()
     return ModelCard(
         name=name or run.path.resolve().name,
         backbone=run.config.backbone,
@@ -47,7 +45,7 @@ def card_of(
         split=_split_told(run),
         excluded=sum(map(is_loss, reasons)),
         copies=copies,
-        near_duplicates=near,
+        near_duplicates=sum(map(across_splits, alike)) if inspection is not None else None,
         training=training_facts(run),
         evaluation=tuned,
         evaluation_base=base,
@@ -83,12 +81,12 @@ def run_evaluations(run: Run) -> tuple[Evaluation | None, Evaluation | None]:
 
 def counts_of(run: Run) -> dict[str, dict[str, int]]:
     """Pictures of each class by split."""
+    labels = {part: Counter(one.label for one in run.split.part(part)) for part in SPLITS}
     classes = run.split.scan.classes
-    counted: dict[str, dict[str, int]] = {}
-    for part in SPLITS:
-        labels = Counter(picture.label for picture in run.split.part(part))
-        counted[part] = {name: labels[index] for index, name in enumerate(classes)}
-    return counted
+    return {
+        part: {name: counts[index] for index, name in enumerate(classes)}
+        for part, counts in labels.items()
+    }
 
 
 def training_facts(run: Run) -> dict[str, str]:

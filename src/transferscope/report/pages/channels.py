@@ -21,7 +21,7 @@ from transferscope.comparison.records import (
 )
 from transferscope.errors import InputError
 from transferscope.report.figures.comparison import channel_null_figure
-from transferscope.report.pages.content import AtlasContent, RenderKey
+from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.site import PagePicture, Site
 
 
@@ -72,13 +72,9 @@ def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, 
     pages: dict[str, tuple[str, Mapping[str, Any]]] = {
         layer.page: ("layer", {"layer": layer, "layers": layers}) for layer in layers
     }
-    for place, (layer, unit) in enumerate(units):
-        values = {
-            "layer": layer,
-            "unit": unit,
-            "previous": units[place - 1][1] if place else None,
-            "next": units[place + 1][1] if place + 1 < len(units) else None,
-        }
+    neighbours = [None, *(unit for _, unit in units), None]
+    for (layer, unit), previous, following in zip(units, neighbours, neighbours[2:], strict=False):
+        values = {"layer": layer, "unit": unit, "previous": previous, "next": following}
         pages[unit.page] = ("unit", values)
     return pages
 
@@ -91,7 +87,7 @@ def _layer(
     slugs: set[str],
 ) -> Layer:
     slug = _slug(record.layer, taken=slugs)
-    two_signs = len({channel.sign for channel in record.channels}) > 1
+    marked = {channel.sign for channel in record.channels} != {"plus"}
     units: dict[str, Unit] = {}
     for channel in record.channels:
         stem = f"{slug}-{channel.channel}" + ("-minus" if channel.sign == "minus" else "")
@@ -100,17 +96,14 @@ def _layer(
                 f"channel {channel.channel} ({channel.sign}) of layer {channel.layer!r} was "
                 "compared twice; give each channel and sign once"
             )
-        marked = two_signs or channel.sign == "minus"
         mark = {"plus": " +", "minus": " −"}.get(channel.sign, "") if marked else ""
+        renders = [_renders(channel, seed, stem, content, site) for seed in comparison.seeds]
         units[stem] = Unit(
             record=channel,
             label=f"{channel.channel}{mark}",
             page=f"units/{stem}.html",
             layer_page=f"layers/{slug}.html",
-            seeds=tuple(
-                (seed, _renders(channel, seed, stem, comparison.size, content, site))
-                for seed in comparison.seeds
-            ),
+            seeds=tuple(zip(comparison.seeds, renders, strict=True)),
             exemplars={
                 network: tuple(
                     (exemplar, site.thumbnail(exemplar.path))
@@ -119,12 +112,7 @@ def _layer(
                 for network in NETWORKS
             },
         )
-    counts = Counter(
-        channel.statuses[network]
-        for channel in record.channels
-        for network in NETWORKS
-        if network in channel.statuses
-    )
+    counts = Counter(status for channel in record.channels for status in channel.statuses.values())
     tested = any(math.isfinite(channel.statistic) for channel in record.channels)
     drawn = tested and not record.identical and any(map(math.isfinite, record.null))
     return Layer(
@@ -137,20 +125,14 @@ def _layer(
 
 
 def _renders(
-    channel: ChannelComparison,
-    seed: int,
-    stem: str,
-    side: int,
-    content: AtlasContent,
-    site: Site,
+    channel: ChannelComparison, seed: int, stem: str, content: AtlasContent, site: Site
 ) -> dict[str, PagePicture]:
     """Both networks' renders from one seed; of an identical channel one picture, which is both's."""
-
-    def key(network: str) -> RenderKey:
-        return network, channel.layer, channel.channel, channel.sign, seed
+    assert content.comparison is not None
+    side, place = content.comparison.size, (channel.layer, channel.channel, channel.sign, seed)
 
     def shown(network: str) -> PagePicture:
-        render = content.renders.get(key(network))
+        render = content.renders.get((network, *place))
         if render is None:
             return PagePicture(None, f"no render of seed {seed}", side, side)
         words = f"channel {channel.channel} of {channel.layer}, {network} network, seed {seed}"
@@ -158,8 +140,8 @@ def _renders(
         return site.save(Image.fromarray(render.picture), file, words, quality=90)
 
     if channel.identical:
-        drawn = next((network for network in NETWORKS if key(network) in content.renders), "base")
-        return dict.fromkeys(NETWORKS, shown(drawn))
+        drawn = (network for network in NETWORKS if (network, *place) in content.renders)
+        return dict.fromkeys(NETWORKS, shown(next(drawn, "base")))
     return {network: shown(network) for network in NETWORKS}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -16,27 +16,19 @@ from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
 from transferscope.wording import percent
 
-if TYPE_CHECKING:
-    from transferscope.evaluation.paired import PairedDifference
-
 _SHORTLIST = 6  # channels shown as most and as least changed
 
 
 @page("index", title="Overview", order=10)
 def overview(content: AtlasContent, site: Site) -> Section:
     """Sentences, figures and pairs of renders; below it a page a layer and a page a channel."""
-    layers = compared_layers(content, site)
+    layers, comparison = compared_layers(content, site), content.comparison
+    units = [unit for layer in layers for unit in layer.units if not unit.record.identical]
     ranked = sorted(
-        (
-            unit
-            for layer in layers
-            for unit in layer.units
-            if not unit.record.identical and math.isfinite(unit.record.statistic)
-        ),
+        (unit for unit in units if math.isfinite(unit.record.statistic)),
         key=lambda unit: (-unit.record.statistic, unit.page),
     )
     shown = min(_SHORTLIST, len(ranked) // 2) or len(ranked)
-    comparison = content.comparison
     values = {
         "layers": layers,
         "sentences": headline(content),
@@ -51,18 +43,19 @@ def overview(content: AtlasContent, site: Site) -> Section:
 
 def _accuracies(content: AtlasContent) -> dict[str, Any]:
     """Rows of (split, network, top-1, interval or None) and where their scale begins."""
-    rows: list[tuple[str, str, float, tuple[float, float] | None]] = []
-    for network, value in zip(
-        NETWORKS, (content.validation_before, content.validation_after), strict=True
-    ):
-        if value is not None:
-            rows.append(("validation", network, value, None))
-    for network, record in zip(
-        NETWORKS, (content.evaluation_base, content.evaluation), strict=True
-    ):
-        if record is not None:
-            rows.append((record.split, network, record.top1, record.top1_interval))
-    lowest = min([value for _, _, value, _ in rows] + [i[0] for *_, i in rows if i] + [1.0])
+    top1 = (content.validation_before, content.validation_after)
+    records = (content.evaluation_base, content.evaluation)
+    rows: list[tuple[str, str, float, tuple[float, float] | None]] = [
+        ("validation", network, value, None)
+        for network, value in zip(NETWORKS, top1, strict=True)
+        if value is not None
+    ]
+    rows += [
+        (record.split, network, record.top1, record.top1_interval)
+        for network, record in zip(NETWORKS, records, strict=True)
+        if record is not None
+    ]
+    lowest = min([1.0, *(value for _, _, value, _ in rows), *(i[0] for *_, i in rows if i)])
     return {"rows": rows, "start": min(0.9, max(0.0, math.floor(lowest * 10 - 0.5) / 10))}
 
 
@@ -80,53 +73,43 @@ def headline(content: AtlasContent) -> list[str]:
 
 def _accuracy_told(content: AtlasContent) -> list[str]:
     after, before = content.evaluation, content.evaluation_base
-    if after is not None and before is not None:
-        moved = _moved(f"the {after.n:,} {after.split} pictures", before.top1, after.top1)
-        return [moved + _gain_told(after.gain) + "."]
-    if after is not None:
-        return [f"{percent(after.top1)} of the {after.n:,} {after.split} pictures are recognised."]
-    if content.validation_before is not None and content.validation_after is not None:
-        moved = _moved(
-            "the validation pictures", content.validation_before, content.validation_after
-        )
-        return [moved + "."]
-    return []
-
-
-def _gain_told(gain: PairedDifference | None) -> str:
-    if gain is None:
-        return ""
-    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in gain.interval)
-    return f" (paired 95% interval of the gain: {low} to {high} points)"
+    if after is None:
+        tuned, base = content.validation_after, content.validation_before
+        if tuned is None or base is None:
+            return []
+        return [f"{_moved('the validation pictures', base, tuned)}."]
+    pictures = f"the {after.n:,} {after.split} pictures"
+    if before is None:
+        return [f"{percent(after.top1)} of {pictures} are recognised."]
+    gain = ""
+    if after.gain is not None:
+        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in after.gain.interval)
+        gain = f" (paired 95% interval of the gain: {low} to {high} points)"
+    return [f"{_moved(pictures, before.top1, after.top1)}{gain}."]
 
 
 def _change_told(comparison: Comparison) -> list[str]:
     sentences = []
-    layers = comparison.layers
-    frozen = [layer for layer in layers if layer.identical]
-    drawn = [layer for layer in layers if not layer.identical and layer.channels]
-    channels = [channel for layer in drawn for channel in layer.channels]
-    if channels:
-        changed = sum(channel.changed for channel in channels)
+    frozen = [layer.layer for layer in comparison.layers if layer.identical]
+    drawn = [layer for layer in comparison.layers if not layer.identical and layer.channels]
+    changed = [sum(channel.changed for channel in layer.channels) for layer in drawn]
+    totals = [len(layer.channels) for layer in drawn]
+    if drawn:
         sentences.append(
-            f"{changed or 'None'} of the {len(channels)} channels compared changed more than drawing "
+            f"{sum(changed) or 'None'} of the {sum(totals)} channels compared changed more than drawing "
             "the same channel twice changes it, at a false discovery rate of "
             f"{percent(comparison.fdr, 0)}."
         )
-        most = max(
-            drawn, key=lambda layer: sum(c.changed for c in layer.channels) / len(layer.channels)
-        )
-        share = sum(channel.changed for channel in most.channels)
-        if share and len(drawn) > 1:
+        most = max(range(len(drawn)), key=lambda at: changed[at] / totals[at])
+        if changed[most] and len(drawn) > 1:
             sentences.append(
-                f"The change is widest in {most.layer}: {share} of {len(most.channels)} channels."
+                f"The change is widest in {drawn[most].layer}: {changed[most]} of {totals[most]} channels."
             )
     if frozen:
-        names = [layer.layer for layer in frozen]
-        listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-        if len(names) > 4:
-            listed = f"{len(names)} layers, up to {names[-1]},"
-        verb = "was" if len(names) == 1 else "were"
+        listed = " and ".join(filter(None, (", ".join(frozen[:-1]), frozen[-1])))
+        if len(frozen) > 4:
+            listed = f"{len(frozen)} layers, up to {frozen[-1]},"
+        verb = "was" if len(frozen) == 1 else "were"
         sentences.append(f"{listed} {verb} frozen: bit-identical in both networks.")
     return sentences
 
