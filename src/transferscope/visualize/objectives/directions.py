@@ -128,10 +128,9 @@ def caricature_target(
     else:
         pixels = as_float(classifier.input.load(picture))
     name = classifier.head if layer == LOGITS else layer
-    with evaluating(classifier.network), torch.no_grad():
-        forward = TruncatedForward(
-            classifier.network, (name,), classifier.example(), channels_first=True
-        )
+    network, example = classifier.network, classifier.example()
+    with evaluating(network), torch.no_grad():
+        forward = TruncatedForward(network, (name,), example, channels_first=True)
         seen = forward(classifier.input.normalise(pixels[None].to(classifier.device)))
     return seen[name][0].float()
 
