@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from transferscope.evaluation.metrics import confusion_counts
 from transferscope.evaluation.predictions import Predictions
@@ -35,7 +34,12 @@ def class_order(predictions: Predictions) -> list[int]:
     from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
     from scipy.spatial.distance import squareform
 
-    shares = _confused_shares(predictions)
+    # Of a class's pictures: the share that is taken for each class, and their mean probabilities.
+    sizes = torch.bincount(predictions.labels, minlength=k).clamp_min(1).numpy()[:, None]
+    summed = torch.zeros(k, k, dtype=torch.float64).index_add(
+        0, predictions.labels, predictions.probabilities.double()
+    )
+    shares = (confusion_counts(predictions) + summed.numpy()) / (2 * sizes)
     distance = -np.log(np.maximum((shares + shares.T) / 2, _LEAST_SHARE))
     distance -= distance.min()
     np.fill_diagonal(distance, 0)
@@ -43,14 +47,3 @@ def class_order(predictions: Predictions) -> list[int]:
     tree = linkage(condensed, method="average")
     order = [int(leaf) for leaf in leaves_list(optimal_leaf_ordering(tree, condensed))]
     return order if order.index(0) < (k + 1) // 2 else order[::-1]
-
-
-def _confused_shares(predictions: Predictions) -> NDArray[np.float64]:
-    """Mean of what share of a class's pictures is taken for each class, and of their probabilities."""
-    k = len(predictions.classes)
-    sizes = torch.bincount(predictions.labels, minlength=k).clamp_min(1).numpy()[:, None]
-    summed = torch.zeros(k, k, dtype=torch.float64).index_add(
-        0, predictions.labels, predictions.probabilities.double()
-    )
-    shares: NDArray[np.float64] = (confusion_counts(predictions) + summed.numpy()) / (2 * sizes)
-    return shares

@@ -61,9 +61,7 @@ def views_gain(
 
     Args:
         classifier: unchanged.
-        predictions: of the plain pictures.
-        files: of these pictures.
-        hashes: sha256 of each.
+        predictions: of the plain pictures, of which `files` are the files and `hashes` the sha256.
         views: at least 2.
         flip: False where left and right mean something.
         seconds: that the plain predictions took.

@@ -141,10 +141,8 @@ def maco(
     No frequency can be driven up, so noise cannot either; what is free is where things are. The start
     has random phases: coloured clouds of full contrast, not grey.
 
-    Args:
-        generators: one a picture, on the CPU.
-        shape: (C, H, W).
-        device: of the free numbers.
+    Args as for `fourier`, and
+
         start: (N, C, H, W) in [0, 1], whose phases are taken, not whose magnitude.
         magnitude: (C, h, w // 2 + 1) from `spectrum_of`, resampled to the canvas; None: 1 / f in each of
             the decorrelated colours.

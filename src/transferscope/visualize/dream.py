@@ -345,13 +345,11 @@ class _Dreamer:
         """The dream of a photo: uint8 (C, H, W) from uint8 (C, H, W)."""
         generator = torch.Generator().manual_seed(seed_of("dream", seed))
         total = self.recipe.steps * sum(len(self._grid(size[::-1])) for size in sizes)
-        done = 0
+        tiles = itertools.count(1)
 
         def advance() -> None:
-            nonlocal done
-            done += 1
             if on_progress:
-                on_progress(done, total)
+                on_progress(next(tiles), total)
 
         moved = False
         picture = _resized(original, sizes[0])
@@ -472,8 +470,8 @@ def _mean_size(values: torch.Tensor) -> float:
 def _resized(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(C, H, W), uint8 as [0, 1] or float as it is, at (width, height); a copy in float32."""
     values = as_float(picture) if picture.dtype == torch.uint8 else picture
-    if tuple(values.shape[1:]) == (size[1], size[0]):
+    if tuple(values.shape[1:]) == size[::-1]:
         return values.clone()
     return F.interpolate(
-        values[None], (size[1], size[0]), mode="bilinear", antialias=True, align_corners=False
+        values[None], size[::-1], mode="bilinear", antialias=True, align_corners=False
     )[0]

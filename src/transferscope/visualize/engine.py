@@ -146,9 +146,7 @@ class Engine:
     def draw_together(self, objective: Objective, seeds: Sequence[int]) -> Drawn:
         """Pictures that depend on each other, such as those of `diversity`: all in one pass.
 
-        Args:
-            objective: of the whole batch, (N,).
-            seeds: one a picture.
+        The objective is one of the whole batch, (N,); each seed is a picture's.
         """
         sketches = [_Sketch(Job(objective, seed)) for seed in seeds]
         self._stop.clear()
@@ -204,15 +202,10 @@ class Engine:
     def measure(
         self, canvases: torch.Tensor, jobs: Sequence[Job], together: Objective | None = None
     ) -> torch.Tensor:
-        """The objectives of finished pictures on the untouched network, fp32, unmoved.
+        """The objectives of finished pictures on the untouched network, fp32, unmoved: float32 (N,).
 
-        Args:
-            canvases: uint8 (N, C, h, w).
-            jobs: one a picture.
-            together: an objective of the whole batch in place of the jobs' own.
-
-        Returns:
-            float32 (N,).
+        `canvases` are uint8 (N, C, h, w), of one job each; `together` is an objective of the whole batch in
+        place of the jobs' own.
         """
         parts = []
         at_once = MEASURED if self.classifier.device.type == "cpu" else PLACES_GPU
@@ -265,11 +258,9 @@ class _Worker:
         self._ascent = Ascent(self._free, engine.recipe.pace)
 
     def run(self, sketches: Sequence[_Sketch], *, threads: int | None = None) -> None:
-        """Draws the sketches; their pictures and figures are set.
+        """Draws the sketches, the first of which get places first; their pictures and figures are set.
 
-        Args:
-            sketches: in the order in which they get places.
-            threads: that each operation is spread over; None: as it is.
+        `threads` says over how many each operation is spread; None: as it is.
         """
         self._least = min(PLACES, 1 << (len(sketches).bit_length() - 1))
         if threads is not None:
@@ -405,11 +396,7 @@ def _values(
 ) -> torch.Tensor:
     """(N,): every picture's own objective, or one of the whole batch.
 
-    Args:
-        activations: (M, ...) by layer; M is at least N, and rows beyond the jobs count for nothing.
-        pictures: (M, C, h, w).
-        jobs: N of them.
-        together: in place of the jobs' own.
+    Activations and pictures may have more rows than there are jobs; those beyond count for nothing.
     """
     if together is not None:
         return together(activations, pictures)

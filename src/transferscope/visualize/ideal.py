@@ -73,9 +73,8 @@ def ideal(
     Args:
         classifier: unchanged.
         index: of the class.
-        seed: of starts and movements.
+        seed, size: see `render_channels`.
         steps: of each; None: `IDEAL_STEPS`.
-        size: side in pixels; None: the network's input size.
         on_progress: called with (versions done, 3).
 
     Raises:

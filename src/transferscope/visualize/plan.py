@@ -46,12 +46,7 @@ class Plan:
     ) -> Plan:
         """What running the units will take, measured by drawing a few pictures of every layer in earnest.
 
-        Args:
-            sweep: whose finished units are left out.
-            classifier: unchanged.
-            units: as for `Sweep.run`.
-            exemplars: as for `Sweep.run`.
-            trial: pictures drawn a layer; they are thrown away.
+        Args as for `Sweep.run`; `trial` pictures a layer are drawn and thrown away.
         """
         left = [unit for unit in units if not sweep.finished(unit)]
         seconds, size, tried = 0.0, 0.0, 0

@@ -120,11 +120,8 @@ def render(
     Args:
         classifier: unchanged.
         objective: what is maximised.
-        seed: of the start and of the movements.
-        steps: most optimization steps; None: the recipe's.
-        size: side in pixels; None: the network's input size.
+        seed, steps, size, precision: see `render_channels`.
         parametrization: what is optimized.
-        precision: of the loop.
         recipe: in place of `steps`, `size` and `precision`, which are then not given.
 
     Raises:

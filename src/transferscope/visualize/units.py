@@ -225,14 +225,7 @@ def engine_of(classifier: Classifier, unit: WorkUnit) -> Engine:
 def drawn_by(
     engine: Engine, unit: WorkUnit, exemplars: Exemplars | None, on_progress: Progress | None
 ) -> Drawn:
-    """A unit's pictures.
-
-    Args:
-        engine: from `engine_of`.
-        unit: what is drawn.
-        exemplars: as for `Sweep.run`.
-        on_progress: called with (pictures done, pictures of the unit).
-    """
+    """A unit's pictures, by what `engine_of` gives; `on_progress` counts those of the unit."""
     real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
     jobs = []
     for index in unit.channels:

@@ -27,14 +27,10 @@ def dream_file(
     """Dreams on a photo and writes the result, after checking that it can be written.
 
     Args:
-        classifier: unchanged.
         image: the photo's file.
         layer: dotted name.
         out: the file to write, .png, .jpg or .webp; replaced if it exists.
-        channel: of the layer; None: all of them, by `layer_energy`.
-        recipe: see `DreamRecipe`.
-        size: of the longer side in pixels; None: the photo's own.
-        seed: of everything random.
+        classifier, channel, recipe, size, seed: see `dream`.
         reporter: hears of the progress.
 
     Returns:
@@ -47,7 +43,8 @@ def dream_file(
     """
     photo = read_photo(image, channels=classifier.input.channels, size=size)
     refuse_dream_file(out, photo.size)
-    _refuse_same(image, out)
+    if Path(out).exists() and Path(out).samefile(image):  # under whatever name
+        raise InputError(f"--out is {str(out)!r}, the photo itself; give the dream another name")
     _refuse_unwritable(out)
     with reporter.task(f"dreaming of {layer}") as progress:
         dreamt = dream(
@@ -71,12 +68,6 @@ def dream_file(
         "activation_before": dreamt.activation_before,
         "activation_after": dreamt.activation_after,
     }
-
-
-def _refuse_same(image: str | Path, out: str | Path) -> None:
-    """The photo is not to be lost, under whatever name it is given a second time."""
-    if Path(out).exists() and Path(out).samefile(image):
-        raise InputError(f"--out is {str(out)!r}, the photo itself; give the dream another name")
 
 
 def _refuse_unwritable(out: str | Path) -> None:

@@ -41,8 +41,7 @@ class _Sample:
         name: of the split, or of the set.
         part: the split that they are in: train, validation or test.
         folder: where the figures go.
-        files: N files.
-        pictures: of each, its path relative to its set's folder and its hash.
+        files: N files, whose `pictures` have their paths in the set's folder and their hashes.
         labels: int64 (N,), in the run's class order.
         seen: pictures left out because their very bytes were trained or chosen on.
         excluded: (path, reason) of files left out.
@@ -254,14 +253,17 @@ def out_of_fold(
         precision = run.config.precision
         found = extract(run.base, files, hashes, precision=precision, on_progress=progress)
     labels = labels_of(pictures)
-    seed, strength = run.config.seed, run.results["probe_strength"]
-    classes = run.base.classes
-    targets = found.targets[POOLED]
-    probe = fit_probe(targets, labels, len(classes), seed=seed, strengths=(strength,))
+    probe = fit_probe(
+        found.targets[POOLED],
+        labels,
+        len(run.base.classes),
+        seed=run.config.seed,
+        strengths=(run.results["probe_strength"],),
+    )
     if probe.held_out is None:
         reporter.say("label errors are not looked for: a class has one training picture alone")
         return None
-    predictions = Predictions(paths, labels, probe.held_out, classes, run.base.temperature)
+    predictions = Predictions(paths, labels, probe.held_out, run.base.classes, run.base.temperature)
     predictions.save(folder)
     return predictions
 

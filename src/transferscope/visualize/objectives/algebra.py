@@ -180,27 +180,19 @@ def _combined(
     first, second = _operand(left), _operand(right)
     if first is None or second is None:
         return NotImplemented  # type: ignore[no-any-return]  # as operators may
-    layers = [name for side in (first, second) for name in _layers(side)]
+    sides = first, second
+    layers = [name for side in sides if isinstance(side, Objective) for name in side.layers]
     binding = _SUM if symbol in "+-" else _PRODUCT
-    return Objective(
-        tuple(dict.fromkeys(layers)),
-        lambda activations, pictures: operation(
-            _value(first, activations, pictures), _value(second, activations, pictures)
-        ),
-        f"{_written(first, binding)} {symbol} "
-        f"{_written(second, binding + (symbol in '-/'), on_the_right=True)}",
-        binding,
-    )
 
+    def measure(activations: Activations, pictures: torch.Tensor) -> torch.Tensor:
+        return operation(
+            *(one(activations, pictures) if isinstance(one, Objective) else one for one in sides)
+        )
 
-def _layers(side: Objective | float) -> tuple[str, ...]:
-    return side.layers if isinstance(side, Objective) else ()
-
-
-def _value(
-    side: Objective | float, activations: Activations, pictures: torch.Tensor
-) -> torch.Tensor | float:
-    return side(activations, pictures) if isinstance(side, Objective) else side
+    left_name = _written(first, binding)
+    right_name = _written(second, binding + (symbol in "-/"), on_the_right=True)
+    name = f"{left_name} {symbol} {right_name}"
+    return Objective(tuple(dict.fromkeys(layers)), measure, name, binding)
 
 
 def _written(side: Objective | float, binding: int, *, on_the_right: bool = False) -> str:

@@ -31,10 +31,7 @@ def channel(layer: str, index: int, sign: Sign = "plus") -> Objective:
 def channels(layer: str, indexes: Sequence[int], sign: Sign = "plus") -> Objective:
     """N objectives in one pass: the first channel for the first picture of a batch, and so on.
 
-    Args:
-        layer: see `channel`.
-        indexes: one channel a picture; the batch must have as many pictures.
-        sign: see `channel`.
+    `indexes` has one channel a picture, and the batch must have as many pictures; see `channel`.
     """
     return _driven("channels", layer, list(indexes), sign, _mean)
 
@@ -44,12 +41,8 @@ def neuron(
 ) -> Objective:
     """One channel at one position.
 
-    Args:
-        layer: see `channel`.
-        index: of the channel.
-        sign: see `channel`.
-        position: (row, column) of a map or the number of a token; None: the middle, row H // 2 and
-            column W // 2, or token T // 2. A vector has no positions.
+    Args as for `channel`; `position` is (row, column) of a map or the number of a token, and None the
+    middle: row H // 2 and column W // 2, or token T // 2. A vector has no positions.
     """
     return _driven("neuron", layer, index, sign, partial(_at, position, layer), position)
 
