@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast, get_args
+from typing import IO, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from torchvision.transforms.v2 import functional as kernels
 from transferscope.errors import InputError, UnknownName
 from transferscope.files import sha256_json
 from transferscope.images import InputSpec, grid, read_picture, to_picture, to_tensor
+from transferscope.records import Record
 
 AugmentationName = Literal["none", "light", "strong"]
-NAMES: tuple[str, ...] = get_args(AugmentationName)
 
 MAGNITUDES = 31
 """RandAugment's scale: magnitudes 0 (nothing) to 30."""
@@ -38,7 +38,7 @@ _BILINEAR = InterpolationMode.BILINEAR
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Record):
     """What is done to a training picture.
 
     `none` is what prediction does. `light` is a random crop, and a mirror for half of the pictures.
@@ -75,13 +75,10 @@ class Augmentation:
     cutmix_alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
+        if self.name not in (names := get_args(AugmentationName)):
+            remedy = "it is none, light or strong"
             raise UnknownName(
-                "augmentation",
-                self.name,
-                NAMES,
-                where="Transferscope",
-                remedy="it is none, light or strong",
+                "augmentation", self.name, names, where="Transferscope", remedy=remedy
             )
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(
@@ -103,10 +100,6 @@ class Augmentation:
     def mixes(self) -> bool:
         """Whether `mix` ever does anything."""
         return self.name == "strong" and self.mix_share > 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able fields: all that a view depends on besides picture, seed and number."""
-        return asdict(self)
 
     def view(self, picture: Image.Image, spec: InputSpec, rng: np.random.Generator) -> torch.Tensor:
         """A decoded picture as training sees it.
@@ -135,7 +128,12 @@ class Augmentation:
         if mirrored and self.flip:
             picture = kernels.horizontal_flip(picture)
         if self.name == "strong":
-            picture = self._rand_augment(picture, spec, rng)
+            fill = [255.0 * mean for mean in spec.mean]
+            operations = list(OPERATIONS.values())
+            for _ in range(self.operations):
+                operation = operations[int(rng.integers(len(operations)))]
+                sign = 1 if rng.random() < 0.5 else -1
+                picture = operation(picture, sign * self.magnitude / (MAGNITUDES - 1), fill)
         return to_tensor(picture)
 
     def load(
@@ -155,9 +153,8 @@ class Augmentation:
         Args:
             source: see `images.read_picture`.
             spec: of the network.
-            seed: with `view` and `identity` it decides everything that varies.
-            view: number of the view or epoch.
-            identity: of the picture: the sha256 of its file.
+            seed, view, identity: decide together everything that varies: `view` is the number of the
+                view or epoch, `identity` the sha256 of the picture's file.
 
         Returns:
             uint8 (C, H, W). For `none` it is `spec.load(source)`.
@@ -172,25 +169,8 @@ class Augmentation:
         picture = read_picture(source, channels=spec.channels, least_side=least)
         return self.view(picture, spec, _generator(seed, view, identity))
 
-    def _rand_augment(
-        self, picture: Image.Image, spec: InputSpec, rng: np.random.Generator
-    ) -> Image.Image:
-        fill = [255.0 * mean for mean in spec.mean]
-        names = list(OPERATIONS)
-        for _ in range(self.operations):
-            operation = OPERATIONS[names[int(rng.integers(len(names)))]]
-            sign = 1 if rng.random() < 0.5 else -1
-            picture = operation(picture, sign * self.magnitude / (MAGNITUDES - 1), fill)
-        return picture
-
     def mix(
-        self,
-        pictures: torch.Tensor,
-        labels: torch.Tensor,
-        classes: int,
-        *,
-        seed: int,
-        view: int,
+        self, pictures: torch.Tensor, labels: torch.Tensor, classes: int, *, seed: int, view: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mixes each picture of a shuffled batch with the one before it.
 
@@ -200,10 +180,9 @@ class Augmentation:
 
         Args:
             pictures: (N, ...), uint8 or floating point; unchanged.
-            labels: int64 (N,).
-            classes: K.
-            seed: with `view` it decides everything that varies.
-            view: a number of this batch, such as the step's.
+            labels, classes: int64 (N,) in 0..K-1, and K.
+            seed, view: decide together everything that varies: `view` is a number of this batch, such
+                as the step's.
 
         Returns:
             Pictures in the dtype, device and layout given, and targets float32 (N, K) that sum to 1:
@@ -215,9 +194,12 @@ class Augmentation:
             return pictures, targets
         by_cutmix = rng.random() < 0.5
         if by_cutmix and pictures.ndim == 4:
-            pictures, kept = _cutmix(pictures, self.cutmix_alpha, rng)
-        else:
-            pictures, kept = _mixup(pictures, self.mixup_alpha, rng)
+            pictures, kept = _cutmix(pictures, rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
+        else:  # Zhang et al. 2018, eq. 1; one weight a batch, as in v2.MixUp
+            kept = rng.beta(self.mixup_alpha, self.mixup_alpha)
+            values = pictures if pictures.is_floating_point() else pictures.float()
+            mixed = values.lerp(values.roll(1, 0), 1 - kept)
+            pictures = mixed if values is pictures else mixed.round().to(pictures.dtype)
         return pictures, targets.lerp(targets.roll(1, 0), 1 - kept)
 
 
@@ -245,10 +227,8 @@ def preview(
         pictures: decoded; where the augmentation mixes, the others are the first one's partners in
             turn. With one picture alone nothing is mixed.
         spec: of the network.
-        augmentation: what training will use; the same steps, with draws of the sheet's own.
-        seed: of the draws.
-        columns: of the sheet.
-        n: pictures on the sheet.
+        augmentation: what training will use; the same steps, with draws of the sheet's own from `seed`.
+        columns, n: of the sheet, and how many pictures are on it.
 
     Raises:
         InputError: no pictures, or `columns` or `n` below 1.
@@ -261,18 +241,14 @@ def preview(
     cells = [spec.load(pictures[0])]
     for number in range(1, n):
         shown = [0, 1 + (number - 1) % (len(pictures) - 1)] if len(pictures) > 1 else [0]
-        views = [
-            augmentation.view(pictures[index], spec, _generator(seed, number, f"preview {index}"))
-            for index in shown
-        ]
-        mixed, _ = augmentation.mix(
-            torch.stack(views),
-            torch.zeros(len(views), dtype=torch.int64),
-            1,
-            seed=seed,
-            view=number,
+        views = torch.stack(
+            [
+                augmentation.view(pictures[i], spec, _generator(seed, number, f"preview {i}"))
+                for i in shown
+            ]
         )
-        cells.append(mixed[0])
+        labels = torch.zeros(len(views), dtype=torch.int64)
+        cells.append(augmentation.mix(views, labels, 1, seed=seed, view=number)[0][0])
     return grid([to_picture(cell) for cell in cells], columns=columns)
 
 
@@ -290,10 +266,8 @@ class _Crop:
     """A crop in shares of a picture, so that it can be drawn before the picture is decoded.
 
     Attributes:
-        width: as a share of the largest crop of the network's shape; likewise `height`.
-        height: see `width`.
-        left: where between the leftmost and the rightmost place, in [0, 1]; likewise `top`.
-        top: see `left`.
+        width, height: as shares of the largest crop of the network's shape.
+        left, top: where between the first and the last place, in [0, 1].
     """
 
     width: float
@@ -318,18 +292,10 @@ class _Crop:
         largest = min(picture.width / width, picture.height / height)
         left, columns = _span(self.width * largest * width, picture.width, self.left)
         top, rows = _span(self.height * largest * height, picture.height, self.top)
-        return cast(
-            Image.Image,
-            kernels.resized_crop(
-                picture,
-                top,
-                left,
-                rows,
-                columns,
-                size=[height, width],
-                interpolation=InterpolationMode(spec.interpolation),
-            ),
-        )
+        method = InterpolationMode(spec.interpolation)
+        place = (top, left, rows, columns)
+        found = kernels.resized_crop(picture, *place, size=[height, width], interpolation=method)
+        return cast(Image.Image, found)
 
 
 def _span(length: float, whole: int, place: float) -> tuple[int, int]:
@@ -342,44 +308,35 @@ def _span(length: float, whole: int, place: float) -> tuple[int, int]:
 # ---------------------------------------------------------------------------- operations
 
 
+def _sheared(picture: Image.Image, fill: Fill, *slopes: float) -> Image.Image:
+    """The upper left corner stays in its place, as in AutoAugment."""
+    return _affine(picture, fill, shear=[math.degrees(math.atan(slope)) for slope in slopes])
+
+
+def _moved(picture: Image.Image, fill: Fill, *shares: float) -> Image.Image:
+    """By shares of AutoAugment's farthest, 150 pixels of 331."""
+    sides = zip(shares, picture.size, strict=True)
+    return _affine(picture, fill, translate=[int(150 / 331 * side * m) for m, side in sides])
+
+
 def _affine(
     picture: Image.Image,
     fill: Fill,
-    *,
-    translate: tuple[int, int] = (0, 0),
-    shear: tuple[float, float] = (0.0, 0.0),
+    translate: Sequence[int] = (0, 0),
+    shear: Sequence[float] = (0, 0),
 ) -> Image.Image:
-    """Shears are given as slopes and keep the upper left corner in its place, as in AutoAugment."""
-    return cast(
-        Image.Image,
-        kernels.affine(
-            picture,
-            angle=0.0,
-            translate=list(translate),
-            scale=1.0,
-            shear=[math.degrees(math.atan(slope)) for slope in shear],
-            interpolation=_BILINEAR,
-            fill=fill,
-            center=[0.0, 0.0],
-        ),
-    )
+    origin = [0.0, 0.0]
+    moved = kernels.affine(picture, 0.0, [*translate], 1.0, [*shear], _BILINEAR, fill, origin)
+    return cast(Image.Image, moved)
 
-
-_FARTHEST = 150 / 331  # of the side, AutoAugment's 150 pixels of 331
 
 OPERATIONS: Mapping[str, Operation] = {
     "identity": lambda picture, m, fill: picture,
-    "shear_x": lambda picture, m, fill: _affine(picture, fill, shear=(0.3 * m, 0)),
-    "shear_y": lambda picture, m, fill: _affine(picture, fill, shear=(0, 0.3 * m)),
-    "translate_x": lambda picture, m, fill: _affine(
-        picture, fill, translate=(int(_FARTHEST * picture.width * m), 0)
-    ),
-    "translate_y": lambda picture, m, fill: _affine(
-        picture, fill, translate=(0, int(_FARTHEST * picture.height * m))
-    ),
-    "rotate": lambda picture, m, fill: kernels.rotate(
-        picture, 30 * m, interpolation=_BILINEAR, fill=fill
-    ),
+    "shear_x": lambda picture, m, fill: _sheared(picture, fill, 0.3 * m, 0),
+    "shear_y": lambda picture, m, fill: _sheared(picture, fill, 0, 0.3 * m),
+    "translate_x": lambda picture, m, fill: _moved(picture, fill, m, 0),
+    "translate_y": lambda picture, m, fill: _moved(picture, fill, 0, m),
+    "rotate": lambda picture, m, fill: kernels.rotate(picture, 30 * m, _BILINEAR, fill=fill),
     "brightness": lambda picture, m, fill: kernels.adjust_brightness(picture, 1 + 0.9 * m),
     "colour": lambda picture, m, fill: kernels.adjust_saturation(picture, 1 + 0.9 * m),
     "contrast": lambda picture, m, fill: kernels.adjust_contrast(picture, 1 + 0.9 * m),
@@ -397,22 +354,8 @@ which the last four have no use for. None mirrors. On L pictures `colour` change
 # ---------------------------------------------------------------------------- mixing
 
 
-def _mixup(
-    pictures: torch.Tensor, alpha: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    """Weighted means of neighbours in the batch, and the weight that each keeps.
-
-    Reference: Zhang et al. 2018, eq. 1; one weight a batch, as in v2.MixUp.
-    """
-    kept = float(rng.beta(alpha, alpha))
-    if pictures.is_floating_point():
-        return pictures.lerp(pictures.roll(1, 0), 1 - kept), kept
-    values = pictures.float()
-    return values.lerp(values.roll(1, 0), 1 - kept).round().to(pictures.dtype), kept
-
-
 def _cutmix(
-    pictures: torch.Tensor, alpha: float, rng: np.random.Generator
+    pictures: torch.Tensor, kept: float, rng: np.random.Generator
 ) -> tuple[torch.Tensor, float]:
     """A rectangle of each picture replaced by its neighbour's, and the share that each keeps.
 
@@ -420,11 +363,10 @@ def _cutmix(
     counted after that, as in v2.CutMix.
     """
     height, width = pictures.shape[-2:]
-    side = 0.5 * math.sqrt(1 - rng.beta(alpha, alpha))
+    half = 0.5 * math.sqrt(1 - kept)
     x, y = int(rng.integers(width)), int(rng.integers(height))
-    half_width, half_height = int(side * width), int(side * height)
-    rows = slice(max(0, y - half_height), min(height, y + half_height))
-    columns = slice(max(0, x - half_width), min(width, x + half_width))
+    rows = slice(max(0, y - int(half * height)), min(height, y + int(half * height)))
+    columns = slice(max(0, x - int(half * width)), min(width, x + int(half * width)))
     mixed = pictures.clone()
     mixed[..., rows, columns] = pictures.roll(1, 0)[..., rows, columns]
     area = (rows.stop - rows.start) * (columns.stop - columns.start)

@@ -6,13 +6,8 @@ pictures in arrays are written out once, as PNG files in folders of classes, and
 
 from __future__ import annotations
 
-import http.client
 import importlib
-import pickle
 import sys
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -102,7 +97,7 @@ def dataset_layout(name: str, root: Path, *, download: bool = False) -> Layout:
                 for part in parts
                 for file, name in zip(part.pictures, part.names, strict=True)
             ]
-    except _FAILURES as error:
+    except Exception as error:  # readers of the original formats raise anything for a damaged file
         raise DataError(
             f"the files of {name} under {str(root)!r} cannot be read ({_said(error)}); remove them, "
             f"and get them again from {found.source}"
@@ -114,26 +109,6 @@ def dataset_layout(name: str, root: Path, *, download: bool = False) -> Layout:
 
 
 # ---------------------------------------------------------------------------- finding and fetching
-
-_FAILURES = (
-    OSError,  # also urllib's
-    MatReadError,
-    RuntimeError,  # of torchvision, for files that are missing or have another checksum
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,  # of torchvision, for what is not an IDX file
-    EOFError,
-    MemoryError,
-    OverflowError,
-    pickle.UnpicklingError,
-    zlib.error,
-    http.client.HTTPException,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
-"""What a download raises that fails, and what the readers of the original formats raise for a damaged file."""
 
 
 def _require(name: str, found: NamedSet, root: Path, download: bool) -> None:
@@ -147,7 +122,7 @@ def _require(name: str, found: NamedSet, root: Path, download: bool) -> None:
         try:
             with redirect_stdout(sys.stderr):
                 found.fetch(root)
-        except _FAILURES as error:
+        except Exception as error:
             raise DataError(
                 f"{name} could not be fetched into {str(root)!r} ({_said(error)}); try again, or get it from "
                 f"{found.source} and put {listed(found.needs)} there"

@@ -220,17 +220,11 @@ def _placed(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
     reach = 0.04 * side
     centre = [side / 2 + rng.uniform(-1, 1) * min(reach, free) for free in slack]
     a, b = cosine / scale, sine / scale  # from a place in the picture to one in the glyph
-    inverse = (
-        a,
-        b,
-        glyph.width / 2 - a * centre[0] - b * centre[1],
-        -b,
-        a,
-        glyph.height / 2 + b * centre[0] - a * centre[1],
-    )
-    placed = glyph.transform(
-        (side, side), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC
-    ).reduce(_OVERSAMPLING)
+    left = glyph.width / 2 - a * centre[0] - b * centre[1]
+    top = glyph.height / 2 + b * centre[0] - a * centre[1]
+    inverse = (a, b, left, -b, a, top)
+    kind, method = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+    placed = glyph.transform((side, side), kind, inverse, method).reduce(_OVERSAMPLING)
     return placed.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.5)))
 
 
@@ -238,11 +232,9 @@ def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
     """A light paper with a deep ink, or for a fifth of the pictures the reverse."""
     while True:
         hue = rng.uniform()
-        apart = rng.uniform(0.3, 0.7)  # of the colour circle, between paper and ink
+        across = (hue + rng.uniform(0.3, 0.7)) % 1  # the colour circle
         light = colorsys.hsv_to_rgb(hue, rng.uniform(0.02, 0.28), rng.uniform(0.88, 1.0))
-        deep = colorsys.hsv_to_rgb(
-            (hue + apart) % 1, rng.uniform(0.35, 0.95), rng.uniform(0.10, 0.50)
-        )
+        deep = colorsys.hsv_to_rgb(across, rng.uniform(0.35, 0.95), rng.uniform(0.10, 0.50))
         paper, ink = (deep, light) if rng.uniform() < 0.2 else (light, deep)
         if contrast(paper, ink) >= _LEAST_CONTRAST:
             return paper, ink
@@ -258,10 +250,10 @@ def contrast(one: Colour, other: Colour) -> float:
 
 
 def _luminance(colour: Colour) -> float:
-    linear = [
+    red, green, blue = (
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _sheet(colour: Colour, rng: np.random.Generator) -> np.ndarray:
@@ -302,9 +294,7 @@ def write_demo_set(
             as a whole.
         seed: of everything that varies. A picture depends on the seed, its part, its character and
             its number, not on how many others there are.
-        train: pictures of each character in the training part; likewise `validation` and `test`.
-        test: see `train`.
-        validation: see `train`.
+        train, validation, test: pictures of each character in these parts.
         strips: how many rows of four test pictures.
 
     Returns:
@@ -321,7 +311,6 @@ def write_demo_set(
             "part needs at least 1, and strips cannot be negative"
         )
     fonts = demo_fonts()
-    folder = Path(folder)
     with replaced_folder(folder) as fresh:
         tested: list[tuple[str, Image.Image]] = []
         for part_index, (part, count) in enumerate(counts.items()):
@@ -335,7 +324,7 @@ def write_demo_set(
                     if part == "test":
                         tested.append((character, picture))
         _write_strips(fresh, tested, strips, np.random.default_rng([seed, len(counts)]))
-    return folder
+    return Path(folder)
 
 
 def _write_strips(
@@ -350,10 +339,8 @@ def _write_strips(
     for number in range(count):
         chosen = [pictures[i] for i in order[number * STRIP_LENGTH : (number + 1) * STRIP_LENGTH]]
         text = "".join(character for character, _ in chosen)
-        strip = Image.new("RGB", (SIDE * STRIP_LENGTH, SIDE))
-        for place, (_, picture) in enumerate(chosen):
-            strip.paste(picture, (place * SIDE, 0))
         path = f"strips/{text}_{number:03d}.png"
-        strip.save(folder / path, compress_level=3)
+        strip = np.concatenate([np.asarray(picture) for _, picture in chosen], axis=1)
+        Image.fromarray(strip).save(folder / path, compress_level=3)
         rows.append((path, text))
     write_csv(folder / "strips.csv", ("path", "text"), rows)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.data.split import Split, refuse_incomplete
 from transferscope.errors import DataError
+from transferscope.records import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class Copies(Record):
     """Files of equal bytes.
 
     Attributes:
@@ -27,7 +28,7 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True)
-class NearPair:
+class NearPair(Record):
     """Two pictures that look the same but are not byte for byte the same.
 
     Attributes:
@@ -54,11 +55,14 @@ COPY = "the same bytes as"
 
 def exact_duplicates(scan: Scan) -> tuple[Copies, ...]:
     """Files of equal bytes, ordered by their first path."""
-    found = []
-    for pictures in _by_content(scan.pictures):
-        names = tuple(scan.class_of(picture) for picture in pictures)
-        paths = tuple(picture.path for picture in pictures)
-        found.append(Copies(paths, names, tuple(picture.split for picture in pictures)))
+    found = [
+        Copies(
+            tuple(picture.path for picture in pictures),
+            tuple(scan.class_of(picture) for picture in pictures),
+            tuple(picture.split for picture in pictures),
+        )
+        for pictures in _by_content(scan.pictures)
+    ]
     return tuple(sorted(found, key=lambda copies: copies.paths))
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,8 @@ _LONG = 3.0  # aspect ratio
 _SMALL_SHARE = 0.05
 _TELLING = 0.5  # Cramér's V from which a file's kind gives its class away
 _TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+_PICTURES_ARE = ("picture is", "pictures are")
+_CLASSES_HAVE = ("class has", "classes have")
 
 Gravity = Literal["stop", "fix", "know"]
 
@@ -74,8 +76,7 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
     """
     found = [
         *_refusals(inspection, names=names),
-        *_leaks(inspection),
-        *_label_conflicts(inspection),
+        *_copies(inspection),
         *_left_out(inspection),
         *_name_findings(inspection),
         *_class_findings(inspection),
@@ -84,8 +85,7 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
         *_shape_findings(inspection),
         *_file_findings(inspection),
     ]
-    order = {"stop": 0, "fix": 1, "know": 2}
-    return sorted(found, key=lambda one: order[one.gravity])
+    return sorted(found, key=lambda one: get_args(Gravity).index(one.gravity))
 
 
 def _refusals(inspection: Inspection, *, names: bool) -> Iterator[Finding]:
@@ -96,41 +96,36 @@ def _refusals(inspection: Inspection, *, names: bool) -> Iterator[Finding]:
         yield Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")
 
 
-def _leaks(inspection: Inspection) -> Iterator[Finding]:
-    copies = sum(map(across_splits, inspection.duplicates))
-    if copies:
+def _copies(inspection: Inspection) -> Iterator[Finding]:
+    """Copies and near duplicates across splits, which are leaks, and across classes."""
+    same, near = inspection.duplicates, inspection.near_duplicates
+    if copies := sum(map(across_splits, same)):
         yield Finding(
             "stop",
-            f"{counted(copies, 'picture is', 'pictures are')} in more than one split, byte for byte.",
+            f"{counted(copies, *_PICTURES_ARE)} in more than one split, byte for byte.",
             "Accuracy on the copies is memory, not skill. 'tune --dedupe' leaves copies of training "
             "pictures out of the other splits.",
             "copies",
         )
-    near = sum(map(across_splits, inspection.near_duplicates))
-    if near:
+    if pairs := sum(map(across_splits, near)):
         yield Finding(
             "fix",
-            f"{counted(near, 'near duplicate')} across splits.",
+            f"{counted(pairs, 'near duplicate')} across splits.",
             "Look at the pairs. Where they are one scene or one object, keep them together with "
             "'--group', or remove one of each; until then test accuracy flatters.",
             "near-duplicates",
         )
-
-
-def _label_conflicts(inspection: Inspection) -> Iterator[Finding]:
-    same = sum(map(across_classes, inspection.duplicates))
-    if same:
+    if copies := sum(map(across_classes, same)):
         yield Finding(
             "fix",
-            f"{counted(same, 'picture is', 'pictures are')} filed under more than one class.",
+            f"{counted(copies, *_PICTURES_ARE)} filed under more than one class.",
             "One of the labels is wrong, or the picture shows both: decide, and remove the other.",
             "copies",
         )
-    near = sum(map(across_classes, inspection.near_duplicates))
-    if near:
+    if pairs := sum(map(across_classes, near)):
         yield Finding(
             "fix",
-            f"{counted(near, 'near duplicate')} across classes: probably wrong labels.",
+            f"{counted(pairs, 'near duplicate')} across classes: probably wrong labels.",
             "Look at each pair and correct the label that is wrong.",
             "near-duplicates",
         )
@@ -139,15 +134,11 @@ def _label_conflicts(inspection: Inspection) -> Iterator[Finding]:
 def _left_out(inspection: Inspection) -> Iterator[Finding]:
     lost = [reason for _, reason in inspection.scan.excluded if is_loss(reason)]
     if lost:
-        reasons = Counter(lost).most_common(1)
+        ((reason, _),) = Counter(lost).most_common(1)
+        often = ", most often because" if len(lost) > 1 else ""
         yield Finding(
             "fix",
-            f"{counted(len(lost), 'file is', 'files are')} left out"
-            + (
-                f", most often because: {reasons[0][0]}."
-                if len(lost) > 1
-                else f": {reasons[0][0]}."
-            ),
+            f"{counted(len(lost), 'file is', 'files are')} left out{often}: {reason}.",
             "Nothing takes their place. Repair or remove them.",
             "left-out",
         )
@@ -173,23 +164,19 @@ def _class_findings(inspection: Inspection) -> Iterator[Finding]:
             "Judge by the mean over classes, not by overall accuracy, and add to the small classes.",
             "classes",
         )
-    few = [name for name, size in sizes.items() if size < _FEW]
-    if few:
+    if few := [name for name, size in sizes.items() if size < _FEW]:
         yield Finding(
             "fix",
-            f"{counted(len(few), 'class has', 'classes have')} fewer than {_FEW} {pictures}: "
-            f"{listed(few, 4)}.",
+            f"{counted(len(few), *_CLASSES_HAVE)} fewer than {_FEW} {pictures}: {listed(few, 4)}.",
             "Add some, or merge them into a neighbour; so few are learned by heart.",
             "classes",
         )
     counts = inspection.counts()
     for split in ("validation", "test"):
-        lacking = [name for name, parts in counts.items() if parts.get(split) == 0]
-        if lacking:
+        if lacking := [name for name, parts in counts.items() if parts.get(split) == 0]:
             yield Finding(
                 "fix",
-                f"{counted(len(lacking), 'class has', 'classes have')} no {split} pictures: "
-                f"{listed(lacking, 4)}.",
+                f"{counted(len(lacking), *_CLASSES_HAVE)} no {split} pictures: {listed(lacking, 4)}.",
                 "How well they are recognised will not be known.",
                 "classes",
             )
@@ -198,14 +185,14 @@ def _class_findings(inspection: Inspection) -> Iterator[Finding]:
 def _giveaways(inspection: Inspection) -> Iterator[Finding]:
     """Properties of files that tell the class before anything is looked at (Cramér's V)."""
     for words, kinds in (
-        ("The file format gives", [one.format for one in inspection.facts]),
-        ("The colour mode gives", [one.mode for one in inspection.facts]),
+        ("file format", [one.format for one in inspection.facts]),
+        ("colour mode", [one.mode for one in inspection.facts]),
     ):
         strength = _association(inspection.labels, kinds)
         if strength >= _TELLING:
             yield Finding(
                 "fix",
-                f"{words} the class away (Cramér's V {strength:.2f}, where 1 is completely).",
+                f"The {words} gives the class away (Cramér's V {strength:.2f}, where 1 is completely).",
                 "A network may learn how the files were made in place of what they show. Bring all of "
                 "them to one kind in the same way.",
                 "shapes",
@@ -214,16 +201,14 @@ def _giveaways(inspection: Inspection) -> Iterator[Finding]:
 
 def _tone_findings(inspection: Inspection) -> Iterator[Finding]:
     reasons = Counter(one.reason for one in inspection.outliers)
-    blank = reasons.pop("blank", 0)
-    if blank:
+    if blank := reasons.pop("blank", 0):
         yield Finding(
             "fix",
-            f"{counted(blank, 'picture is', 'pictures are')} blank.",
+            f"{counted(blank, *_PICTURES_ARE)} blank.",
             "They teach that a class looks like nothing. Remove them.",
             "outliers",
         )
-    rest = sum(reasons.values())
-    if rest:
+    if rest := reasons.total():
         kinds = ", ".join(f"{reasons[name]:,} {name}" for name in REASONS if reasons[name])
         yield Finding(
             "know",
@@ -239,35 +224,32 @@ def _shape_findings(inspection: Inspection) -> Iterator[Finding]:
     total = len(inspection.facts)
     small = int((np.minimum(inspection.widths, inspection.heights) < NETWORK_SIDE).sum())
     if small >= _SMALL_SHARE * total:
+        share = "All" if small == total else f"{math.floor(100 * small / total)}%"
         yield Finding(
             "know",
-            f"{_share(small, total)} of the pictures are below {NETWORK_SIDE} pixels on their "
-            "shorter side.",
+            f"{share} of the pictures are below {NETWORK_SIDE} pixels on their shorter side.",
             "They are enlarged, which adds no detail. Use larger originals if there are any.",
             "shapes",
         )
     aspects = inspection.widths / inspection.heights
-    long = int((np.maximum(aspects, 1 / aspects) > _LONG).sum())
-    if long:
+    if long := int((np.maximum(aspects, 1 / aspects) > _LONG).sum()):
         yield Finding(
             "know",
-            f"{counted(long, 'picture is', 'pictures are')} more than {_LONG:.0f} times as long as wide.",
+            f"{counted(long, *_PICTURES_ARE)} more than {_LONG:.0f} times as long as wide.",
             "The centre crop sees less than a third of them. Crop them to what matters.",
             "shapes",
         )
 
 
 def _file_findings(inspection: Inspection) -> Iterator[Finding]:
-    inside = sum(not across_splits(one) for one in inspection.duplicates)
-    if inside:
+    if inside := sum(not across_splits(one) for one in inspection.duplicates):
         yield Finding(
             "know",
-            f"{counted(inside, 'picture is', 'pictures are')} there more than once within a split.",
+            f"{counted(inside, *_PICTURES_ARE)} there more than once within a split.",
             "Copies weigh double. Remove all but one.",
             "copies",
         )
-    clear = sum(count for mode, count in inspection.modes.items() if mode in _TRANSPARENT)
-    if clear:
+    if clear := sum(count for mode, count in inspection.modes.items() if mode in _TRANSPARENT):
         yield Finding(
             "know",
             f"{counted(clear, 'picture has', 'pictures have')} a transparency channel.",
@@ -277,7 +259,7 @@ def _file_findings(inspection: Inspection) -> Iterator[Finding]:
     if inspection.animated:
         yield Finding(
             "know",
-            f"{counted(inspection.animated, 'picture is', 'pictures are')} animated.",
+            f"{counted(inspection.animated, *_PICTURES_ARE)} animated.",
             "The first frame is used.",
             "shapes",
         )
@@ -285,21 +267,11 @@ def _file_findings(inspection: Inspection) -> Iterator[Finding]:
 
 def _association(labels: np.ndarray, kinds: Sequence[str]) -> float:
     """Cramér's V of classes and kinds; 0 where there is one of either."""
-    from scipy.stats.contingency import association  # loads all of scipy.stats
+    from scipy.stats.contingency import association, crosstab  # loads all of scipy.stats
 
     known = labels >= 0
-    names, codes = np.unique(np.asarray(kinds, dtype=object).astype(str), return_inverse=True)
-    present, rows = np.unique(labels[known], return_inverse=True)
-    if len(present) < 2 or len(names) < 2:
-        return 0.0
-    table = np.zeros((len(present), len(names)), dtype=np.int64)
-    np.add.at(table, (rows, codes[known]), 1)
-    table = table[:, table.any(axis=0)]
-    return float(association(table, method="cramer")) if table.shape[1] > 1 else 0.0
-
-
-def _share(part: int, whole: int) -> str:
-    return "All" if part == whole else f"{math.floor(100 * part / whole)}%"
+    table = crosstab(labels[known], np.asarray(kinds, dtype=str)[known]).count
+    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
 
 
 def urgency(found: Copies | NearPair) -> int:

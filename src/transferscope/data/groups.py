@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,15 +32,13 @@ def draw_groups(
     labels = np.array([picture.label for picture in pool])
     _refuse_few_groups(scan, units, labels, shares)
     tally = _Tally.of(units, labels, shares)
-    best: np.ndarray | None = None
+    tries: list[np.ndarray] = []
     for attempt in range(_TRIES):
         rng = np.random.default_rng([seed, attempt])
-        parts = _improved(tally, _dealt(tally, _folds(units, labels, rng), shares, rng))
-        if best is None or tally.cost(parts) < tally.cost(best) - 1e-9:
-            best = parts
-        if tally.cost(best) < _MISSING:
+        tries.append(_improved(tally, _dealt(tally, _folds(units, labels, rng), shares, rng)))
+        if tally.cost(tries[-1]) < _MISSING:
             break
-    assert best is not None
+    best = min(tries, key=lambda parts: round(tally.cost(parts), 9))
     lacking = np.flatnonzero((tally.counts(best) == 0).any(axis=0))
     if len(lacking):
         raise DataError(
@@ -50,9 +47,7 @@ def draw_groups(
             "groups of these classes, or remove the classes"
         )
     names = list(shares)
-    return {
-        picture.path: names[best[unit]] for picture, unit in zip(pool, units.tolist(), strict=True)
-    }
+    return {p.path: names[best[unit]] for p, unit in zip(pool, units.tolist(), strict=True)}
 
 
 def _units(pool: Sequence[Picture]) -> np.ndarray:
@@ -75,9 +70,7 @@ class _Tally:
     """How many pictures of each class every unit has; only where it has some.
 
     Attributes:
-        unit: (m,) of each entry.
-        label: (m,) of each entry.
-        size: (m,) pictures.
+        unit, label, size: (m,), of each entry; the size is in pictures.
         targets: (parts, classes) pictures that each part would have by the ratio alone.
     """
 
@@ -112,9 +105,10 @@ def _folds(units: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> n
     """Fold of every unit."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = min(_FOLDS, int(units.max()) + 1, int(np.bincount(labels).max()))
+    count = int(units.max()) + 1
+    folds = min(_FOLDS, count, int(np.bincount(labels).max()))
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
-    fold = np.zeros(int(units.max()) + 1, dtype=np.int64)
+    fold = np.zeros(count, dtype=np.int64)
     with warnings.catch_warnings():  # of classes with fewer pictures than folds: expected here
         warnings.simplefilter("ignore", UserWarning)
         for number, (_, held_out) in enumerate(folder.split(labels, labels, units)):
@@ -127,11 +121,7 @@ def _dealt(
 ) -> np.ndarray:
     """Part of every unit: the folds dealt to the parts in the best of many ways."""
     number = max(int(fold.max()) + 1, len(shares))
-    hand = list(
-        itertools.chain.from_iterable(
-            [part] * count for part, count in enumerate(quotas(number, shares).values())
-        )
-    )
+    hand = np.repeat(np.arange(len(shares)), list(quotas(number, shares).values()))
     deals = (rng.permutation(hand)[fold] for _ in range(_DEALS))
     return min(deals, key=tally.cost)
 
@@ -174,8 +164,8 @@ def _refuse_few_groups(
 
 def _groups_of(scan: Scan, units: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many units have pictures of each class; (classes,)."""
-    cells = np.unique(units * len(scan.classes) + labels)
-    return np.bincount(cells % len(scan.classes), minlength=len(scan.classes))
+    pairs = np.unique(np.stack([units, labels]), axis=1)
+    return np.bincount(pairs[1], minlength=len(scan.classes))
 
 
 def _with_groups(scan: Scan, units: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> str:

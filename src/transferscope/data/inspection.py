@@ -42,9 +42,7 @@ MOST_OUTLIERS = 0.05
 """Share of a set that can be far from the rest; more of them are a part of it, such as pictures taken at
 night."""
 
-_LEAST_SCALE = (
-    0.02  # of brightness and contrast: in a set of equals no small difference is remarkable
-)
+_LEAST_SCALE = 0.02  # of brightness and contrast: in a set of equals no small difference counts
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Of widths, heights and aspect ratios, in this order."""
@@ -66,8 +64,7 @@ class PictureFacts:
     """What was measured of one picture.
 
     Attributes:
-        width: in pixels, upright.
-        height: in pixels, upright.
+        width, height: in pixels, upright.
         mode: Pillow's mode as stored: RGB, L, P, CMYK, RGBA, I;16...
         format: JPEG, PNG...
         animated: more than one frame.
@@ -210,15 +207,10 @@ class Inspection:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Class to split to number of pictures, in class order; 0 where a split lacks a class."""
-        place = {name: index for index, name in enumerate(self.splits)}
-        parts = self._column(place[p.split or UNSPLIT] for p in self.scan.pictures).astype(int)
-        labelled = self.labels >= 0
-        cells = self.labels[labelled] * len(place) + parts[labelled]
-        table = np.bincount(cells, minlength=len(self.scan.classes) * len(place))
-        rows = table.reshape(-1, len(place)).tolist()
+        found = Counter((picture.label, picture.split or UNSPLIT) for picture in self.scan.pictures)
         return {
-            name: dict(zip(self.splits, row, strict=True))
-            for name, row in zip(self.scan.classes, rows, strict=True)
+            name: {split: found[label, split] for split in self.splits}
+            for label, name in enumerate(self.scan.classes)
         }
 
     @cached_property
@@ -237,12 +229,12 @@ class Inspection:
     @property
     def modes(self) -> dict[str, int]:
         """Pillow's mode as stored to number of pictures, the commonest first."""
-        return _commonest(Counter(one.mode for one in self.facts))
+        return dict(Counter(sorted(one.mode for one in self.facts)).most_common())
 
     @property
     def formats(self) -> dict[str, int]:
         """File format to number of pictures, the commonest first."""
-        return _commonest(Counter(one.format for one in self.facts))
+        return dict(Counter(sorted(one.format for one in self.facts)).most_common())
 
     @property
     def animated(self) -> int:
@@ -258,14 +250,17 @@ class Inspection:
         """
         if not self.facts:
             return {}
-        measures = np.stack([self.widths, self.heights, self.widths / self.heights])
         order = np.argsort(self.labels, kind="stable")
         starts = np.searchsorted(self.labels[order], np.arange(len(self.scan.classes) + 1))
-        groups: dict[str | None, np.ndarray] = {None: measures}
-        for label, name in enumerate(self.scan.classes):
-            if starts[label] < starts[label + 1]:
-                groups[name] = measures[:, order[starts[label] : starts[label + 1]]]
-        return {name: _quantiles(values) for name, values in groups.items()}
+        places: dict[str | None, np.ndarray] = {None: order}
+        places |= zip(self.scan.classes, np.split(order, starts)[1:-1], strict=True)
+        measures = np.stack([self.widths, self.heights, self.widths / self.heights])
+
+        def quantiles(own: np.ndarray) -> dict[str, tuple[float, ...]]:
+            rows = np.quantile(measures[:, own], QUANTILES, axis=1).T.tolist()
+            return dict(zip(("width", "height", "aspect"), map(tuple, rows), strict=True))
+
+        return {name: quantiles(own) for name, own in places.items() if len(own)}
 
     @cached_property
     def outliers(self) -> tuple[Outlier, ...]:
@@ -300,7 +295,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary: every file that needs attention by name, the others as numbers."""
         counts = self.counts()
-        sizes = {name: _lists(measures) for name, measures in self.sizes().items()}
+        sizes: dict[str | None, Any] = {**self.sizes()}
         return {
             "n": len(self.scan.pictures),
             "classes": {name: sum(parts.values()) for name, parts in counts.items()},
@@ -311,17 +306,17 @@ class Inspection:
             },
             "split_drawn": self.split_drawn,
             "imbalance": self.imbalance,
-            "problems": list(self.problems),
+            "problems": self.problems,
             "excluded": rows(self.scan.excluded),
-            "merged": [list(names) for names in self.scan.merged],
-            "duplicates": [_lists(asdict(one)) for one in self.duplicates],
-            "near_duplicates": [_lists(asdict(pair)) for pair in self.near_duplicates],
+            "merged": self.scan.merged,
+            "duplicates": [one.to_dict() for one in self.duplicates],
+            "near_duplicates": [pair.to_dict() for pair in self.near_duplicates],
             "embedding": self.embedding,
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
             "animated": self.animated,
-            "sizes": {"quantiles": list(QUANTILES), "all": sizes.pop(None, {}), "classes": sizes},
+            "sizes": {"quantiles": QUANTILES, "all": sizes.pop(None, {}), "classes": sizes},
         }
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -361,8 +356,8 @@ class Inspection:
         return cls(
             Scan(Path(root), pictures, tuple(labels), excluded, merged),
             tuple(map(_facts_of, rows)),
-            tuple(Copies(**_tuples(one)) for one in record["duplicates"]),
-            tuple(NearPair(**_tuples(one)) for one in record["near_duplicates"]),
+            tuple(map(Copies.from_dict, record["duplicates"])),
+            tuple(map(NearPair.from_dict, record["near_duplicates"])),
             split_drawn=record["split_drawn"],
             problems=tuple(record["problems"]),
             embedding=record["embedding"],
@@ -378,40 +373,7 @@ def _robust_z(values: np.ndarray) -> np.ndarray:
     return np.asarray((values - middle) / scale)
 
 
-def _quantiles(measures: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """Of (3, n): width, height, aspect."""
-    table = np.quantile(measures, QUANTILES, axis=1).T.tolist()
-    return {
-        name: tuple(row) for name, row in zip(("width", "height", "aspect"), table, strict=True)
-    }
-
-
-def _commonest(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
 def _facts_of(row: Mapping[str, str]) -> PictureFacts:
-    return PictureFacts(
-        int(row["width"]),
-        int(row["height"]),
-        row["mode"],
-        row["format"],
-        row["animated"] == "1",
-        float(row["brightness"]),
-        float(row["contrast"]),
-        int(row["phash"], 16),
-        0,
-        b"",
-    )
-
-
-def _lists(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
-    }
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
+    size, kind = (int(row["width"]), int(row["height"])), (row["mode"], row["format"])
+    tones = float(row["brightness"]), float(row["contrast"])
+    return PictureFacts(*size, *kind, row["animated"] == "1", *tones, int(row["phash"], 16), 0, b"")

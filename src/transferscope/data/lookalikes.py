@@ -57,8 +57,7 @@ def near_duplicates(
 
     Args:
         scan: of N pictures.
-        hashes: uint64 (N,).
-        mirrored: uint64 (N,), of the mirror images.
+        hashes, mirrored: uint64 (N,), of the pictures and of their mirror images.
         thumbnails: uint8 (N, T, T, 3).
         bits: in which the hashes may differ.
 
@@ -68,17 +67,13 @@ def near_duplicates(
     first: dict[str, int] = {}
     for place, picture in enumerate(scan.pictures):
         first.setdefault(picture.sha256, place)
-    places = np.array(sorted(first.values()), dtype=int)
+    places = np.array([*first.values()], dtype=int)
     parts = np.split(places, range(_CHUNK, len(places), _CHUNK))
-    places = places[np.concatenate([_deviations(thumbnails[part]) >= _FLAT for part in parts])]
+    grey = (thumbnails[part].mean(3, dtype=np.float32) for part in parts)
+    places = places[np.concatenate([one.std((1, 2)) >= _FLAT for one in grey])]
     looks = _Looks(places, hashes, mirrored, thumbnails)
     looks.join_near(looks.join_equal(), bits)
     return looks.forest.pairs(scan, "phash")
-
-
-def _deviations(thumbnails: np.ndarray) -> np.ndarray:
-    """Standard deviation of grey, (M,), of thumbnails uint8 (M, T, T, 3)."""
-    return np.asarray(thumbnails.mean(3, dtype=np.float32).std((1, 2)))
 
 
 class _Looks:
@@ -86,9 +81,7 @@ class _Looks:
 
     Args:
         places: of the M pictures in the set.
-        hashes: of the set's pictures; likewise `mirrored` and `thumbnails`.
-        mirrored: see `near_duplicates`.
-        thumbnails: see `near_duplicates`.
+        hashes, mirrored, thumbnails: of all the set's pictures; see `near_duplicates`.
     """
 
     def __init__(
@@ -121,12 +114,10 @@ class _Looks:
         with an equal band are compared.
         """
         hashes = self._hashes[indices]
-        edges = np.linspace(0, 64, bits + 2).astype(int)
-        for low, high in pairwise(edges):
+        for low, high in pairwise(np.linspace(0, 64, bits + 2).astype(int)):
             band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
             order = np.argsort(band, kind="stable")
-            limits = np.flatnonzero(np.diff(band[order])) + 1
-            for run in np.split(order, limits):
+            for run in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
                 if len(run) < 2 or self._joined(indices[run[:1]], indices[run]).all():
                     continue
                 for one, other in _near(hashes, run, bits):
@@ -174,18 +165,9 @@ def _near(
 
 
 def _look_the_same(
-    thumbnails: np.ndarray,
-    one: np.ndarray,
-    other: np.ndarray,
-    turned: np.ndarray,
+    thumbnails: np.ndarray, one: np.ndarray, other: np.ndarray, turned: np.ndarray
 ) -> np.ndarray:
-    """Of pairs of places (M,), whether their thumbnails agree: bool (M,).
-
-    Args:
-        thumbnails: uint8 (N, T, T, 3).
-        one: places of the first pictures; `other`: of the second ones.
-        turned: whether the second is to be mirrored, bool (M,).
-    """
+    """Whether thumbnails (N, T, T, 3) of pairs agree: bool (M,); the second is mirrored where `turned`."""
     a, b = thumbnails[one].astype(np.float32), thumbnails[other].astype(np.float32)
     b[turned] = b[turned, :, ::-1]
     a -= a.mean((1, 2, 3), keepdims=True)
@@ -239,11 +221,7 @@ def near_by_embedding(
 
 
 class _Forest:
-    """Pairs that join places, none of which joins what is joined already.
-
-    Args:
-        count: of places.
-    """
+    """Pairs that join some of `count` places, none of which joins what is joined already."""
 
     def __init__(self, count: int):
         self._component = np.arange(count)
