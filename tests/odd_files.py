@@ -546,6 +546,7 @@ def _write_links_and_the_like(folder: Path) -> dict[str, Expected]:
         "names/link.png": FLAG,
         "names/dangling.png": refused("there is no such file"),
         "names/itself.png": refused("cannot be opened"),
+        "names/loop": refused("Is a directory|a folder that is read already"),
         "names/folder.jpg": replace(refused(r"cannot be opened \(Is a directory\)"), scanned=False),
         "names/pipe.jpg": refused("a pipe, a socket or a device"),
         "names/locked.png": locked,

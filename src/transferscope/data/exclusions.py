@@ -87,7 +87,8 @@ def summary(excluded: Excluded) -> str:
         return ""
     counts = Counter(_short(reason) for _, reason in excluded)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return f"left out: {', '.join(f'{count:,} {words}' for words, count in ordered)}"
+    counted = ", ".join(f"{count:,} {words}" for words, count in ordered)
+    return f"left out: {counted}".replace(" 1 that are no pictures", " 1 that is no picture")
 
 
 def say(excluded: Excluded, speak: Callable[[str], None]) -> None:
@@ -95,7 +96,7 @@ def say(excluded: Excluded, speak: Callable[[str], None]) -> None:
     if not excluded:
         return
     speak(summary(excluded))
-    lost = [one for one in excluded if is_loss(one[1])]
+    lost = [one for one in excluded if one[1] in (OUTSIDE, UNLABELLED) or is_damage(*one)]
     for path, reason in lost[:_NAMED]:
         speak(f"left out {path}: {reason}")
     if len(lost) > _NAMED:
