@@ -196,14 +196,16 @@ def _refuse_probabilities(network: nn.Module, example: torch.Tensor, output: tor
         "but a classifier here takes logits and makes probabilities itself; give the network without its "
         "last softmax or sigmoid"
     )
-    others = [_taken(_run(network, picture), ()) for picture in (-example, 3 * example)]
-    rows = torch.cat([output, *others]).float()
-    if rows.shape[1] > 1 and bool((rows >= 0).all() and (rows.sum(1) - 1).abs().max() < 1e-4):
+    if bool((output < 0).any() or (output > 1).any()):
+        return
+    others = [_run(network, picture) for picture in (-example, 3 * example)]
+    sums = torch.cat([output, *others]).float().sum(1)
+    if output.shape[1] > 1 and bool((sums - 1).abs().max() < 1e-4):
         raise InputError(
             f"the outputs of this {type(network).__name__} are not negative and add up to 1, so they are "
             f"probabilities, {remedy}"
         )
     with torch.enable_grad():
-        traced = still(network)(example.clone().requires_grad_())
-    if type(getattr(traced, "grad_fn", None)).__name__ == "SigmoidBackward0":
+        traced = still(network)(example.clone().requires_grad_() * 1)
+    if type(traced.grad_fn).__name__ == "SigmoidBackward0":
         raise InputError(f"this {type(network).__name__} ends in a sigmoid, {remedy}")
