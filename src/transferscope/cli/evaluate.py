@@ -14,6 +14,8 @@ from transferscope.terminal import Terminal, plain
 if TYPE_CHECKING:
     pass
 
+_SHOWN, _SPARE = 40, 10  # classes in the terminal's table; so many more are no reason to cut it
+
 
 @app.command()
 @verb
@@ -67,6 +69,7 @@ def evaluate(
         typer.echo(f"\n{plain(sentence)}")
     typer.echo("")
     worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
+    shown = worst if len(worst) <= _SHOWN + _SPARE else worst[:_SHOWN]
     table(
         ("class", "-pictures", "-right", "-95% interval", "-precision", "-F1", "-trained on"),
         [
@@ -79,6 +82,11 @@ def evaluate(
                 f"{one.f1:.3f}",
                 "-" if one.training is None else str(one.training),
             )
-            for name, one in worst
+            for name, one in shown
         ],
     )
+    if len(shown) < len(worst):
+        typer.echo(
+            f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, and the atlas draws "
+            "them."
+        )

@@ -14,6 +14,7 @@ from transferscope.acceleration.precision import Precision, find_device
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.scan import Picture, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
+from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.metrics import Evaluation, evaluate
 from transferscope.evaluation.mistakes import error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
@@ -21,12 +22,13 @@ from transferscope.evaluation.predictions import Predictions, predict_files, ref
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import sha256_bytes, write_json, write_text
+from transferscope.files import is_writable, sha256_bytes, write_json, write_text
 from transferscope.report.figures import classes, evaluation
 from transferscope.workflows.reporter import SILENT, Reporter
-from transferscope.workflows.run import Run, files_of, labels_of
+from transferscope.workflows.run import Run, files_of, folder_in, labels_of
 
 _OUT_OF_FOLD = "out-of-fold"
+_CONVERGED = "probe.json"  # beside what fits left that were followed to their optimum
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,11 @@ def evaluate_run(
             "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
             "gives the answers that they are chosen on"
         )
+    if not (kept := is_writable(run.path)):
+        reporter.say(
+            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
+            "can be to have them in it"
+        )
 
     def judged(found: Predictions, chosen_on: Predictions | None) -> Evaluation:
         return evaluate(
@@ -136,7 +143,8 @@ def evaluate_run(
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base_predictions, _ = predicted(run.base, "base")
         before = judged(base_predictions, None)
-        base_predictions.save(sample.folder / "base")
+        if kept:
+            base_predictions.save(sample.folder / "base")
         gain = paired_difference(
             predictions, base_predictions, names=("tuned", "base"), seed=run.config.seed
         )
@@ -150,9 +158,16 @@ def evaluate_run(
             result,
             against=_against(run, other, sample, shared, predictions, place, precision, reporter),
         )
-    study = error_study(
-        predictions, split=sample.name, out_of_fold=out_of_fold(run, data=data, reporter=reporter)
+    held_out = out_of_fold(run, data=data, reporter=reporter)
+    study = error_study(predictions, split=sample.name, out_of_fold=held_out)
+    result = replace(
+        result,
+        chosen_on=len(run.split.part("validation")),
+        probable_label_errors=None if held_out is None else study.probable,
+        label_suspects=study.flagged(),
     )
+    if not kept:
+        return result
     predictions.save(sample.folder)
     write_study(study, sample.folder / "study.csv")
     write_json(sample.folder / "study.json", study.to_dict())
@@ -167,16 +182,17 @@ def out_of_fold(
 ) -> Predictions | None:
     """What linear probes say of the training pictures that they were not fitted on.
 
-    The backbone's features come from the cache; the folds are those of the run's own probe. Kept in the
-    run folder.
+    The backbone's features come from the cache; strength and folds are those of the run's own probe, and
+    every fit is followed to its optimum. The temperature is fitted on these answers, as they are of pictures
+    that their fits have not seen. Kept in the run folder.
 
     Returns:
-        None where a class has but one picture, or training pictures are gone whose features are not
-        cached; the reporter is told.
+        None where a class has but one picture, training pictures are gone whose features are not
+        cached, or a fit does not converge; the reporter is told.
     """
     pictures = run.split.part("train")
     folder = run.path / "evaluation" / _OUT_OF_FOLD
-    kept = _kept(folder)
+    kept = _kept(folder) if (folder / _CONVERGED).is_file() else None
     if kept is not None and kept.paths == tuple(picture.path for picture in pictures):
         return kept
     root = _moved_root(run, pictures, data) or run.root
@@ -190,17 +206,21 @@ def out_of_fold(
             run.base,
             files,
             [picture.sha256 for picture in pictures],
-            precision=run.config.precision,
+            precision=run.precision,
             on_progress=progress,
         )
     labels = labels_of(pictures)
-    probe = fit_probe(
-        found.targets[POOLED],
-        labels,
-        len(run.classifier.classes),
-        seed=run.config.seed,
-        strengths=(run.results["probe_strength"],),
-    )
+    try:
+        probe = fit_probe(
+            found.targets[POOLED],
+            labels,
+            len(run.classifier.classes),
+            seed=run.config.seed,
+            strengths=(run.results["probe_strength"],),
+        )
+    except DataError as error:
+        reporter.say(f"label errors are not looked for: {error}")
+        return None
     if probe.held_out is None:
         reporter.say("label errors are not looked for: a class has one training picture alone")
         return None
@@ -209,9 +229,11 @@ def out_of_fold(
         labels,
         probe.held_out,
         run.base.classes,
-        run.base.temperature,
+        fit_temperature(probe.held_out, labels),
     )
-    predictions.save(folder)
+    if is_writable(run.path):
+        predictions.save(folder)
+        write_json(folder / _CONVERGED, {"strengths": {str(c): v for c, v in probe.strengths.items()}})
     return predictions
 
 
@@ -242,9 +264,12 @@ def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) 
     """
     if data is None:
         return None
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    try:
+        root = folder_in(data, [picture.path for picture in pictures])
+    except DataError:
+        return None
     present = sum((root / picture.path).is_file() for picture in pictures)
-    return root if present and 2 * present >= len(pictures) else None
+    return root if 2 * present >= len(pictures) else None
 
 
 def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
