@@ -78,6 +78,20 @@ def _beside(path: Path, kind: str) -> Path:
     return path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}.{kind}"
 
 
+def is_writable(folder: str | Path) -> bool:
+    """Whether a file can be made in a folder, or in the nearest folder above it that exists."""
+    place = Path(folder)
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    trial = _beside(place / "trial", "tmp")
+    try:
+        open(trial, "xb").close()
+        trial.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes `data` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:

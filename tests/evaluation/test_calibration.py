@@ -10,6 +10,7 @@ import torch
 from test_metrics import drawn
 
 from transferscope.evaluation.calibration import (
+    LEAST_EVIDENCE,
     Calibration,
     calibration_of,
     chance_band,
@@ -68,7 +69,7 @@ def smoothed_loss(logits: np.ndarray, labels: np.ndarray, temperature: float) ->
 
 @pytest.mark.parametrize("wrong", [0, 2])
 def test_a_few_pictures_make_nobody_certain(wrong):
-    logits = honest(9).logits * 4
+    logits = honest(LEAST_EVIDENCE).logits * 4
     labels = logits.argmax(1)
     labels[:wrong] = (labels[:wrong] + 1) % 5
     grid = np.geomspace(0.05, 20, 1201)  # a step is half a percent
@@ -206,3 +207,22 @@ def test_equal_confidences_are_kept_or_left_out_together():
     assert threshold_for(predictions, 0.7, least=1) == pytest.approx(
         float(predictions.probabilities[3, 0])
     )
+
+
+@pytest.mark.parametrize(("n", "fitted"), [(1, False), (3, False), (29, False), (30, True)])
+def test_below_the_stated_evidence_the_temperature_is_one(n, fitted):
+    logits = torch.tensor([[4.0, 0.0, 0.0]]).repeat(n, 1)
+    labels = torch.zeros(n, dtype=torch.int64)
+    assert (fit_temperature(logits, labels) != 1.0) is fitted
+    assert LEAST_EVIDENCE == 30
+
+
+def test_a_large_set_has_the_temperature_and_band_of_all_its_pictures(monkeypatch):
+    predictions = honest(4000)
+    whole = fit_temperature(predictions.logits * 3, predictions.labels)
+    confidence = predictions.probabilities.max(1).values
+    band = chance_band(confidence)
+    monkeypatch.setattr("transferscope.evaluation.calibration._LOGITS", 4000)
+    monkeypatch.setattr("transferscope.evaluation.calibration._EXACT", 10)
+    assert fit_temperature(predictions.logits * 3, predictions.labels) == pytest.approx(whole, 0.1)
+    assert chance_band(confidence) == pytest.approx(band, rel=0.1)

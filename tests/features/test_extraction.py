@@ -179,7 +179,8 @@ def test_views_of_a_picture_share_a_fold_and_count_as_one_picture():
 def test_rows_are_summed_in_parts_without_a_difference(monkeypatch):
     features, labels = separable(100, 3)
     whole = fit_probe(features, labels, 3)
-    monkeypatch.setattr("transferscope.features.probe._ROWS", 7)
+    monkeypatch.setattr("transferscope.features.probe._LOGITS", 7 * 5 * 3)
+    monkeypatch.setattr("transferscope.features.probe._PART", 7)
     torch.testing.assert_close(
         fit_probe(features, labels, 3).weight, whole.weight, rtol=0.01, atol=1e-3
     )

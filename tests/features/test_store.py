@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -472,3 +473,60 @@ def test_what_a_killed_fill_has_finished_is_used_and_the_rest_computed(
 def test_rows_need_at_least_one_picture():
     with pytest.raises(AssertionError, match="no pictures"):
         Rows([], np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+# ---------------------------------------------------------------------------- many shards
+
+
+_MANY_SHARDS = """
+import resource, sys
+import torch
+from transferscope.features.store import FeatureStore
+
+store = FeatureStore({"set": "many"})
+names = [f"{number:064x}" for number in range(300)]
+if sys.argv[1] == "write":
+    for number, name in enumerate(names):
+        store.add([name], torch.full((1, 3), float(number)))
+else:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    rows = FeatureStore({"set": "many"}).rows(names)
+    assert rows is not None
+    assert torch.equal(rows[:], torch.arange(300.0)[:, None].expand(-1, 3))
+    assert torch.equal(rows[torch.tensor([299, 7, 7])][:, 0], torch.tensor([299.0, 7.0, 7.0]))
+    print("read")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_more_shards_are_read_than_files_may_be_open(tmp_path):
+    environment = {**os.environ, "TRANSFERSCOPE_CACHE": str(tmp_path)}
+
+    def ran(what: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", _MANY_SHARDS, what],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    written = ran("write")
+    assert written.returncode == 0, written.stderr
+    found = ran("read")
+    assert found.stdout == "read\n", found.stderr
+
+
+def test_a_machine_that_opens_no_more_files_is_named_as_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path))
+    store = FeatureStore({"a": 1})
+    store.add(["a" * 64], torch.zeros(1, 2))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", full)
+        with pytest.raises(OutputError, match=r"Too many open files.*ulimit -n"):
+            FeatureStore({"a": 1})
+    assert "a" * 64 in FeatureStore({"a": 1})

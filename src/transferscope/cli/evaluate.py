@@ -11,6 +11,8 @@ from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Precision, Quiet, RunPath
 from transferscope.terminal import Terminal, plain
 
+_SHOWN, _SPARE = 40, 10  # classes in the terminal's table; so many more are no reason to cut it
+
 
 @app.command()
 @verb
@@ -64,6 +66,7 @@ def evaluate(
         typer.echo(f"\n{plain(sentence)}")
     typer.echo("")
     worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
+    shown = worst if len(worst) <= _SHOWN + _SPARE else worst[:_SHOWN]
     table(
         ("class", "-pictures", "-right", "-95% interval", "-precision", "-F1", "-trained on"),
         [
@@ -76,6 +79,11 @@ def evaluate(
                 f"{one.f1:.3f}",
                 "-" if one.training is None else str(one.training),
             )
-            for name, one in worst
+            for name, one in shown
         ],
     )
+    if len(shown) < len(worst):
+        typer.echo(
+            f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, and the atlas draws "
+            "them."
+        )

@@ -22,6 +22,7 @@ from transferscope.evaluation.intervals import (
     wilson,
     wilson_interval,
 )
+from transferscope.evaluation.mistakes import Suspect
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import Abstention, abstention_of
@@ -95,6 +96,10 @@ class Evaluation(Record):
         views: what averaging over several views would gain, or None where it was not asked for.
         gain: the difference to the untuned base with its probe on the same pictures; None for a probe.
         against: the difference to another run on the same pictures, or None.
+        chosen_on: validation pictures that epoch, strategy, temperature and thresholds rest on; None: not
+            known.
+        probable_label_errors: training labels that are probably wrong; None where they were not looked for.
+        label_suspects: these training pictures, the likeliest error first.
     """
 
     split: str
@@ -119,6 +124,9 @@ class Evaluation(Record):
     views: ViewsGain | None = None
     gain: PairedDifference | None = None
     against: PairedDifference | None = None
+    chosen_on: int | None = None
+    probable_label_errors: int | None = None
+    label_suspects: tuple[Suspect, ...] = ()
     made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self) -> dict[str, Any]:

@@ -53,6 +53,23 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """A training picture whose label is probably wrong.
+
+    Attributes:
+        path: relative to the data folder.
+        label: its class.
+        predicted: what probes that have not seen it take it for.
+        suspicion: log-odds of that against the label.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    suspicion: float
+
+
+@dataclass(frozen=True)
 class ErrorStudy(Record):
     """The pictures of a run, ranked three ways.
 
@@ -70,6 +87,13 @@ class ErrorStudy(Record):
     probable: int
     n: int
     made_by: ClassVar[str] = "transferscope evaluate"
+
+    def flagged(self) -> tuple[Suspect, ...]:
+        """The training pictures whose label is probably wrong, the likeliest error first."""
+        return tuple(
+            Suspect(one.path, one.label, one.predicted, one.suspicion)
+            for one in self.suspects[: self.probable]
+        )
 
     def to_dict(self, shown: int = 50) -> dict[str, Any]:
         """JSON-able: the first `shown` of each ranking; all are in the CSV."""

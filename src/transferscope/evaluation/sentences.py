@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from transferscope.evaluation.calibration import Calibration
+from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
 from transferscope.evaluation.tta import ViewsGain
+
+_SUSPECTS = 5  # training pictures named in a sentence
 
 
 def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
@@ -41,13 +43,21 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
 def told(result: Evaluation) -> list[str]:
     """What was found beside the figures, a sentence each."""
     sentences = [difference_told(result.gain)] if result.gain else []
+    if result.chosen_on is not None and (little := evidence_told(result.chosen_on)):
+        sentences.append(little)
     if result.seen:
         sentences.append(
             f"{result.seen} pictures were left out: their bytes were trained or chosen on."
         )
     if result.excluded:
         sentences.append(f"{result.excluded} files were left out: they could not be used.")
-    sentences += [threshold_told(one) for one in result.abstention.operating if one.coverage < 1]
+    sentences += [
+        threshold_told(one, chosen_on=result.chosen_on)
+        for one in result.abstention.operating
+        if one.coverage < 1
+    ]
+    if result.probable_label_errors is not None:
+        sentences.append(labels_told(result))
     if result.trend:
         sentences.append(trend_told(result.trend))
     if result.views:
@@ -57,12 +67,37 @@ def told(result: Evaluation) -> list[str]:
     return sentences
 
 
-def threshold_told(one: Operating) -> str:
-    """What a minimum confidence does."""
+def evidence_told(n: int) -> str | None:
+    """How little rests on so few validation pictures; None where there are enough."""
+    if n >= LEAST_EVIDENCE:
+        return None
+    return (
+        f"Epoch, strategy and thresholds were chosen on {n} validation picture{'s' * (n != 1)}, and the "
+        f"temperature is 1, as it is fitted on {LEAST_EVIDENCE} or more: trust these choices, and the "
+        "probabilities, as little; more validation pictures are the remedy."
+    )
+
+
+def labels_told(result: Evaluation) -> str:
+    """How many training labels are probably wrong, and the surest of them."""
+    suspects = result.label_suspects
+    if not suspects:
+        return "No training label is probably wrong."
+    first = "; ".join(
+        f"{one.path} ({one.label}, taken for {one.predicted})" for one in suspects[:_SUSPECTS]
+    )
+    many = f"{len(suspects)} training labels are" if len(suspects) > 1 else "1 training label is"
+    rest = f", and {len(suspects) - _SUSPECTS} more" if len(suspects) > _SUSPECTS else ""
+    return f"{many} probably wrong; look before changing one: {first}{rest}. --json and study.csv list all."
+
+
+def threshold_told(one: Operating, *, chosen_on: int | None = None) -> str:
+    """What a minimum confidence does, and on how many pictures it was chosen."""
+    number = "" if chosen_on is None else f"{chosen_on:,} pictures of "
     kept = f"{one.coverage:.1%} of the pictures"
     right = "none" if one.accuracy is None else f"{one.accuracy:.1%} of them right"
     return (
-        f"With --min-confidence {one.min_confidence:.3f}, chosen on validation for {one.wanted:.0%}, it "
+        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, it "
         f"answers {kept}, {right}."
     )
 

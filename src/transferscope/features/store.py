@@ -6,6 +6,7 @@ shard's checksum is verified before its rows are first used, and again whenever 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -101,15 +102,34 @@ class _Shard:
     checksum: str
 
     def map(self) -> np.ndarray | None:
-        """The rows, read-only; None where the file cannot be read, or is damaged and now removed."""
+        """The rows, read-only; None where the file cannot be read, or is damaged and now removed.
+
+        torch maps it, as Python's `mmap` keeps a file descriptor for every map, of which there are
+        few: 256 on macOS, and a shard has 512 pictures at most.
+
+        Raises:
+            OutputError: the machine gives no further file or map.
+        """
         try:
             if not self._is_whole():
                 _remove(self.path)
                 return None
-            kind = np.float32 if self.dtype == torch.float32 else np.float16
-            return np.asarray(np.memmap(self.path, kind, "r", self.offset, self.shape))
-        except OSError:
+            size = math.prod(self.shape) * self.dtype.itemsize
+            # Private and never written to, so that the file needs to be readable alone.
+            mapped = torch.from_file(
+                str(self.path), shared=False, size=self.offset + size, dtype=torch.uint8
+            )
+        except OSError as error:
+            _refuse_exhausted(self.path, error)
             return None
+        except RuntimeError as error:  # torch's, for a file that cannot be opened or mapped
+            if self.path.exists():
+                raise _exhausted(self.path, str(error).splitlines()[0]) from error
+            return None
+        kind = np.float32 if self.dtype == torch.float32 else np.float16
+        rows = mapped.numpy()[self.offset :].view(kind).reshape(self.shape)
+        rows.flags.writeable = False
+        return rows
 
     def _is_whole(self) -> bool:
         """Whether the bits have their checksum: asked once of every version of the file.
@@ -152,12 +172,30 @@ def _read_shard(path: Path) -> _Shard | None:
         )
         if math.prod(shard.shape) * shard.dtype.itemsize != end - begin or size != 8 + length + end:
             raise ValueError("the file does not end where its tensor does")
-    except OSError:
+    except OSError as error:
+        _refuse_exhausted(path, error)
         return None
     except (struct.error, KeyError, TypeError, ValueError):
         _remove(path)
         return None
     return shard
+
+
+def _refuse_exhausted(path: Path, error: OSError) -> None:
+    """Tells a file that is not there from a machine that opens no more of them.
+
+    Raises:
+        OutputError: the latter.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise _exhausted(path, error.strerror) from error
+
+
+def _exhausted(path: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"the cached features in {str(path)!r} cannot be read: {reason}; let the process open more files "
+        "('ulimit -n 4096'), end others that hold many, or remove the file if it is not readable"
+    )
 
 
 # ---------------------------------------------------------------------------- the store

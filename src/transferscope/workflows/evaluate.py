@@ -17,6 +17,7 @@ from transferscope.data.exclusions import is_loss, say
 from transferscope.data.readings import LayoutName, TwoReadings
 from transferscope.data.scan import Picture, Scan, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
+from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.metrics import Evaluation, LeftOut, evaluate
 from transferscope.evaluation.mistakes import error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
@@ -24,13 +25,14 @@ from transferscope.evaluation.predictions import Predictions, predict_files, ref
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import sha256_bytes, sha256_file, write_json, write_text
+from transferscope.files import is_writable, sha256_bytes, sha256_file, write_json, write_text
 from transferscope.report.figures import classes, evaluation
 from transferscope.workflows.reporter import SILENT, Reporter
-from transferscope.workflows.run import Run, files_of, labels_of
+from transferscope.workflows.run import Run, files_of, folder_in, labels_of
 
 _HASHED = 64  # files whose bytes say whether a folder holds the run's own pictures
 _READINGS: tuple[LayoutName, ...] = ("splits", "classes")
+_CONVERGED = "probe.json"  # beside what fits left that were followed to their optimum
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +194,11 @@ def evaluate_run(
     sample = _sample(run, split, data, reporter)
     # Refused before the work, too.
     shared = _shared_rows(run, other, sample) if other is not None else []
+    if not (kept := is_writable(run.path)):
+        reporter.say(
+            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
+            "can be to have them in it"
+        )
     work = _Work(run, sample, find_device(device), precision, reporter)
     began = time.perf_counter()
     predictions = work.predictions(run.classifier, "tuned")
@@ -207,7 +214,8 @@ def evaluate_run(
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base = work.predictions(run.base, "base")
         before = work.evaluated(base)
-        base.save(sample.folder / "base")
+        if kept:
+            base.save(sample.folder / "base")
         gain = paired_difference(predictions, base, names=("tuned", "base"), seed=run.config.seed)
         result = replace(result, gain=gain)
     if tta:
@@ -216,6 +224,14 @@ def evaluate_run(
         result = replace(result, against=work.against(other, shared, predictions))
     held_out = out_of_fold(run, data=data, reporter=reporter)
     study = error_study(predictions, split=sample.name, out_of_fold=held_out)
+    result = replace(
+        result,
+        chosen_on=len(run.split.part("validation")),
+        probable_label_errors=None if held_out is None else study.probable,
+        label_suspects=study.flagged(),
+    )
+    if not kept:
+        return result
     predictions.save(sample.folder)
     write_study(study, sample.folder / "study.csv")
     write_json(sample.folder / "study.json", study.to_dict())
@@ -230,17 +246,18 @@ def out_of_fold(
 ) -> Predictions | None:
     """What linear probes say of the training pictures that they were not fitted on.
 
-    The backbone's features come from the cache; the folds are those of the run's own probe. Kept in the
-    run folder.
+    The backbone's features come from the cache; strength and folds are those of the run's own probe, and
+    every fit is followed to its optimum. The temperature is fitted on these answers, as they are of pictures
+    that their fits have not seen. Kept in the run folder.
 
     Returns:
-        None where a class has but one picture, or training pictures are gone whose features are not
-        cached; the reporter is told.
+        None where a class has but one picture, training pictures are gone whose features are not
+        cached, or a fit does not converge; the reporter is told.
     """
     pictures = run.split.part("train")
     paths, hashes = tuple(p.path for p in pictures), [p.sha256 for p in pictures]
     folder = run.path / "evaluation" / "out-of-fold"
-    kept = _kept(folder)
+    kept = _kept(folder) if (folder / _CONVERGED).is_file() else None
     if kept is not None and kept.paths == paths:
         return kept
     root = _moved_root(run, pictures, data) or run.root
@@ -250,21 +267,29 @@ def out_of_fold(
         reporter.say(f"label errors are not looked for: {gone} training pictures are gone")
         return None
     with reporter.task("features of the training pictures") as progress:
-        precision = run.config.precision
-        found = extract(run.base, files, hashes, precision=precision, on_progress=progress)
+        found = extract(run.base, files, hashes, precision=run.precision, on_progress=progress)
     labels = labels_of(pictures)
-    probe = fit_probe(
-        found.targets[POOLED],
-        labels,
-        len(run.base.classes),
-        seed=run.config.seed,
-        strengths=(run.results["probe_strength"],),
-    )
+    try:
+        probe = fit_probe(
+            found.targets[POOLED],
+            labels,
+            len(run.base.classes),
+            seed=run.config.seed,
+            strengths=(run.results["probe_strength"],),
+        )
+    except DataError as error:
+        reporter.say(f"label errors are not looked for: {error}")
+        return None
     if probe.held_out is None:
         reporter.say("label errors are not looked for: a class has one training picture alone")
         return None
-    predictions = Predictions(paths, labels, probe.held_out, run.base.classes, run.base.temperature)
-    predictions.save(folder)
+    temperature = fit_temperature(probe.held_out, labels)
+    predictions = Predictions(paths, labels, probe.held_out, run.base.classes, temperature)
+    if is_writable(run.path):
+        predictions.save(folder)
+        write_json(
+            folder / _CONVERGED, {"strengths": {str(c): v for c, v in probe.strengths.items()}}
+        )
     return predictions
 
 
@@ -289,7 +314,10 @@ def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) 
     """
     if data is None:
         return None
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    try:
+        root = folder_in(data, [picture.path for picture in pictures])
+    except DataError:
+        return None
     present = [picture for picture in pictures if (root / picture.path).is_file()]
     if not present or 2 * len(present) < len(pictures):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from transferscope.acceleration.precision import Precision
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
+from transferscope.data.manifest import MANIFESTS, manifest_layout
 from transferscope.data.scan import Picture
 from transferscope.data.split import Split, read_split
 from transferscope.errors import DataError, InputError, RunError
@@ -23,11 +26,17 @@ SCHEMA = 1
 """Version of run.json; a run of another schema is refused with both versions named."""
 
 
+_LOOKED_FOR = 20
+"""Pictures that are looked for, to see where a set is now."""
+
+
 class Run:
     """The folder that one tuning leaves behind; reads its parts when they are asked for.
 
     Args:
         path: the folder.
+        data: where its pictures are now, a folder or the table that lists them; None: where they were,
+            or as far from the run folder as they were, so that both may be moved together.
 
     Raises:
         RunError: not a finished run, or one of another schema.
@@ -36,8 +45,8 @@ class Run:
     evaluator: ClassVar[Callable[..., Evaluation]]
     """`evaluate_run`, set where it is defined: above this module, as it works on runs."""
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, data: str | Path | None = None):
+        self.path, self._data = Path(path), data
         if not self.path.is_dir():
             raise RunError(
                 f"{str(path)!r} is not a folder; give the --out of a 'transferscope tune'"
@@ -82,7 +91,7 @@ class Run:
     @cached_property
     def base(self) -> Classifier:
         """The same backbone untuned, with the linear probe for a head: the fair *before*."""
-        source = load_backbone(self.config.backbone, weights=self.config.weights)
+        source = load_backbone(self.config.backbone, weights=self._weights())
         if source.body_hash() != self.record["body_hash"]:
             raise RunError(
                 f"the weights of {self.config.backbone} are not those that {str(self.path)!r} was "
@@ -93,10 +102,67 @@ class Run:
         base.temperature = metadata["temperature"]
         return base
 
-    @property
+    def _weights(self) -> str | None:
+        """The file that `--weights` named, where it is now."""
+        given = self.config.weights
+        if given is None or given == "random" or Path(given).is_file():
+            return given
+        beside = self.record.get("weights_from_run")
+        places = [self.path / beside] if beside else []
+        places += [self.path.parent / Path(given).name, self.path / Path(given).name]
+        for place in places:
+            if place.is_file():
+                return str(place)
+        raise RunError(
+            f"the weights {given!r} that {str(self.path)!r} was tuned from are gone, and the untuned network "
+            f"is made of them; put the file back, or as {str(places[-1])!r} into the run folder"
+        )
+
+    @cached_property
     def root(self) -> Path:
-        """The folder that the paths of the pictures start from."""
-        return Path(self.record.get("root", self.config.data))
+        """The folder that the paths of the pictures start from.
+
+        Raises:
+            DataError: `data` was given, and the run's pictures are not in it.
+        """
+        if self._data is not None:
+            return folder_in(self._data, self._listed())
+        stored = Path(self.record.get("root", self.config.data))
+        beside = self.record.get("root_from_run")
+        if beside is None or _present(stored, self._listed()):
+            return stored
+        moved = Path(os.path.normpath(self.path / beside))
+        return moved if _present(moved, self._listed()) else stored
+
+    def at(self, data: str | Path | None) -> Run:
+        """This run with its pictures in another place; itself for None.
+
+        Raises:
+            DataError: the run's pictures are not there.
+        """
+        if data is None:
+            return self
+        moved = Run(self.path, data=data)
+        moved.root  # noqa: B018 - refuses a folder of other pictures before any work
+        return moved
+
+    def _listed(self) -> list[str]:
+        """Paths of some pictures, evenly spread; none where split.csv cannot be read."""
+        try:
+            rows = read_csv(self.path / "split.csv")
+            return [row["path"] for row in rows[:: max(1, len(rows) // _LOOKED_FOR)]]
+        except (RunError, KeyError):
+            return []
+
+    @property
+    def precision(self) -> Precision:
+        """Of the features: what `auto` meant on the machine that tuned, so that it means it anywhere."""
+        return self.record.get("precision", self.config.precision)
+
+    @cached_property
+    def untuned(self) -> bool:
+        """Whether the body is bit by bit the pretrained one: a probe was kept, and nothing to compare."""
+        return bool(self.classifier.body_hash() == self.record["body_hash"])
 
     @property
     def recipe(self) -> Recipe:
@@ -141,7 +207,7 @@ def files_of(
         )
     root = run.root
     if data is not None:
-        root = Path(data) if Path(data).is_dir() else Path(data).parent
+        root = folder_in(data, [picture.path for picture in pictures])
     files = [root / picture.path for picture in pictures]
     for file, picture in zip(files, pictures, strict=True):
         if not file.is_file():
@@ -154,6 +220,39 @@ def files_of(
                 "or tune again"
             )
     return files, pictures
+
+
+def folder_in(data: str | Path, paths: Sequence[str]) -> Path:
+    """The folder in `data`, a folder or a table of pictures, that paths of a run start from.
+
+    Raises:
+        DataError: none of them is there.
+    """
+    places = [folder for folder in _folders(Path(data)) if _present(folder, paths)]
+    if not places:
+        raise DataError(
+            f"{str(data)!r} has none of the run's pictures, such as {paths[0] if paths else '?'!r}; give "
+            "the folder that the run was tuned on, or the table, where it is now"
+        )
+    return max(places, key=lambda folder: _present(folder, paths))
+
+
+def _folders(data: Path) -> list[Path]:
+    """Where the paths of a set may start from: its folder; for a table, where its rows lead, and its own."""
+    if data.is_dir():
+        return [data]
+    folders = []
+    if data.suffix.lower() in MANIFESTS and data.is_file():
+        try:
+            folders.append(manifest_layout(data).root)
+        except (DataError, InputError):  # a table that is no longer one; its folder may still do
+            pass
+    return [*folders, data.parent]
+
+
+def _present(folder: Path, paths: Sequence[str]) -> int:
+    """How many files are in a folder."""
+    return sum((folder / path).is_file() for path in paths)
 
 
 def refuse_inside(out: Path, data: str | Path) -> None:

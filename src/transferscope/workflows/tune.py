@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -319,11 +320,17 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
 
 def _record(job: Job, split: Split, results: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json holds."""
+    out, weights = job.options.out, job.options.weights
+    beside = {"root_from_run": _from_run(split.scan.root, out)}
+    if weights not in (None, "random"):
+        beside["weights_from_run"] = _from_run(Path(str(weights)), out)
     return {
         "schema": SCHEMA,
         "config": job.options.to_dict(),
         "backbone": job.options.backbone,
         "root": str(split.scan.root.resolve()),
+        **{name: path for name, path in beside.items() if path is not None},
+        "precision": training_precision(job.source.device, job.options.precision),
         "body_hash": job.source.body_hash(),
         "weights_note": job.source.weights_note,
         "classes": list(split.scan.classes),
@@ -332,3 +339,11 @@ def _record(job: Job, split: Split, results: Mapping[str, Any]) -> dict[str, Any
         "excluded": [list(pair) for pair in split.scan.excluded],
         "results": results,
     }
+
+
+def _from_run(path: Path, out: Path) -> str | None:
+    """A path from the run folder, which stays true when both are moved; None on another drive."""
+    try:
+        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+    except ValueError:
+        return None
