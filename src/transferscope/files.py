@@ -89,6 +89,25 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             raise OSError(f"only {temporary.stat().st_size} of {len(data)} bytes were taken")
 
 
+def same_file(source: str | Path, path: str | Path) -> None:
+    """Makes `path` another name of the file `source`, or a copy where the file system has no links.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    path = Path(path)
+    temporary = _beside(path, "tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, path)
+    except OSError:  # another disk, or a file system without links
+        write_bytes(path, Path(source).read_bytes())
+    finally:
+        with suppress(OSError):  # two names of one file are left as two by os.replace
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text to `path`, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
@@ -249,6 +268,33 @@ def refuse_foreign(path: Path) -> None:
             f"{str(path)!r} holds {foreign[0]!r}{more}, which Transferscope did not write and which would "
             "be lost; move that elsewhere, or give a new folder"
         )
+
+
+def refuse_read_only(folder: str | Path) -> None:
+    """Refuses a folder that cannot be written, or made: long work can ask before it begins.
+
+    Raises:
+        OutputError: it, or the folder that it would be made in, cannot be written.
+    """
+    folder = Path(folder)
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not (there.is_dir() and _writable(there)):
+        raise OutputError(
+            f"cannot write in {str(folder)!r}: "
+            + (f"{str(there)!r} is read-only" if there.is_dir() else f"{str(there)!r} is a file")
+            + "; copy the run to a folder that can be written, or change its permissions"
+        )
+
+
+def _writable(folder: Path) -> bool:
+    """Tried, as permissions do not tell of every file system."""
+    probe = _beside(folder / "probe", "tmp")
+    try:
+        open(probe, "xb").close()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 _OF_VIEWERS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what looking into a folder leaves in it
