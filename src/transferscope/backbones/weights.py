@@ -26,7 +26,11 @@ from transferscope.images import InputSpec
 
 
 def load_backbone(
-    name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, download: bool = False
+    name: str = DEFAULT_BACKBONE,
+    *,
+    weights: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
 ) -> Classifier:
     """A pretrained network as a `Classifier` of its own source classes.
 
@@ -35,6 +39,7 @@ def load_backbone(
         weights: a local `.safetensors`, `.pt` or `.pth` state dict; or "random" for the
             architecture's own initialisation.
         download: permits timm or torchvision to fetch the weights from their hub.
+        seed: of random weights: the same seed draws the same numbers.
 
     Raises:
         UnknownName, InputError: see `find_backbone`.
@@ -44,7 +49,9 @@ def load_backbone(
     if weights is None and download and entry.package is None:
         network = _downloaded(entry)
     else:
-        network = architecture_of(entry)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # a run from random weights finds its own again
+            network = architecture_of(entry)
         if weights is None:
             state = _packaged_state(entry, network)
         elif str(weights) != "random":

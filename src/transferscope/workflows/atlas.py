@@ -9,7 +9,8 @@ from transferscope.comparison.records import Comparison
 from transferscope.errors import RunError, WeightsError
 from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
-from transferscope.files import cache_dir, read_json
+from transferscope.files import read_json
+from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
 from transferscope.report.pages.content import AtlasContent
 from transferscope.visualize.records import Render

@@ -20,7 +20,8 @@ from transferscope.comparison.records import Comparison
 from transferscope.data.scan import Picture
 from transferscope.errors import InputError
 from transferscope.features.exemplars import channel_responses, drawn_sample
-from transferscope.files import cache_dir, refuse_read_only
+from transferscope.files import refuse_read_only
+from transferscope.machine import cache_dir
 from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep, WorkUnit

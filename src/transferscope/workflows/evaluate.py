@@ -24,7 +24,13 @@ from transferscope.evaluation.predictions import Predictions, predict_files, ref
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import sha256_bytes, sha256_file, write_json, write_text
+from transferscope.files import (
+    refuse_read_only,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from transferscope.report.figures import classes, evaluation
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
@@ -186,9 +192,11 @@ def evaluate_run(
             those of the split, classes that the run does not know, or no picture in common with the
             other run's split.
         InputError: another run with other classes, or fewer than two views.
+        OutputError: the run folder cannot be written.
     """
     if tta:
         refuse_views(tta)  # before the work
+    refuse_read_only(run.path / "evaluation")
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = _sample(run, split, data, reporter)
     # Refused before the work, too.

@@ -17,8 +17,9 @@ from transferscope.data.exclusions import say
 from transferscope.data.scan import refuse_unreadable, scan
 from transferscope.errors import InputError, UnknownName
 from transferscope.features.exemplars import channel_responses, drawn_sample
-from transferscope.files import cache_dir, replaced_folder, sha256_file, sha256_json
+from transferscope.files import replaced_folder, sha256_file, sha256_json
 from transferscope.images import as_float, to_picture
+from transferscope.machine import cache_dir
 from transferscope.report.sheets.renders import Tile, write_sheets
 from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
