@@ -469,9 +469,9 @@ def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
 
 def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "c"))
-    assert files.cache_dir() == tmp_path / "c"
+    assert machine.cache_dir() == tmp_path / "c"
     monkeypatch.delenv("TRANSFERSCOPE_CACHE")
-    assert files.cache_dir().name in ("transferscope", "cache")
+    assert machine.cache_dir().name in ("transferscope", "cache")
 
 
 def test_the_environment_record_is_json_and_names_no_place() -> None:
@@ -480,3 +480,57 @@ def test_the_environment_record_is_json_and_names_no_place() -> None:
     assert record["packages"]["torch"].startswith(torch.__version__.split("+")[0])
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     assert str(Path.cwd()) not in text
+
+
+# ---------------------------------------------------------------------------- file systems of other kinds
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder has no handle there")
+@pytest.mark.parametrize("fails", ["fsync", "open"])
+def test_a_file_system_that_cannot_flush_a_folder_takes_writes(tmp_path, monkeypatch, fails):
+    """SMB and FUSE refuse it, after the file has taken its name."""
+    real = getattr(os, fails)
+
+    def refused(target, *rest, **options):
+        folder = target if fails == "open" else f"/proc/self/fd/{target}"
+        if Path(folder).is_dir():
+            raise OSError(22, "Invalid argument")
+        return real(target, *rest, **options)
+
+    monkeypatch.setattr(os, fails, refused)
+    files.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    with files.replaced_folder(tmp_path / "out") as folder:
+        (folder / "b.txt").write_text("new")
+    assert (tmp_path / "out" / "b.txt").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no umask there")
+def test_files_are_no_more_open_than_the_users_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        files.write_json(tmp_path / "a.json", {})
+        with files.locked(tmp_path / "run"):
+            pass
+        with files.replaced_folder(tmp_path / "out") as folder:
+            (folder / "b.txt").write_text("new")
+        files.same_file(tmp_path / "a.json", tmp_path / "b.json")
+    finally:
+        os.umask(before)
+    open_ = [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077]
+    assert not open_
+
+
+def test_a_file_has_two_names_or_a_copy(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "a", "one")
+    files.same_file(tmp_path / "a", tmp_path / "b")
+    files.write_text(tmp_path / "b", "two")  # replaced, not written through
+    assert (tmp_path / "a").read_text() == "one"
+
+    def refused(*_, **__):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    files.same_file(tmp_path / "a", tmp_path / "sub" / "c")
+    assert (tmp_path / "sub" / "c").read_text() == "one"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "c", "sub"]

@@ -452,3 +452,34 @@ def modules_below(network: nn.Module, boundary: str, example: torch.Tensor) -> l
     with torch.no_grad(), hooked([(m, end, False) for m in network.modules()]):
         network(example)
     return finished
+
+
+def modules_up_to(network: nn.Module, layer: str, example: torch.Tensor) -> dict[str, str]:
+    """What a layer's output is computed by: names of modules, each with its kind and its settings.
+
+    Besides those that have finished when the layer has, it has those that enclose them, the network itself
+    under the name "" among them: these may use parameters of their own before the layer (a `pos_embed`).
+
+    Raises:
+        UnknownName: no such layer.
+    """
+    below = modules_below(network, layer, example)
+    modules = dict(network.named_modules())
+    found = {}
+    for name, module in modules.items():
+        encloses = not name or any(one.startswith(f"{name}.") for one in below)
+        if name in below or (encloses and name != layer):
+            settings = module.extra_repr() if name in below else ""
+            found[name] = f"{type(module).__qualname__}({settings})"
+    return found
+
+
+def state_up_to(network: nn.Module, layer: str, example: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The parameters and buffers that a layer's output depends on, by their dotted names.
+
+    Raises:
+        UnknownName: no such layer.
+    """
+    owners = modules_up_to(network, layer, example)
+    state = network.state_dict()
+    return {name: value for name, value in state.items() if name.rpartition(".")[0] in owners}

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,14 +102,42 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             raise OSError(f"only {temporary.stat().st_size} of {len(data)} bytes were taken")
 
 
+def same_file(source: str | Path, path: str | Path) -> None:
+    """Makes `path` another name of the file `source`, or a copy where the file system has no links.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    path = Path(path)
+    temporary = _beside(path, "tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, path)
+    except OSError:  # another disk, or a file system without links
+        write_bytes(path, Path(source).read_bytes())
+    finally:
+        with suppress(OSError):  # two names of one file are left as two by os.replace
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes UTF-8 text to `path`, whole or not at all; of a file name that is no UTF-8, bytes as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON with the key order given; of a file name that is no UTF-8, bytes as escapes.
+
+    Reading it again gives back the very name. NaN is refused, since JSON has none.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented UTF-8 JSON with the key order given."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -170,7 +197,7 @@ def write_tensors(
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    header = {key: _json_line(value) for key, value in metadata.items()}
     header["sha256"] = json.dumps(hash_tensors(plain))
     write_bytes(path, save(plain, header))
 
@@ -202,6 +229,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
             "restore it from a copy or write it again"
         )
     return tensors, header
+
+
+def _json_line(value: Any, *, sort_keys: bool = False) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _from_json(value: str) -> Any:
@@ -247,7 +279,12 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         OutputError: `path` is a file, or a folder that holds something that is not ours.
     """
-    if path.exists() and not path.is_dir():
+    with _failing_as_output_error(
+        path
+    ):  # a name that is too long, a folder that may not be entered
+        _look_up(path)
+        exists = path.exists()
+    if exists and not path.is_dir():
         raise OutputError(f"{str(path)!r} is a file; give the name of a folder")
     if not path.is_dir() or all(one.name in _OF_VIEWERS for one in path.iterdir()):
         return
@@ -262,6 +299,41 @@ def refuse_foreign(path: Path) -> None:
         raise OutputError(
             f"{str(path)!r} holds {foreign[0]!r}{more}, which Transferscope did not write and which would "
             "be lost; move that elsewhere, or give a new folder"
+        )
+
+
+def refuse_name(path: str | Path) -> None:
+    """Refuses a name that no file can have here: long work can ask before it begins.
+
+    Raises:
+        OutputError: it is too long, or that of a folder.
+    """
+    path = Path(path)
+    with _failing_as_output_error(path):
+        _look_up(path)
+        if path.is_dir():
+            raise OutputError(f"{str(path)!r} is a folder; give the name of a file")
+
+
+def _look_up(path: Path) -> None:
+    """Raises OSError for a name that the file system does not take, before there is anything to write."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()
+
+
+def refuse_read_only(folder: str | Path) -> None:
+    """Refuses a folder that cannot be written, or made: long work can ask before it begins.
+
+    Raises:
+        OutputError: it, or the folder that it would be made in, cannot be written.
+    """
+    folder = Path(folder)
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not (there.is_dir() and is_writable(there)):
+        raise OutputError(
+            f"cannot write in {str(folder)!r}: "
+            + (f"{str(there)!r} is read-only" if there.is_dir() else f"{str(there)!r} is a file")
+            + "; copy the run to a folder that can be written, or change its permissions"
         )
 
 
@@ -303,11 +375,14 @@ def _files(folder: Path) -> list[str]:
 def _flush_folder(folder: Path) -> None:
     if os.name == "nt":  # a folder has no handle to flush there
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # By now the file has its name. Some file systems (SMB, FUSE) cannot flush a folder, or open one; what
+    # is lost then is only the promise that the name outlives a power failure.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 # ---------------------------------------------------------------------------- hashing
@@ -326,7 +401,7 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Hex digest of a JSON-able value, independent of key order."""
-    return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+    return sha256_bytes(_json_line(value, sort_keys=True).encode())
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -341,7 +416,7 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------- lock, cache
+# ---------------------------------------------------------------------------- lock
 
 
 @contextmanager
@@ -370,14 +445,3 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def cache_dir() -> Path:
-    """The folder of shared caches: `TRANSFERSCOPE_CACHE`, or the user's cache folder."""
-    if chosen := os.environ.get("TRANSFERSCOPE_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "transferscope"
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "transferscope" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transferscope"

@@ -9,8 +9,9 @@ from transferscope.errors import DataError, InputError, PictureError
 from transferscope.features.exemplars import channel_responses
 from transferscope.features.extraction import POOLED, cached_pictures, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import cache_dir, sha256_file
+from transferscope.files import sha256_file
 from transferscope.images import as_float
+from transferscope.machine import cache_dir
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from transferscope.features.extraction import (
     planned_bytes,
 )
 from transferscope.features.store import FeatureStore, Rows, cache_budget
-from transferscope.files import cache_dir, sha256_file
+from transferscope.files import sha256_file
+from transferscope.machine import cache_dir
 
 FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
 """Where processes that are started here find the tests' own modules."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import atlas_content as made
 import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib import font_manager
+from PIL import Image, ImageDraw
 
 from transferscope.errors import InputError
 from transferscope.report.figures import classes, comparison, evaluation, style
@@ -104,13 +107,74 @@ def test_names_are_literal_whatever_their_script() -> None:
 
 def test_a_missing_glyph_names_the_package_with_a_font(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "_drawable", lambda letter: ord(letter) < 0x2E80)
-    note = style.font_note(["cat", "猫"])
+    note = style.font_note(["cat", "猫", "狗"])
     assert note is not None
-    assert "猫" in note
+    assert note.startswith("2 letters are in no font here and drawn as boxes (CJK)")
     assert "fonts-noto-cjk" in note
+    assert note.isascii()  # the letters would be boxes in the note too
     assert style.font_note(["cat", "Löwenzahn"]) is None
-    assert note in texts(_with_class("猫"))
-    assert not any("package" in text for text in texts(_with_class("cat")))
+
+
+def test_text_that_stays_text_needs_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SVG is drawn by its reader, with the reader's fonts."""
+    monkeypatch.setattr(style, "_drawable", lambda letter: ord(letter) < 0x2E80)
+    shown = texts(_with_class("猫"))
+    assert any("猫" in text for text in shown)
+    assert not any("font" in text for text in shown)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Fonts are looked up anew, by a matplotlib whose list was made before others were installed."""
+    here = font_manager.findSystemFonts()
+    own = [one for one in font_manager.fontManager.ttflist if "DejaVu" in one.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(style, "_found", [])
+    for looked_up in (style._installed, style._font_file):
+        looked_up.cache_clear()
+    yield here
+    for looked_up in (style._installed, style._font_file):
+        looked_up.cache_clear()
+
+
+def test_a_font_that_is_newer_than_matplotlibs_list_is_found(
+    forgetful: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = next(
+        (file for file in forgetful if font_manager.get_font(file).get_char_index(ord("猫"))), None
+    )
+    if source is None:
+        pytest.skip("no font of this machine has Chinese letters")
+    calls = []
+    monkeypatch.setattr(
+        font_manager,
+        "findSystemFonts",
+        lambda *_: calls.append(1) or [source, str(tmp_path / "no")],
+    )
+    assert style.font_note(["猫", "狗"]) is None
+    picture = Image.new("RGB", (60, 40), "white")
+    style.write_line(ImageDraw.Draw(picture), (2, 30), "猫", size=24)
+    boxes = Image.new("RGB", (60, 40), "white")
+    style.write_line(ImageDraw.Draw(boxes), (2, 30), "\U0010fffd", size=24)
+    assert np.array(picture).tolist() != np.array(boxes).tolist()
+    assert calls == [1]  # once, whatever is drawn
+
+
+def test_a_font_of_any_name_will_do(forgetful: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The families that are asked first are not all there are."""
+    monkeypatch.setattr(style, "_FALLBACKS", ())
+    if not any(font_manager.get_font(file).get_char_index(ord("猫")) for file in forgetful):
+        pytest.skip("no font of this machine has Chinese letters")
+    assert style.font_note(["猫"]) is None
+    with style.drawing(100, 100, ["猫"]):
+        assert len(mpl.rcParams["font.family"]) == 2
+
+
+def test_drawing_says_nothing_of_bold_letters(caplog: pytest.LogCaptureFixture) -> None:
+    with style.panel(200, 100) as (figure, axes):
+        axes.set_title("猫", fontweight="bold")
+        style.as_svg(figure, "x", "x")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

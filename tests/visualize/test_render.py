@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -437,7 +438,9 @@ def test_a_damaged_unit_is_drawn_again(tmp_path):
     sweep, unit = Sweep(tmp_path), units(classifier)[0]
     sweep.run(classifier, [unit])
     first = sweep.load(unit)
-    sweep.path(unit).write_bytes(sweep.path(unit).read_bytes()[:-50])
+    file = sweep.path(unit.key(1))
+    file.write_bytes(file.read_bytes()[:-50])
+    assert sweep.missing(unit) == (1,)
     with pytest.raises(WeightsError):
         sweep.load(unit)
     sweep.run(classifier, [unit])
@@ -448,22 +451,67 @@ def test_a_damaged_unit_is_drawn_again(tmp_path):
 def test_the_key_is_everything_that_the_pictures_depend_on():
     classifier = tiny_classifier()
     unit = units(classifier)[0]
-    another_head = classifier.with_head(torch.ones(2, 8), torch.zeros(2), ["x", "y"])
+    reshaped = tiny_classifier()
+    reshaped.network.stages[0].conv2.padding_mode = "circular"  # equal tensors, another answer
     wider = replace(SPEC, mean=(0.5, 0.5, 0.5))
     another_input = Classifier(classifier.network, wider, classifier.classes)
     others = [
         WorkUnit.of(tiny_classifier(seed=1), LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
         WorkUnit.of(classifier, "stages.0", (0, 1, 4), seed=0, recipe=RECIPE),
-        WorkUnit.of(classifier, LAYER, (0, 1), seed=0, recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=1, recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, sign="minus", recipe=RECIPE),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, recipe=replace(RECIPE, steps=4)),
         WorkUnit.of(classifier, LAYER, (0, 1, 4), seed=0, recipe=replace(RECIPE, precision="bf16")),
-        WorkUnit.of(another_head, LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
+        WorkUnit.of(reshaped, LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
         WorkUnit.of(another_input, LAYER, (0, 1, 4), seed=0, recipe=RECIPE),
     ]
-    assert len({unit.key, *(other.key for other in others)}) == 10
-    assert units(tiny_classifier())[0].key == unit.key
+    assert len({unit.key(0), unit.key(1), *(other.key(0) for other in others)}) == 10
+    assert units(tiny_classifier())[0].key(0) == unit.key(0)
+
+
+def test_the_key_is_nothing_that_the_pictures_do_not_depend_on():
+    """What lies behind the layer, and which channels are drawn beside it, is another matter."""
+    classifier = tiny_classifier()
+    key = units(classifier)[0].key(1)
+    fewer = WorkUnit.of(classifier, LAYER, (1, 7), seed=0, recipe=RECIPE)
+    another_head = classifier.with_head(torch.ones(2, 8), torch.zeros(2), ["x", "y"])
+    deeper = tiny_classifier()
+    with torch.no_grad():
+        deeper.network.stages[2].conv1.weight.add_(1)
+    assert fewer.key(1) == key
+    assert units(another_head)[0].key(1) == units(deeper)[0].key(1) == key
+    logit = {"objective": "logit", "recipe": RECIPE, "seed": 0}
+    assert WorkUnit.of(classifier, classifier.head, (1,), **logit).key(1) != WorkUnit.of(
+        another_head, another_head.head, (1,), **logit
+    ).key(1)
+
+
+def test_one_that_asks_for_more_draws_only_what_is_missing(tmp_path):
+    """In another order, beside other channels, of another network that is alike up to the layer."""
+    classifier, sweep = tiny_classifier(), Sweep(tmp_path)
+    sweep.run(classifier, units(classifier))
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert len(times) == 9
+    another_head = classifier.with_head(torch.ones(2, 8), torch.zeros(2), ["x", "y"])
+    more = WorkUnit.of(another_head, LAYER, (6, 4, 0, 1), seed=0, recipe=RECIPE)
+    assert sweep.missing(more) == (6,)
+    heard: list[tuple[int, int]] = []
+    sweep.run(another_head, more.divided(3), on_progress=lambda *step: heard.append(step))
+    assert heard[-1] == (4, 4)
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert times.items() <= after.items()
+    assert len(after) == 10
+    assert [one.channel for one in sweep.load(more)] == [6, 4, 0, 1]
+
+
+def test_a_sweep_keeps_what_it_was_asked_for_in_a_folder_of_its_own(tmp_path):
+    classifier = tiny_classifier()
+    shared, kept = tmp_path / "shared", tmp_path / "kept"
+    Sweep(shared).run(classifier, units(classifier)[:1])
+    Sweep(shared, kept=kept).run(classifier, units(classifier)[:2])
+    assert len(list(shared.iterdir())) == len(list(kept.iterdir())) == 6
+    shutil.rmtree(shared)  # a cache may go at any time
+    assert len(Sweep(shared, kept=kept).load(units(classifier)[0])) == 3
 
 
 def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
@@ -481,11 +529,11 @@ def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -9
     before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert len(before) == 2
+    assert len(before) == 6
     classifier = tiny_classifier()
     Sweep(tmp_path).run(classifier, units(classifier))
     after = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert len(after) == 3
+    assert len(after) == 9
     assert before.items() <= after.items()
 
 

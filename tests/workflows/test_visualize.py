@@ -72,21 +72,23 @@ def test_a_unit_is_divided_in_order():
     whole = unit(channels=tuple(range(8)))
     parts = whole.divided(3)
     assert [part.channels for part in parts] == [(0, 1, 2), (3, 4, 5), (6, 7)]
-    assert len({whole.key, *(part.key for part in parts)}) == 4
+    assert [part.keys for part in parts] == [
+        {channel: whole.key(channel) for channel in part.channels} for part in parts
+    ]
 
 
 def test_objective_and_exemplars_are_part_of_the_key():
-    keys = {unit().key, unit(objective="neuron").key, unit(exemplars="abc").key}
+    keys = {unit().key(0), unit(objective="neuron").key(0), unit(exemplars="abc").key(0)}
     assert len(keys) == 3
 
 
 def test_units_are_small_lossless_files(tmp_path):
     classifier, sweep = tiny_classifier(), Sweep(tmp_path)
     sweep.run(classifier, [unit()])
-    (file,) = tmp_path.iterdir()
-    tensors, metadata = read_tensors(file)
-    assert metadata["layer"] == LAYER
-    assert tensors["pictures"].dtype == torch.uint8  # files, not pixels
+    assert len(list(tmp_path.iterdir())) == 3
+    tensors, metadata = read_tensors(sweep.path(unit().key(1)))
+    assert (metadata["layer"], metadata["channel"]) == (LAYER, 1)
+    assert tensors["picture"].dtype == torch.uint8  # files, not pixels
     loaded = sweep.load(unit())
     assert [one.picture.shape for one in loaded] == [(32, 32, 3)] * 3
     # The activation told is that of the very picture that is stored.
@@ -146,7 +148,10 @@ def test_the_most_informative_comes_first():
     interest = {"stages.0": [0.0, 0.0, 9.0, 9.0], LAYER: [1.0, 1.0, 0.0, 0.0]}
     first = most_informative_first(units, interest)[0]
     assert (first.layer, first.channels) == ("stages.0", (2, 3))
-    assert sorted(u.key for u in units) == sorted(u.key for u in most_informative_first(units))
+    keys = [key for u in units for key in u.keys.values()]
+    assert sorted(keys) == sorted(
+        key for u in most_informative_first(units) for key in u.keys.values()
+    )
 
 
 def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
@@ -166,6 +171,8 @@ def test_a_plan_is_measured_and_counts_what_is_left(tmp_path):
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert before.disk_mb * 1e6 == pytest.approx(size, rel=0.6)  # with the figures' own bytes
     assert Plan.of(sweep, classifier, units).left == 0
+    more = Plan.of(sweep, classifier, unit(channels=(1, 2, 7), seed=1).divided())
+    assert more.left == 3
     json.dumps(before.to_dict())
 
 
@@ -192,10 +199,10 @@ def test_a_constant_channel_is_dead_and_not_blocked():
 def test_visualize_goes_on_where_it_was_interrupted(tmp_path):
     classifier = tiny_classifier()
     units = tmp_path / "units"
-    wanted = Drawings(layer=LAYER, channels=[*range(8)] * 4, steps=2)
+    wanted = Drawings(layer=LAYER, channels=[*range(8), 1], signs=("plus", "minus"), steps=2)
 
     def interrupted(done, total):
-        if done >= 16:
+        if done >= 9:
             raise KeyboardInterrupt
 
     class Impatient(Heard):
@@ -205,10 +212,10 @@ def test_visualize_goes_on_where_it_was_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         visualize(classifier, wanted, out=tmp_path / "v", reporter=Impatient(), sweep=units)
     kept = {path: path.stat().st_mtime_ns for path in units.iterdir()}
-    assert len(kept) == 1
+    assert len(kept) == 8
     assert not (tmp_path / "v").exists()
     rows = visualize(classifier, wanted, out=tmp_path / "v", sweep=units)
-    assert [row["channel"] for row in rows] == wanted.channels
+    assert [row["channel"] for row in rows] == [*wanted.channels] * 2
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -459,7 +466,7 @@ def test_twenty_kills_lose_at_most_the_unit_in_flight(tmp_path):
         now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}
         assert kept.items() <= now.items()  # nothing finished is lost or drawn again
         kept = now
-    assert len(kept) < len(long_units())  # all twenty hit a sweep at work
+    assert len(kept) < 8 * len(long_units())  # all twenty hit a sweep at work
     process = start(folder)
     process.communicate()
     assert process.returncode == 0

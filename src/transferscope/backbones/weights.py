@@ -27,7 +27,11 @@ from transferscope.images import InputSpec
 
 
 def load_backbone(
-    name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, download: bool = False
+    name: str = DEFAULT_BACKBONE,
+    *,
+    weights: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
 ) -> Classifier:
     """A pretrained network as a `Classifier` of its own source classes.
 
@@ -37,6 +41,7 @@ def load_backbone(
             architecture's own initialisation.
         download: permits timm or torchvision to fetch the weights from their hub. What was fetched is kept
             in the cache, where later calls find it without.
+        seed: of random weights: the same seed draws the same numbers.
 
     Returns:
         In eval mode; its `weights_note` says what of a file was renamed, dropped or filled in.
@@ -49,7 +54,9 @@ def load_backbone(
     if weights is None and download and entry.package is None:
         network = _downloaded(entry)
     else:
-        network = architecture_of(entry)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # a run from random weights finds its own again
+            network = architecture_of(entry)
         if weights is None:
             state = _packaged_state(entry, network)
         elif str(weights) != "random":

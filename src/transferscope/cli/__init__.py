@@ -7,6 +7,7 @@ interrupted. Rooms are imported inside the verbs, so that `--help` does not load
 from __future__ import annotations
 
 import os
+import sys
 
 # ruff: noqa: F401 (importing the file of a verb registers it, in the order of `transferscope --help`)
 from transferscope.cli import (  # isort: skip
@@ -27,7 +28,8 @@ from transferscope.cli import (  # isort: skip
     backbones,
     doctor,
 )
-from transferscope.cli.app import app
+from transferscope.cli.app import app, say_error
+from transferscope.cli.streams import patient_streams
 
 
 def main() -> None:
@@ -38,4 +40,12 @@ def main() -> None:
     spinning was measured to slow a network down nine times.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    app()
+    patient_streams()
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 - what a verb does not catch, such as a full disk under stdout
+        say_error(error)
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -12,6 +13,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from transferscope.errors import InputError, TransferscopeError
+from transferscope.files import json_text
 from transferscope.terminal import console, plain
 
 app = typer.Typer(
@@ -38,10 +40,10 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         reuse_memory()
         try:
             return function(*args, **kwargs)
-        except TransferscopeError as error:
-            console().print(
-                f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True
-            )
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost layer; TRANSFERSCOPE_DEBUG shows it
+            say_error(error)
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
         except KeyboardInterrupt:
             console().print(
@@ -52,6 +54,54 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from None
 
     return wrapped
+
+
+DEBUG = "TRANSFERSCOPE_DEBUG"
+"""Set to 1, the traceback stands before an error's sentence."""
+
+
+def say_error(error: BaseException) -> None:
+    """One sentence on stderr; before it the traceback, where that is asked for."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        console().print(plain("".join(traceback.format_exception(error))), highlight=False)
+    console().print(
+        f"[bold red]error:[/] {plain(sentence_of(error))}", highlight=False, soft_wrap=True
+    )
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says to a user: our own ones as they are, others with what can be done."""
+    if isinstance(error, TransferscopeError):
+        return str(error)
+    said = " ".join(str(error).split()) or "no more is known"
+    if isinstance(error, MemoryError) or _of_memory(error):
+        return (
+            f"there is not enough memory ({type(error).__name__}: {clipped_text(said)}); close other programs, "
+            "give a smaller --batch-size or --size, or take a machine with more"
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        about = f"{clipped_text(str(error.filename))!r}: " if error.filename else ""
+        return (
+            f"{about}{error.strerror or said}; give another path, or see that it can be read and written "
+            f"({DEBUG}=1 shows where it happened)"
+        )
+    return (
+        f"{type(error).__name__}: {clipped_text(said)}; this is not meant to happen: {DEBUG}=1 shows the "
+        "traceback, which belongs into a report"
+    )
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether torch says in its own way that memory was refused."""
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in words or "can't allocate memory" in words
+    )
+
+
+def clipped_text(text: str, most: int = 240) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= most else f"{text[: most - 60]} ... {text[-55:]}"
 
 
 def source_of(data: Path | None, dataset: str | None, root: Path | None) -> Path:
@@ -76,7 +126,7 @@ def source_of(data: Path | None, dataset: str | None, root: Path | None) -> Path
 
 def print_json(value: Any) -> None:
     """A result on stdout; NaN is refused, since JSON has none."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    typer.echo(json_text(value))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:

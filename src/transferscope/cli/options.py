@@ -12,7 +12,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only results 
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:N or mps; default: the best here.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(help="auto: bf16 where the hardware is fast at it; fp16 on CUDA only."),

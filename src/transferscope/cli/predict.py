@@ -48,13 +48,16 @@ def predict(
     """
     from transferscope.data.exclusions import say
     from transferscope.evaluation.answers import Prediction
-    from transferscope.files import write_csv
+    from transferscope.files import refuse_name, write_csv
     from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
     from transferscope.workflows.open_model import open_model
     from transferscope.workflows.predict import predict as predict_pictures
 
     if figure:
         refuse_figure_suffix(figure)
+    for file in (csv, figure):
+        if file:
+            refuse_name(file)
     terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
     excluded: list[tuple[str, str]] = []

@@ -67,7 +67,6 @@ def visualize(
         Drawings,
         parse_channels,
         plan_visualize,
-        sweep_folder,
     )
     from transferscope.workflows.visualize import visualize as run_visualize
 
@@ -86,12 +85,12 @@ def visualize(
         data=data,
         called=network_name(model),
     )
-    folder, reporter = sweep_folder(model), Terminal(quiet)
+    reporter = Terminal(quiet)
     if plan:
-        _tell_plan(plan_visualize(classifier, wanted, sweep=folder, reporter=reporter), json_)
+        _tell_plan(plan_visualize(classifier, wanted, reporter=reporter), json_)
         return
     assert out is not None
-    rows = run_visualize(classifier, wanted, out=out, sweep=folder, reporter=reporter)
+    rows = run_visualize(classifier, wanted, out=out, reporter=reporter)
     if json_:
         print_json(rows)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from transferscope.activations import modules_below
+from transferscope.activations import state_up_to
 from transferscope.backbones.classifier import Classifier
 from transferscope.images import as_float, to_picture
 
@@ -16,14 +16,9 @@ def frozen_up_to(base: Classifier, tuned: Classifier, layer: str) -> bool:
     Raises:
         UnknownName: no such layer.
     """
-    below = set(modules_below(base.network, layer, base.example()))
-    every = {name for name, _ in base.network.named_modules()}
-    # A module that encloses the layer may use parameters of its own before it (a `pos_embed`).
-    enclosing = {name for name in every if any(one.startswith(f"{name}.") for one in below)} | {""}
-    owners = below | (enclosing - {layer})
-    old, new = base.network.state_dict(), tuned.network.state_dict()
-    names = [name for name in old if name.rpartition(".")[0] in owners]
-    return all(name in new and torch.equal(old[name], new[name]) for name in names)
+    old = state_up_to(base.network, layer, base.example())
+    new = tuned.network.state_dict()
+    return all(name in new and torch.equal(value, new[name]) for name, value in old.items())
 
 
 def embed(base: Classifier, pictures: torch.Tensor, *, batch_size: int = 16) -> torch.Tensor:

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from transferscope.errors import InputError, OutputError
-from transferscope.files import cache_dir, sha256_json, write_tensors
+from transferscope.files import sha256_json, write_tensors
+from transferscope.machine import cache_dir
 
 BUDGET_VARIABLE = "TRANSFERSCOPE_CACHE_BUDGET"
 """Environment variable with the size of the cache in GB (10^9 bytes)."""

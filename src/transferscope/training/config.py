@@ -78,7 +78,7 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "auto: bf16 where the hardware is fast at it; fp16 on CUDA only."
     )
-    seed: int = option(0, "Of everything random.", ge=0)
+    seed: int = option(0, "Of everything random.", ge=0, le=2**32 - 1)
     confusable: tuple[tuple[str, str], ...] = setting(
         (), "Pairs of look-alike classes, reported apart at evaluation."
     )
@@ -127,8 +127,10 @@ class TuneOptions(Config):
     @classmethod
     def _absolute(cls, value: Any, info: ValidationInfo) -> Any:
         """A path that means the same from anywhere; a weights file keeps the name of its link."""
-        if not isinstance(value, str | Path) or value == "random":
+        if not isinstance(value, str | Path):
             return value
+        if info.field_name == "weights" and str(value) == "random":
+            return "random"
         path = Path(value)
         return str(path.absolute() if info.field_name == "weights" else path.resolve())
 

@@ -165,7 +165,7 @@ def _expected(field: FieldInfo) -> str:
     if known := choices(field):
         return f"one of {', '.join(map(str, known))}"
     words = [
-        f"{word} {getattr(limit, key):g}"
+        f"{word} {getattr(limit, key):.12g}"
         for limit in field.metadata
         for key, word in _LIMITS.items()
         if hasattr(limit, key)

@@ -18,7 +18,7 @@ class Plan:
 
     Attributes:
         pictures: of all units.
-        left: those that have no finished file yet.
+        left: those that have no finished file yet, whoever drew them.
         seconds: that the rest is expected to take.
         disk_mb: that its files are expected to take, in MB.
         memory_mb: the process's peak so far, in MB: the sweep needs no more.
@@ -48,7 +48,8 @@ class Plan:
 
         Args as for `Sweep.run`; `trial` pictures a layer are drawn and thrown away.
         """
-        left = [unit for unit in units if not sweep.finished(unit)]
+        left = [replace(unit, channels=sweep.missing(unit)) for unit in units]
+        left = [unit for unit in left if unit.channels]
         seconds, size, tried = 0.0, 0.0, 0
         for layer in dict.fromkeys(unit.layer for unit in left):
             of_layer = [unit for unit in left if unit.layer == layer]

@@ -1,15 +1,17 @@
-"""Rendering as units of work: one finished file each, which is the truth.
+"""Rendering as units of work; what is finished is a file a channel, which is the truth.
 
-A unit's key is the hash of everything that its pictures depend on. Killed and run again, a sweep draws
-only what has no finished file; files of other units are not touched. No more than one unit's pictures
-are in memory, so memory does not grow with the number of channels.
+A file's name is the hash of everything that its picture depends on: the weights up to the layer, not those
+behind it, so that networks that are alike up to there share their drawings. Killed and run again, or asked
+for more, a sweep draws only what has no finished file. No more than one unit's pictures are in memory, so
+memory does not grow with the number of channels.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,16 @@ from PIL import Image
 
 from transferscope.acceleration.memory import release_memory
 from transferscope.acceleration.precision import fast_bf16
+from transferscope.activations import modules_up_to, state_up_to
 from transferscope.backbones.classifier import Classifier
-from transferscope.errors import WeightsError
-from transferscope.files import hash_tensors, read_tensors, sha256_json, write_tensors
+from transferscope.errors import OutputError, WeightsError
+from transferscope.files import (
+    hash_tensors,
+    read_tensors,
+    same_file,
+    sha256_json,
+    write_tensors,
+)
 from transferscope.visualize.engine import Engine, Progress
 from transferscope.visualize.objectives.algebra import LOGITS
 from transferscope.visualize.recipe import RenderRecipe
@@ -30,7 +39,7 @@ from transferscope.visualize.records import FIGURES, Drawn, Render, Sign
 from transferscope.visualize.render import ObjectiveKind, job_of, judge
 
 UNIT = 16
-"""Channels of a unit: what a kill can lose, some ten seconds' work."""
+"""Channels of a unit, drawn together: what a kill can lose, some ten seconds' work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +64,8 @@ class WorkUnit:
     """Some channels of one layer of one network, in one direction, from one seed.
 
     Attributes:
-        weights: hash of all of the network's weights and buffers.
+        weights: hash of what the layer's output is computed from: weights, buffers and kinds of the modules
+            up to it.
         input: `InputSpec.to_dict()`, as JSON.
         layer: dotted name.
         channels: indexes.
@@ -93,7 +103,7 @@ class WorkUnit:
         recipe = recipe or RenderRecipe()
         if recipe.precision == "auto":
             recipe = replace(recipe, precision="bf16" if fast_bf16(classifier.device) else "fp32")
-        weights = hash_tensors(classifier.network.state_dict())
+        weights = _hash_up_to(classifier, layer)
         spec = json.dumps(classifier.input.to_dict())
         chosen = tuple(channels)
         return cls(weights, spec, layer, chosen, sign, seed, recipe, objective, exemplars)
@@ -105,27 +115,37 @@ class WorkUnit:
             for begin in range(0, len(self.channels), size)
         ]
 
+    def key(self, channel: int) -> str:
+        """Hex digest of all that this channel's picture depends on, the recipe's version included."""
+        fields = {**asdict(self), "channels": channel, "recipe": self.recipe.to_dict()}
+        return sha256_json(fields)
+
     @property
-    def key(self) -> str:
-        """Hex digest of all fields and of the recipe's version."""
-        return sha256_json({**asdict(self), "recipe": self.recipe.to_dict()})
+    def keys(self) -> dict[int, str]:
+        """The channels with their keys, in order."""
+        return {channel: self.key(channel) for channel in self.channels}
 
 
 class Sweep:
-    """Finished units in a folder, one safetensors file each, named by key.
+    """Finished channels in a folder, one safetensors file each, named by key.
 
     Pictures are held as lossless WebP of what was optimized, about 30 kB each at the default size.
 
     Args:
-        folder: made when the first unit is written.
+        folder: shared by whatever draws; made when the first picture is written.
+        kept: a folder of one's own in which every picture that `run` is asked for is found afterwards too
+            (under another name of the same file where the file system can), so that it can be moved.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, kept: str | Path | None = None):
         self.folder = Path(folder)
+        self.kept = Path(kept) if kept is not None else None
 
-    def path(self, unit: WorkUnit) -> Path:
-        """Where the finished unit lies or will lie."""
-        return self.folder / f"{unit.key}.safetensors"
+    def path(self, key: str) -> Path:
+        """Where a channel's file lies, or will lie in the shared folder."""
+        if self.kept is not None and (file := self.kept / f"{key}.safetensors").is_file():
+            return file
+        return self.folder / f"{key}.safetensors"
 
     def run(
         self,
@@ -135,7 +155,7 @@ class Sweep:
         exemplars: Exemplars | None = None,
         on_progress: Progress | None = None,
     ) -> None:
-        """Draws the units that have no whole file yet; the others are left as they are.
+        """Draws the channels that have no whole file yet; the others are left as they are.
 
         Args:
             classifier: whose network the units are of; unchanged.
@@ -144,13 +164,16 @@ class Sweep:
             on_progress: called with (pictures done, pictures in all); finished ones count as done.
 
         Raises:
-            OutputError: the folder cannot be written; finished units are kept.
+            OutputError: neither folder can be written; finished channels are kept.
         """
         total = sum(len(unit.channels) for unit in units)
         done = 0
         engine: tuple[tuple[Any, ...], Engine] | None = None
-        for unit in units:
-            if not self.finished(unit):
+        for asked in units:
+            unit = replace(asked, channels=self.missing(asked))
+            self._keep(asked.key(channel) for channel in asked.channels)
+            done += len(asked.channels) - len(unit.channels)
+            if unit.channels:
                 wanted = (unit.layer, unit.objective, unit.recipe)
                 if engine is None or engine[0] != wanted:
                     engine = None  # its networks are let go before the next are made
@@ -170,22 +193,29 @@ class Sweep:
         """The renders of a finished unit, judged against the best real pictures given.
 
         Raises:
-            WeightsError: the unit's file is missing or damaged.
+            WeightsError: a channel's file is missing or damaged.
         """
-        tensors, metadata = read_tensors(self.path(unit))
-        ends = tensors["ends"].tolist()
-        blob = tensors["pictures"].numpy()
-        canvases = [
-            _opened(blob[begin:end].tobytes(), int(metadata["input_channels"]))
-            for begin, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+        best = exemplar_max or {}
+        keys = unit.keys
+        return [self.load_key(keys[channel], best.get(channel)) for channel in unit.channels]
+
+    def load_key(self, key: str, exemplar_max: float | None = None) -> Render:
+        """One finished channel, judged against the best real picture's value.
+
+        Raises:
+            WeightsError: the file is missing or damaged.
+        """
+        tensors, metadata = read_tensors(self.path(key))
+        canvas = _opened(tensors["picture"].numpy().tobytes(), int(metadata["input_channels"]))
         height, width = metadata["size"]
         drawn = Drawn(
-            canvases=torch.stack(canvases),
+            canvases=canvas[None],
             size=(int(height), int(width)),
             **{name: tensors[name] for name in FIGURES},
         )
-        return judge(drawn, unit.layer, unit.channels, unit.sign, unit.seed, exemplar_max or {})
+        channel = int(metadata["channel"])
+        named = (metadata["layer"], (channel,), metadata["sign"], int(metadata["seed"]))
+        return judge(drawn, *named, {channel: exemplar_max})[0]
 
     def renders(
         self, units: Sequence[WorkUnit], *, exemplar_max: Mapping[int, float | None] | None = None
@@ -194,26 +224,58 @@ class Sweep:
         for unit in units:
             yield from self.load(unit, exemplar_max=exemplar_max)
 
-    def finished(self, unit: WorkUnit) -> bool:
-        """Whether the unit's file is there and whole."""
+    def missing(self, unit: WorkUnit) -> tuple[int, ...]:
+        """Channels of a unit that have no whole file."""
+        return tuple(channel for channel, key in unit.keys.items() if not self._whole(key))
+
+    def _whole(self, key: str) -> bool:
+        if not self.path(key).is_file():
+            return False
         try:
-            read_tensors(self.path(unit))
+            read_tensors(self.path(key))
         except WeightsError:
             return False
         return True
 
     def _write(self, unit: WorkUnit, drawn: Drawn) -> None:
-        files = encoded(drawn)
-        tensors = {name: getattr(drawn, name) for name in FIGURES}
-        tensors["pictures"] = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy())
-        tensors["ends"] = torch.tensor(np.cumsum([len(file) for file in files]))
-        metadata = {
-            **asdict(unit),
-            "recipe": unit.recipe.to_dict(),
-            "size": list(drawn.size),
-            "input_channels": drawn.canvases.shape[1],
-        }
-        write_tensors(self.path(unit), tensors, metadata)
+        shared = asdict(unit) | {"recipe": unit.recipe.to_dict(), "size": list(drawn.size)}
+        del shared["channels"]
+        for row, (file, (channel, key)) in enumerate(
+            zip(encoded(drawn), unit.keys.items(), strict=True)
+        ):
+            tensors = {name: getattr(drawn, name)[row : row + 1] for name in FIGURES}
+            tensors["picture"] = torch.from_numpy(np.frombuffer(file, np.uint8).copy())
+            metadata = shared | {"channel": channel, "input_channels": drawn.canvases.shape[1]}
+            self._write_key(key, tensors, metadata)
+
+    def _write_key(
+        self, key: str, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]
+    ) -> None:
+        """Into the shared folder, and into one's own; where the shared one cannot be written, there alone."""
+        name = f"{key}.safetensors"
+        if self.kept is None:
+            write_tensors(self.folder / name, tensors, metadata)
+            return
+        write_tensors(self.kept / name, tensors, metadata)
+        with suppress(OutputError):
+            same_file(self.kept / name, self.folder / name)
+
+    def _keep(self, keys: Iterable[str]) -> None:
+        """Puts finished files of the shared folder into one's own too."""
+        if self.kept is None:
+            return
+        for key in keys:
+            name = f"{key}.safetensors"
+            if not (self.kept / name).is_file() and (self.folder / name).is_file():
+                same_file(self.folder / name, self.kept / name)
+
+
+def _hash_up_to(classifier: Classifier, layer: str) -> str:
+    """Hex digest of what a layer's output is computed from, whatever comes behind it."""
+    network, example = classifier.network, classifier.example()
+    built = modules_up_to(network, layer, example)
+    state = hash_tensors(state_up_to(network, layer, example))
+    return sha256_json([classifier.backbone, built, state])
 
 
 def engine_of(classifier: Classifier, unit: WorkUnit) -> Engine:

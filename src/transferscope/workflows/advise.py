@@ -345,9 +345,8 @@ def _hits(features: torch.Tensor, sample: Sample) -> np.ndarray:
 
 def _control(source: Classifier, sample: Sample) -> StageProbe:
     """The probe of what the head sees in the same architecture with seeded random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_CONTROL_SEED)
-        random = load_backbone(source.backbone, weights="random").to(source.device)
+    random = load_backbone(source.backbone, weights="random", seed=_CONTROL_SEED)
+    random = random.to(source.device)
     with sample.reporter.task(f"{source.backbone}: the control, random weights") as progress:
         found = extract(
             random, sample.files, sample.hashes, precision=sample.precision, on_progress=progress

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from transferscope.comparison.records import Comparison
-from transferscope.errors import RunError
+from transferscope.errors import RunError, WeightsError
 from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
 from transferscope.files import read_json
+from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
-from transferscope.report.pages.content import AtlasContent, RenderKey
+from transferscope.report.pages.content import AtlasContent
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
-from transferscope.workflows.compare import compared_units
+from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.model_card import (
     card_of,
@@ -50,14 +52,15 @@ def write_atlas(
         RunError: the run was neither evaluated nor compared yet.
         OutputError: `out` is not ours to replace.
     """
-    compared = (run.path / "comparison" / "comparison.json").is_file()
+    comparison, which = shown_comparison(run.path / "comparison")
     evaluation, base_evaluation = run_evaluations(run)
-    if not compared and evaluation is None:
+    if comparison is None and evaluation is None:
         raise RunError(
             f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
             f"'transferscope compare {run.path}' what changed"
         )
-    comparison = Comparison.load(run.path / "comparison") if compared else None
+    if which is not None:
+        reporter.say(which)
     home = run.path / "evaluation"
     strips, study = home / "strips.json", home / "study.json"
     inspection = inspect_run(run, reporter=reporter)
@@ -66,7 +69,7 @@ def write_atlas(
     scores = run.results["candidates"]
     content = AtlasContent(
         title=title or run_title(run),
-        facts=_facts(run, comparison),
+        facts=_facts(run, comparison, which),
         classes=run.classifier.classes,
         counts=counts_of(run),
         validation_before=scores["probe"]["top1"],
@@ -76,7 +79,7 @@ def write_atlas(
         predictions=Predictions.load(home) if evaluation is not None else None,
         history=run.history,
         comparison=comparison,
-        renders=_shown_renders(run, comparison) if comparison is not None else {},
+        renders=_shown_renders(run, comparison, reporter) if comparison is not None else {},
         data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
         inspection=inspection,
@@ -91,7 +94,7 @@ def write_atlas(
     return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 
 
-def _facts(run: Run, comparison: Comparison | None) -> dict[str, str]:
+def _facts(run: Run, comparison: Comparison | None, which: str | None) -> dict[str, str]:
     """Where the numbers come from, label to value."""
     counted = ", ".join(f"{n} {name}" for name, n in run.results["pictures"].items())
     facts = {**training_facts(run), "Pictures": counted}
@@ -99,21 +102,38 @@ def _facts(run: Run, comparison: Comparison | None) -> dict[str, str]:
         seeds = ", ".join(map(str, comparison.seeds))
         facts["Renders"] = f"{comparison.steps} steps at {comparison.size} px, seeds {seeds}"
         facts["Exemplars"] = f"best of {comparison.pictures} training pictures"
+    if which is not None:
+        facts["Comparison"] = which
     packages = run.record["environment"]["packages"]
     made = ", ".join(f"{name} {version}" for name, version in packages.items())
     return facts | {"Made with": made}
 
 
-def _shown_renders(run: Run, comparison: Comparison) -> dict[RenderKey, Render]:
-    """Renders by (network, layer, channel, sign, seed), read from the sweep."""
-    sweep = Sweep(run.path / "sweep")
-    shown: dict[RenderKey, Render] = {}
-    for layer in comparison.layers:
-        channels = tuple(channel.channel for channel in layer.channels)
-        for network, classifier in (("base", run.base), ("tuned", run.classifier)):
-            source = run.base if layer.identical else classifier
-            ceiling = {c.channel: c.exemplar_max[network] for c in layer.channels}
-            units = compared_units(source, layer.layer, channels, comparison.seeds)
-            for one in sweep.renders(units, exemplar_max=ceiling):
-                shown[network, layer.layer, one.channel, one.sign, one.seed] = one
+def _shown_renders(
+    run: Run, comparison: Comparison, reporter: Reporter
+) -> dict[tuple[str, str, int, str, int], Render]:
+    """Renders by (network, layer, channel, sign, seed), under the keys that the comparison was kept with.
+
+    What is neither in the run's sweep/ nor in the cache is missing; the reporter is told.
+    """
+    sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
+    best = {
+        (layer.layer, channel.channel): channel.exemplar_max
+        for layer in comparison.layers
+        for channel in layer.channels
+    }
+    shown: dict[tuple[str, str, int, str, int], Render] = {}
+    for row in render_keys(run.path / "comparison"):
+        network, place = row["network"], (row["layer"], row["channel"])
+        if place not in best:
+            continue
+        with suppress(WeightsError):
+            render = sweep.load_key(row["key"], best[place][network])
+            shown[network, *place, row["sign"], row["seed"]] = render
+    expected = 2 * len(best) * len(comparison.seeds)
+    if len(shown) < expected:
+        reporter.say(
+            f"{expected - len(shown)} of {expected} drawings of the comparison are neither in "
+            f"{str(run.path / 'sweep')!r} nor in the cache; 'transferscope compare {run.path}' draws them"
+        )
     return shown

@@ -290,7 +290,8 @@ def _random(job: Job, features: Features) -> Classifier:
     """The architecture with weights drawn from the seed, and none of the pretrained ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)
-        drawn = load_backbone(job.options.backbone, weights="random").to(job.source.device)
+        drawn = load_backbone(job.options.backbone, weights="random", seed=job.options.seed)
+        drawn = drawn.to(job.source.device)
         layer = torch.nn.Linear(features.train.pooled.shape[1], len(features.classes))
     head = drawn.with_head(layer.weight.detach(), layer.bias.detach(), features.classes)
     distributed.from_first(head.network.state_dict().values())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +20,12 @@ from transferscope.comparison.records import Comparison
 from transferscope.data.scan import Picture
 from transferscope.errors import InputError
 from transferscope.features.exemplars import channel_responses, drawn_sample
+from transferscope.files import refuse_read_only
+from transferscope.machine import cache_dir
 from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep, WorkUnit
+from transferscope.workflows.comparisons import Setting, keep_comparison, shown_keys
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of
 
@@ -39,8 +44,10 @@ def compare(
 ) -> Comparison:
     """Renders channels of the base and the tuned network and says which of them changed.
 
-    Renders go to sweep/ (a file a finished unit of work; a rerun continues), the result to
-    comparison/. A layer that is bit-identical in both networks is rendered in one of them only.
+    Renders go to the cache that all runs share (a file a channel; what is there is not drawn again, whichever
+    run it was drawn for) and to sweep/ of the run. The result goes to comparison/SETTING/ beside those of
+    other settings, and the fullest of them to comparison/ itself. A layer that is bit-identical in both
+    networks is rendered in one of them only.
 
     Args:
         run: a finished run.
@@ -53,9 +60,11 @@ def compare(
     Raises:
         UnknownName: no such layer.
         InputError: fewer than two seeds, or fewer than two channels.
+        OutputError: the run folder cannot be written.
     """
     if seeds < 2:
         raise InputError(f"--seeds is {seeds}; a noise floor needs at least 2 renders a channel")
+    refuse_read_only(run.path / "comparison")
     place = find_device(device)
     base, tuned = run.base.to(place), run.classifier.to(place)
     names = tuple(layers) if layers else default_layers(tuned)
@@ -70,7 +79,8 @@ def compare(
         with reporter.task(f"real pictures through {network}") as progress:
             responses[network] = channel_responses(classifier, files, names, on_progress=progress)
 
-    sweep = Sweep(run.path / "sweep")
+    sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
+    keys: list[dict[str, Any]] = []
     renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}, "null": {}}
     own, further = range(seeds), range(seeds, 2 * seeds)
     for name in names:
@@ -83,7 +93,9 @@ def compare(
             with reporter.task(f"rendering {name}, {what}") as progress:
                 sweep.run(classifier, units, on_progress=progress)
             renders[network][name] = list(sweep.renders(units, exemplar_max=ceiling))
+            keys += shown_keys(network, units) if network != "null" else []
         if identical[name]:
+            keys += shown_keys("tuned", units)
             renders["tuned"][name] = renders["base"][name]
 
     comparison = compare_networks(
@@ -95,7 +107,8 @@ def compare(
         paths=[picture.path for picture in pictures],
         totals={name: described[name].channels for name in names},
     )
-    comparison.save(run.path / "comparison")
+    setting = Setting(names, sample, seeds, units[0].recipe.to_dict())
+    keep_comparison(run.path / "comparison", setting, comparison, keys)
     return comparison
 
 
@@ -107,11 +120,8 @@ def compared_units(
     A start at a real picture would be the same in both networks, and they would look more alike.
     """
     recipe = make_recipe(COMPARED_STEPS)
-    return [
-        unit
-        for seed in seeds
-        for unit in WorkUnit.of(classifier, layer, channels, seed=seed, recipe=recipe).divided()
-    ]
+    unit = WorkUnit.of(classifier, layer, channels, seed=0, recipe=recipe)
+    return [part for seed in seeds for part in replace(unit, seed=seed).divided()]
 
 
 def _sampled(

@@ -8,8 +8,7 @@ from typing import Any
 
 from transferscope.acceleration.precision import fast_bf16, find_device
 from transferscope.backbones.catalogue import EMBEDDED, embedded_weights
-from transferscope.files import cache_dir
-from transferscope.machine import environment
+from transferscope.machine import cache_dir, environment
 
 
 def diagnose() -> dict[str, Any]:

@@ -187,6 +187,7 @@ def evaluate_run(
             those of the split, classes that the run does not know, or no picture in common with the
             other run's split.
         InputError: another run with other classes, or fewer than two views.
+        OutputError: the run folder cannot be written.
     """
     if tta:
         refuse_views(tta)  # before the work

@@ -21,8 +21,9 @@ from transferscope.data.scan import MEASURED_SIDE, Picture, Scan, refuse_untrain
 from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import DataError, PictureError
 from transferscope.features.extraction import POOLED, cached_pictures, extract
-from transferscope.files import cache_dir, refuse_foreign, sha256_file
+from transferscope.files import refuse_foreign, sha256_file
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
+from transferscope.machine import cache_dir
 from transferscope.report.pages.data import write_inspection
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, refuse_inside

@@ -17,8 +17,9 @@ from transferscope.data.exclusions import say
 from transferscope.data.scan import refuse_unreadable, scan
 from transferscope.errors import InputError, UnknownName
 from transferscope.features.exemplars import channel_responses, drawn_sample
-from transferscope.files import cache_dir, replaced_folder, sha256_file, sha256_json
+from transferscope.files import replaced_folder, sha256_file, sha256_json
 from transferscope.images import as_float, to_picture
+from transferscope.machine import cache_dir
 from transferscope.report.sheets.renders import Tile, write_sheets
 from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
@@ -26,13 +27,6 @@ from transferscope.visualize.records import Sign
 from transferscope.visualize.render import ObjectiveKind
 from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
-
-
-def sweep_folder(model: str | Path) -> Path:
-    """Where finished units of a model lie: in a run's own folder, else in the shared cache."""
-    if (Path(model) / "run.json").is_file():
-        return Path(model) / "sweep"
-    return cache_dir() / "sweep"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +67,15 @@ def visualize(
 ) -> list[dict[str, Any]]:
     """Draws channels of a layer into a folder: a PNG each, and sheets of 64 with their best real pictures.
 
-    Drawings are units of work that are kept (see `sweep`): a call that was interrupted, or that asks for
-    more channels, draws only what is missing.
+    Every channel that is finished is kept (see `sweep`): a call that was interrupted, or that asks for more
+    channels, draws only what is missing, and what another run with the same weights up to the layer has
+    drawn is not drawn again.
 
     Args:
         classifier: whose network is drawn; unchanged.
         wanted: what of it.
         out: a new folder, or one that this function wrote.
-        sweep: folder of finished units; None: the shared cache.
+        sweep: folder of finished channels; None: the shared cache.
         reporter: hears of the progress.
 
     Returns:
@@ -90,7 +85,7 @@ def visualize(
     Raises:
         UnknownName: no such layer.
         InputError: a channel that the layer does not have, or options that contradict each other.
-        OutputError: `out` is not ours to replace, or cannot be written; finished units are kept.
+        OutputError: `out` is not ours to replace, or cannot be written; finished channels are kept.
     """
     work = _Work.of(classifier, wanted, reporter)
     store = _store(sweep)

@@ -40,8 +40,7 @@ def stage_figure(advice: Advice) -> str:
         panels = figure.subplots(len(advice.backbones), 1, squeeze=False)[:, 0]
         for axes, one in zip(panels, advice.backbones, strict=True):
             _stages(axes, one)
-        names = [stage.stage for one in advice.backbones for stage in one.stages]
-        return style.as_svg(figure, "stages", "Probe accuracy by stage", names)
+        return style.as_svg(figure, "stages", "Probe accuracy by stage")
 
 
 def _stages(axes: Axes, one: BackboneAdvice) -> None:
@@ -111,8 +110,7 @@ def plane_figure(advice: Advice) -> str:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="similarity to the source task", ylabel="training pictures a class")
         _marks(axes, any(one.pictures is not None for one in advice.backbones))
-        names = [one.backbone for one in advice.backbones]
-        return style.as_svg(figure, "plane", "Similarity and size of the set", names)
+        return style.as_svg(figure, "plane", "Similarity and size of the set")
 
 
 def _quadrants(axes: Axes, advice: Advice, low: float, high: float) -> None:

@@ -81,7 +81,7 @@ def write_answer_figure(
     columns = min(_COLUMNS, len(shown))
     width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
     height = _MARGIN + math.ceil(len(shown) / columns) * (_TALL + _GAP) + _FOOT
-    with style.drawing(width, height) as figure:
+    with style.drawing(width, height, _texts(shown)) as figure:
         figure.set_layout_engine("none")
         for place, answer in enumerate(shown):
             row, column = divmod(place, columns)
@@ -210,14 +210,17 @@ def _file_name(answer: Prediction) -> str:
     return Path(answer.path).name.encode("utf-8", "replace").decode("utf-8")
 
 
-def _write(figure: Figure, path: Path, answers: Sequence[Prediction]) -> None:
+def _texts(answers: Sequence[Prediction]) -> list[str]:
     names = [guess.name for answer in answers for guess in (*answer.top, *answer.pieces)]
-    texts = [*names, *map(_file_name, answers)]
+    return [*names, *map(_file_name, answers)]
+
+
+def _write(figure: Figure, path: Path, answers: Sequence[Prediction]) -> None:
     suffix = path.suffix.lower()
     if suffix == ".svg":
-        write_text(path, style.as_svg(figure, "answers", "Pictures with their guesses", texts))
+        write_text(path, style.as_svg(figure, "answers", "Pictures with their guesses"))
         return
-    style.write_font_note(figure, texts)
+    style.write_font_note(figure, _texts(answers))
     metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
     data = io.BytesIO()
     figure.savefig(data, format=suffix[1:], dpi=192, facecolor="white", metadata=metadata)

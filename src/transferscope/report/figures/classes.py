@@ -82,8 +82,7 @@ def size_trend_figure(evaluation: Evaluation) -> str:
         axes.yaxis.set_major_formatter(style.percent_tick)
         style.grid(axes)
         _name_classes(axes, named)
-        names = [one.name for one in named]
-        return style.as_svg(figure, "class-sizes", "Accuracy against training pictures", names)
+        return style.as_svg(figure, "class-sizes", "Accuracy against training pictures")
 
 
 def _size_axis(axes: Axes) -> None:
@@ -138,7 +137,7 @@ def confusion_figure(predictions: Predictions) -> str:
         axes.tick_params(which="both", length=0)
         axes.set_xlabel("predicted", loc="left" if tall else "center")
         axes.set_ylabel("true", loc="top" if tall else "center")
-        return style.as_svg(figure, "confusion", "Confusion matrix", classes)
+        return style.as_svg(figure, "confusion", "Confusion matrix")
 
 
 def _confusion_cells(axes: Axes, counts: np.ndarray) -> None:
@@ -192,4 +191,4 @@ def per_class_figure(evaluation: Evaluation, *, base: Evaluation | None = None) 
         if base is not None:
             networks = {"base with a probe": style.BASE_COLOUR, "tuned": style.TUNED_COLOUR}
             style.legend(axes, [(name, colour, 1.0) for name, colour in networks.items()])
-        return style.as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}", names)
+        return style.as_svg(figure, "per-class", f"Accuracy by class on {evaluation.split}")

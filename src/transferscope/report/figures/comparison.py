@@ -48,7 +48,7 @@ def layer_box_plot(comparison: Comparison) -> str:
         ]
         style.legend(axes, swatches)
         title = "Similarity of base and tuned renders by layer"
-        return style.as_svg(figure, "layers", title, names)
+        return style.as_svg(figure, "layers", title)
 
 
 def _layer_row(axes: Axes, layer: LayerComparison, row: int) -> float:
@@ -135,4 +135,4 @@ def channel_null_figure(layer: LayerComparison) -> str:
         ]
         style.legend(axes, swatches)
         title = f"Null and channel statistics of {layer.layer}"
-        return style.as_svg(figure, f"null-{layer.layer}", title, (layer.layer,))
+        return style.as_svg(figure, f"null-{layer.layer}", title)

@@ -68,7 +68,7 @@ def class_figure(inspection: Inspection) -> str:
         if len(strengths) > 1:
             blues = [(split, style.BASE_COLOUR, alpha) for split, alpha in strengths.items()]
             style.legend(panels[0], blues)
-        return style.as_svg(figure, "classes", "Pictures by class", names)
+        return style.as_svg(figure, "classes", "Pictures by class")
 
 
 def _columns(names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
@@ -139,7 +139,7 @@ def aspect_figure(inspection: Inspection) -> str:
         style.ticks(axes.xaxis, known, _ratio)
         axes.axvline(1, color=style.MUTED, linewidth=0.6, alpha=0.5, zorder=0)
         style.named_rows(axes, [style.clipped(name, 34) for name, _, _ in rows])
-        return style.as_svg(figure, "aspects", "Shapes by class", shown)
+        return style.as_svg(figure, "aspects", "Shapes by class")
 
 
 def tone_figure(inspection: Inspection) -> str:

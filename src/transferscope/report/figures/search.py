@@ -54,8 +54,7 @@ def search_figure(trials: Sequence[Mapping[str, Any]]) -> str:
             if any(trial.get("status") == status for trial in trials):
                 legend.append(Line2D([], [], label=status, **_trial_dot({"status": status})))
         style.legend_above(figure, legend)
-        texts = [_setting(value) for trial in shown for value in trial["settings"].values()]
-        return style.as_svg(figure, "search", "Trials of the search", texts)
+        return style.as_svg(figure, "search", "Trials of the search")
 
 
 def _rank(trial: Mapping[str, Any]) -> tuple[float, float, int]:

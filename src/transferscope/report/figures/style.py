@@ -8,12 +8,13 @@ setting. The same record gives the same bytes.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from html import escape
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -82,24 +84,31 @@ _FALLBACKS = (
 def font_note(texts: Iterable[str]) -> str | None:
     """What to install if letters of `texts` are in no font of this machine, or None if all are.
 
-    The figures' text stays text, so a reader's browser draws it with the reader's own fonts; the
-    note is for the reader who has none either.
+    For pictures of text alone (PNG, PDF, sheets): in SVG and pages text stays text, and a reader's browser
+    finds its own fonts. The letters themselves are not repeated, as they would be boxes here too.
     """
-    lacking = sorted(
-        {
-            letter
-            for text in texts
-            for letter in text
-            if not letter.isspace()
-            and unicodedata.category(letter) not in ("Cf", "Cc", "Cs", "Mn")
-            and not _drawable(letter)
-        }
-    )
+    lacking = {
+        letter
+        for text in texts
+        for letter in text
+        if not letter.isspace()
+        and unicodedata.category(letter) not in ("Cf", "Cc", "Cs", "Mn")
+        and not _drawable(letter)
+    }
     if not lacking:
         return None
+    scripts = sorted({_script(letter) for letter in lacking})
     packages = sorted({_font_package(letter) for letter in lacking})
-    shown = "".join(lacking[:6]) + ("…" if len(lacking) > 6 else "")
-    return f"Boxes in place of {shown}? Fonts with these letters: package {', '.join(packages)}."
+    what = f"{len(lacking)} letter is" if len(lacking) == 1 else f"{len(lacking)} letters are"
+    return (
+        f"{what} in no font here and drawn as boxes ({', '.join(scripts[:4])}): install a font, such as "
+        f"package {', '.join(packages)}."
+    )
+
+
+def _script(letter: str) -> str:
+    """Of a letter, by the first word of its name: CJK, DEVANAGARI, or its number where it has none."""
+    return unicodedata.name(letter, f"U+{ord(letter):04X}").split()[0]
 
 
 def _font_package(letter: str) -> str:
@@ -114,18 +123,51 @@ def _font_package(letter: str) -> str:
 
 
 @lru_cache(maxsize=1)
+def _installed() -> list[font_manager.FontEntry]:
+    """Every font of this machine, those installed since matplotlib last made its list among them."""
+    manager = font_manager.fontManager
+    known = {entry.fname for entry in manager.ttflist}
+    for file in font_manager.findSystemFonts():
+        if file not in known:
+            with suppress(
+                OSError, RuntimeError, ValueError
+            ):  # a file that is damaged, or of bitmaps
+                manager.addfont(file)
+    return list(manager.ttflist)
+
+
+_found: list[str] = []
+"""Families beyond the usual ones that have been found to have a letter."""
+
+_searches = 8
+"""Searches through every font that may find nothing; then a machine is taken to lack such letters."""
+
+
 def _families() -> tuple[str, ...]:
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    return ("DejaVu Sans", *(family for family in _FALLBACKS if family in installed))
+    names = {entry.name for entry in _installed()}
+    return ("DejaVu Sans", *(one for one in _FALLBACKS if one in names), *_found)
 
 
 @lru_cache(maxsize=4096)
 def _font_file(letter: str) -> str | None:
-    """The first of the families' files that has the letter."""
+    """The first of the families' files that has the letter, or of any font where they have not."""
     for family in _families():
         file = str(font_manager.findfont(family))
         if font_manager.get_font(file).get_char_index(ord(letter)):
             return file
+    return _file_elsewhere(letter)
+
+
+def _file_elsewhere(letter: str) -> str | None:
+    global _searches
+    if not _searches:
+        return None
+    for entry in sorted(_installed(), key=lambda entry: (entry.style != "normal", entry.fname)):
+        with suppress(OSError, RuntimeError):
+            if FT2Font(entry.fname).get_char_index(ord(letter)):
+                _found.append(entry.name)
+                return str(entry.fname)
+    _searches -= 1
     return None
 
 
@@ -193,8 +235,15 @@ def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure, sides in pixels, while matplotlib's parameters are ours."""
+def drawing(width: float, height: float, texts: Iterable[str] = ()) -> Iterator[Figure]:
+    """An empty figure, sides in pixels, while matplotlib's parameters are ours.
+
+    Args:
+        width, height: in pixels.
+        texts: what will be drawn with this machine's fonts, so that one is found for every letter.
+    """
+    for letter in {letter for text in texts for letter in text if ord(letter) > 0x7F}:
+        _font_file(letter)
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "transferscope",
@@ -226,7 +275,20 @@ def drawing(width: float, height: float) -> Iterator[Figure]:
         # Only the room for a letter is measured here; `font_note` tells who lacks a font.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        yield Figure(figsize=(width / _PIXELS, height / _PIXELS), layout="constrained")
+        with _without_advice():
+            yield Figure(figsize=(width / _PIXELS, height / _PIXELS), layout="constrained")
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """matplotlib does not say that a fallback has no bold letters."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -245,18 +307,16 @@ def write_font_note(figure: Figure, texts: Iterable[str]) -> None:
             figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
 
 
-def as_svg(figure: Figure, name: str, title: str, texts: Iterable[str] = ()) -> str:
+def as_svg(figure: Figure, name: str, title: str) -> str:
     """The figure as SVG text that can stand in a page or alone.
 
     Args:
         figure: its axes lose their ground.
         name: that its ids begin with, so that several figures can stand in one page.
         title: what it shows.
-        texts: whose letters may be in no font of this machine, such as names of classes.
     """
     for axes in figure.axes:
         axes.patch.set_visible(False)
-    write_font_note(figure, texts)
     raw = io.StringIO()
     figure.savefig(raw, format="svg", transparent=True)
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", raw.getvalue(), flags=re.DOTALL)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, write_line
+from transferscope.report.figures.style import INK_RGB, MUTED_RGB, clipped, font_note, write_line
 from transferscope.visualize.ideal import Ideal
 
 _SIDE, _GAP, _HEAD, _FOOT = 320, 16, 58, 60
@@ -36,4 +36,6 @@ def ideal_figure(versions: Sequence[Ideal], *, name: str, model: str) -> Image.I
         write_line(pen, (left, _HEAD + down + 20), one.said, size=15, colour=INK_RGB)
         said = f"{one.probability:.1%}, logit {one.logit:.1f}"
         write_line(pen, (left, _HEAD + down + 42), said, size=15, colour=MUTED_RGB)
+    if lacking := font_note((name, model)):
+        write_line(pen, (_GAP, 54), lacking, size=13)
     return page
