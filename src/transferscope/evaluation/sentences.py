@@ -74,9 +74,9 @@ def evidence_told(n: int) -> str | None:
     if n >= LEAST_EVIDENCE:
         return None
     return (
-        f"Epoch, strategy and thresholds were chosen on {n} validation picture{'s' * (n != 1)}, and the "
-        f"temperature is 1, as it is fitted on {LEAST_EVIDENCE} or more: trust these choices, and the "
-        "probabilities, as little; more validation pictures are the remedy."
+        f"Epoch and strategy were chosen on {n} validation picture{'s' * (n != 1)}, and that is little: chance "
+        f"decides much of it. The temperature stays 1, and no threshold is proposed, below {LEAST_EVIDENCE} "
+        "pictures; add validation pictures, or give them a larger --ratio."
     )
 
 
@@ -90,9 +90,7 @@ def labels_told(result: Evaluation) -> str:
     )
     many = f"{len(suspects)} training labels are" if len(suspects) > 1 else "1 training label is"
     rest = f", and {len(suspects) - _SUSPECTS} more" if len(suspects) > _SUSPECTS else ""
-    return (
-        f"{many} probably wrong; look before changing one: {first}{rest}. --json and study.csv list all."
-    )
+    return f"{many} probably wrong; look before changing one: {first}{rest}. --json and study.csv list all."
 
 
 def threshold_told(one: Operating, *, chosen_on: int | None = None) -> str:
@@ -101,8 +99,8 @@ def threshold_told(one: Operating, *, chosen_on: int | None = None) -> str:
     kept = f"{one.coverage:.1%} of the pictures"
     right = "none" if one.accuracy is None else f"{one.accuracy:.1%} of them right"
     return (
-        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, it "
-        f"answers {kept}, {right}."
+        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, "
+        f"it answers {kept}, {right}."
     )
 
 

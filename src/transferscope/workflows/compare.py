@@ -12,12 +12,13 @@ from transferscope.activations import Layer, find_layer
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import default_layers
-from transferscope.comparison.channels import compare_networks
+from transferscope.comparison.channels import FDR, compare_networks
 from transferscope.comparison.geometry import frozen_up_to
-from transferscope.comparison.records import Comparison
+from transferscope.comparison.records import Comparison, LayerComparison
 from transferscope.data.scan import Picture
-from transferscope.errors import InputError
+from transferscope.errors import InputError, OutputError
 from transferscope.features.exemplars import channel_responses, drawn_sample
+from transferscope.files import is_writable
 from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep, WorkUnit
@@ -34,26 +35,32 @@ def compare(
     layers: Sequence[str] | None = None,
     sample: int | None = 16,
     seeds: int = 2,
+    data: str | Path | None = None,
     device: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Comparison:
     """Renders channels of the base and the tuned network and says which of them changed.
 
     Renders go to sweep/ (a file a finished unit of work; a rerun continues), the result to
-    comparison/. A layer that is bit-identical in both networks is rendered in one of them only.
+    comparison/. A layer that is bit-identical in both networks is rendered in one of them only; where all
+    are, nothing is drawn or written, and the reporter is told why.
 
     Args:
         run: a finished run.
         layers: names of layers, or None for the backbone's default layers.
         sample: channels a layer, drawn with the run's seed; None: all.
         seeds: renders of each channel in each network; at least 2.
+        data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
 
     Raises:
         UnknownName: no such layer.
         InputError: fewer than two seeds, or fewer than two channels.
+        DataError: the run's pictures are not there.
+        OutputError: the run folder cannot be written.
     """
+    run = run.at(data)
     if seeds < 2:
         raise InputError(f"--seeds is {seeds}; a noise floor needs at least 2 renders a channel")
     place = find_device(device)
@@ -64,6 +71,14 @@ def compare(
     names = tuple(sorted(names, key=lambda name: described[name].order))
     identical = {name: frozen_up_to(base, tuned, name) for name in names}
 
+    if all(identical.values()):
+        reporter.say(nothing_changed(run))
+        return _identical(names, described)
+    if not is_writable(run.path):
+        raise OutputError(
+            f"{str(run.path)!r} cannot be written, and a comparison is kept in the run folder; copy the run to "
+            "a folder that can be, and compare there"
+        )
     files, pictures = _exemplar_pool(run)
     responses = {}
     for network, classifier in (("base", base), ("tuned", tuned)):
@@ -106,6 +121,42 @@ def compare(
     )
     comparison.save(run.path / "comparison")
     return comparison
+
+
+def nothing_changed(run: Run) -> str:
+    """Why a comparison has nothing to draw, and what can be done instead."""
+    if not run.untuned:
+        return (
+            "every layer asked for is bit-identical in both networks: nothing is drawn; choose --layers "
+            f"behind {run.results['boundary'] or 'the frozen ones'}"
+        )
+    other = run.results.get("choice", {}).get("other")
+    tune = f"; {other} tunes it" if other else "; 'transferscope tune --strategy partial' tunes one"
+    return (
+        f"the body of {run.path} is untuned, as the probe was kept: every layer is bit-identical in both "
+        f"networks, and there is nothing to compare{tune}; 'transferscope visualize' draws its channels"
+    )
+
+
+def _identical(names: Sequence[str], described: Mapping[str, Layer]) -> Comparison:
+    """A comparison of layers in which nothing differs and nothing was drawn."""
+    layers = tuple(
+        LayerComparison(
+            layer=name,
+            channels=(),
+            total=described[name].channels,
+            identical=True,
+            similarity=1.0,
+            rerender=1.0,
+            chance=0.0,
+            chance_pairs=0,
+            chance_values=(),
+            null=(),
+            cka=1.0,
+        )
+        for name in names
+    )
+    return Comparison(layers, fdr=FDR, seeds=(), pictures=0, steps=0, size=0)
 
 
 def compared_units(

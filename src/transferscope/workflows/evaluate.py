@@ -233,7 +233,9 @@ def out_of_fold(
     )
     if is_writable(run.path):
         predictions.save(folder)
-        write_json(folder / _CONVERGED, {"strengths": {str(c): v for c, v in probe.strengths.items()}})
+        write_json(
+            folder / _CONVERGED, {"strengths": {str(c): v for c, v in probe.strengths.items()}}
+        )
     return predictions
 
 
