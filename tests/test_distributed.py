@@ -28,9 +28,9 @@ def test_more_processes_than_cuda_devices_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(InputError, match="process 3 .* 2 CUDA devices; give --nproc-per-node 2"):
-        with distributed.joined():
-            pass
+    told = r"process 3 .* 2 CUDA devices; give --nproc-per-node 2"
+    with pytest.raises(InputError, match=told), distributed.joined():
+        pass
 
 
 def process(rank: int, file: str, told) -> None:

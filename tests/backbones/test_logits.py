@@ -105,7 +105,7 @@ def test_probabilities_are_told_from_logits_that_happen_to_lie_between_0_and_1()
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
 def test_torchscript_is_refused_by_name():
     traced = torch.jit.trace(TinyNet().eval(), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(InputError, match="TorchScript.*as Python code"):
+    with pytest.raises(InputError, match=r"TorchScript.*as Python code"):
         Classifier(traced, SPEC, CLASSES)
 
 

@@ -102,7 +102,7 @@ def test_auto_keeps_the_better_on_validation(photos, weights, tmp_path):
     run = short(photos, weights, tmp_path / "auto", strategy="auto")
     scores = run.results["candidates"]
     assert set(scores) == {"probe", "partial"}
-    best = max(scores, key=lambda name: (scores[name]["top1"], -scores[name]["loss"]))
+    best = max(scores, key=lambda name: (scores[name]["top1"], -scores[name]["calibrated_loss"]))
     assert run.results["strategy"] == best
 
 

@@ -358,7 +358,10 @@ def test_a_network_of_ones_own_cannot_be_tuned_and_is_told_so(photos, tmp_path, 
 def test_what_a_probe_does_not_use_is_said(make):
     heard = Heard()
     make(strategy="probe", unfreeze=2, reporter=heard)
-    assert heard.lines == ["the probe is fitted exactly: epochs, batch size, unfreeze is not used"]
+    first, kept = heard.lines
+    assert first == "the probe is fitted exactly: epochs, batch size, unfreeze is not used"
+    assert kept.startswith("kept: probe, as it was asked for: ")
+    assert "the body is untuned, so 'compare' has nothing to show" in kept
 
 
 def test_a_cache_that_cannot_be_written_says_so(make, monkeypatch, tmp_path):

@@ -22,8 +22,9 @@ from transferscope.backbones.catalogue import (
 from transferscope.backbones.checkpoint import head_entries, read_content, read_state, weights_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import OutputError, WeightsError
-from transferscope.files import cache_dir, read_tensors, write_tensors
+from transferscope.files import read_tensors, write_tensors
 from transferscope.images import InputSpec
+from transferscope.machine import cache_dir
 
 
 def load_backbone(

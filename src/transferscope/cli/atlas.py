@@ -17,6 +17,7 @@ from transferscope.terminal import Terminal
 def atlas(
     run: RunPath,
     out: Annotated[Path | None, typer.Option(help="Folder; default: RUN/atlas.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Leave your own pictures out of it.")
     ] = False,
@@ -26,5 +27,7 @@ def atlas(
     from transferscope.workflows.atlas import write_atlas
     from transferscope.workflows.run import Run
 
-    page = write_atlas(Run(run), out=out, pictures=not no_pictures, reporter=Terminal(quiet))
+    page = write_atlas(
+        Run(run), out=out, data=data, pictures=not no_pictures, reporter=Terminal(quiet)
+    )
     typer.echo(f"open {page}")

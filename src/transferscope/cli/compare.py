@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ def compare(
     ] = None,
     sample: Annotated[str, typer.Option(help="Channels a layer, a number or all.")] = "16",
     seeds: Annotated[int, typer.Option(help="Renders of each channel in each network.")] = 2,
+    data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -36,6 +38,7 @@ def compare(
         layers=layers.split(",") if layers else None,
         sample=None if sample == "all" else int(sample),
         seeds=seeds,
+        data=data,
         device=device,
         reporter=Terminal(quiet),
     )
@@ -56,6 +59,8 @@ def compare(
     ]
     columns = ("layer", "-channels", "-changed", "-similarity", "-re-render", "-chance", "-CKA")
     table(columns, rows)
+    if all(layer.identical and not layer.channels for layer in comparison.layers):
+        return  # why nothing was drawn has been said
     typer.echo(
         f"\nsimilarity: base against tuned; re-render: one network against itself (the ceiling); "
         f"chance: unrelated channels (the floor). Next: transferscope atlas {run}"

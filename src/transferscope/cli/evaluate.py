@@ -84,6 +84,5 @@ def evaluate(
     )
     if len(shown) < len(worst):
         typer.echo(
-            f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, and the atlas draws "
-            "them."
+            f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, the atlas too."
         )

@@ -93,7 +93,8 @@ def tune(
         return
     results = run.results
     if json_:
-        report = {key: results[key] for key in ("strategy", "seconds", "cached", "validation")}
+        names = ("strategy", "seconds", "cached", "validation", "candidates", "choice")
+        report = {key: results[key] for key in names if key in results}
         print_json({"run": str(run.path), "backbone": run.config.backbone, **report})
         return
     rows = [
@@ -101,11 +102,12 @@ def tune(
             name,
             f"{score['top1']:.1%}",
             f"{score['loss']:.3f}",
+            f"{score.get('calibrated_loss', score['loss']):.3f}",
             "kept" if name == results["strategy"] else "",
         )
         for name, score in results["candidates"].items()
     ]
-    table(("strategy", "-validation top-1", "-loss", ""), rows)
+    table(("strategy", "-validation top-1", "-loss", "-calibrated", ""), rows)
     typer.echo(
         f"\n{run.path}: {results['seconds']} s, features of {results['cached']} pictures were cached; "
         f"next: {shlex.join(('transferscope', 'evaluate', str(run.path)))}"

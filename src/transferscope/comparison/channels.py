@@ -28,6 +28,9 @@ EXEMPLARS = 9
 """Real pictures kept for each channel and network."""
 
 
+FDR = 0.05
+"""False discovery rate at which a channel is called changed."""
+
 CHANCE_PAIRS = 400
 """Unrelated channel pairs whose mean similarity is called chance, where a layer has as many."""
 
@@ -41,7 +44,7 @@ def compare_networks(
     responses: Mapping[str, Mapping[str, torch.Tensor]],
     paths: Sequence[str],
     totals: Mapping[str, int],
-    fdr: float = 0.05,
+    fdr: float = FDR,
 ) -> Comparison:
     """Base against tuned, for every layer and channel that was rendered.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -33,6 +33,8 @@ MAX_EMBEDDED = 20_000
 _BLOCK = 256  # rows of a table of cosines
 _CHUNK = 2048  # pairs whose thumbnails are compared at once
 _CELLS = 250_000  # hashes compared at once: what a processor has at hand
+_MANY = 200_000  # hashes above which neighbours are looked up, not compared within a band's runs
+_WIDE = 3  # bands of a hash that is looked up
 _ROUNDS = 8  # kinds of pictures that are told apart among equal hashes
 _MIRRORED = 0.5  # added to a pair's whole number of bits, so that it comes after one that is not
 _FLAT = 4.0  # grey levels by which a thumbnail must deviate for its hash to mean anything
@@ -111,9 +113,14 @@ class _Looks:
         """Joins what looks the same among hashes that differ in at most `bits` bits.
 
         Of bits + 1 bands of a hash, two such hashes share at least one (pigeonhole), so only hashes
-        with an equal band are compared.
+        with an equal band are compared. As these grow with the square of the set, the neighbours of many
+        hashes are looked up instead.
         """
         hashes = self._hashes[indices]
+        if len(indices) > _MANY:
+            for one, other in _looked_up(hashes, bits):
+                self._join(indices[one], indices[other])
+            return
         for low, high in pairwise(np.linspace(0, 64, bits + 2).astype(int)):
             band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
             order = np.argsort(band, kind="stable")
@@ -162,6 +169,41 @@ def _near(
         one, other = np.nonzero(np.triu(near, k=1))
         if len(one):
             yield left[one], right[other]
+
+
+def _looked_up(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of places whose hashes differ in at most `bits` bits; a pair may come more than once.
+
+    Of three bands of a hash, two such hashes have one in which at most a third of the bits differ: every
+    value that a band would have then is looked up among all.
+    """
+    edges = np.linspace(0, 64, _WIDE + 1).astype(int)
+    for low, high in pairwise(edges):
+        width = int(high - low)
+        band = ((hashes >> np.uint64(low)) & np.uint64((1 << width) - 1)).astype(np.int64)
+        order = np.argsort(band, kind="stable")
+        ends = np.bincount(band, minlength=1 << width).cumsum(dtype=np.int32)
+        for flipped in range(bits // _WIDE + 1):
+            for places in combinations(range(width), flipped):
+                wanted = band ^ sum(1 << place for place in places)
+                begins = np.where(wanted > 0, ends[wanted - 1], 0)
+                yield from _paired(hashes, order, begins, ends[wanted] - begins, bits)
+
+
+def _paired(
+    hashes: np.ndarray, order: np.ndarray, begins: np.ndarray, counts: np.ndarray, bits: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each place with those in `order` from its begin on, as many as its count, where they are near."""
+    some = np.flatnonzero(counts)
+    parts = np.flatnonzero(np.diff(counts[some].cumsum() // _CELLS)) + 1
+    for part in np.split(some, parts):
+        count = counts[part]
+        one = np.repeat(part, count)
+        within = np.arange(len(one)) - np.repeat(count.cumsum() - count, count)
+        other = order[np.repeat(begins[part], count) + within]
+        near = (one < other) & (np.bitwise_count(hashes[one] ^ hashes[other]) <= bits)
+        if near.any():
+            yield one[near], other[near]
 
 
 def _look_the_same(

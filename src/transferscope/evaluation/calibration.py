@@ -136,19 +136,26 @@ def chance_band(confidence: torch.Tensor, *, seed: int = 0) -> tuple[float, floa
     return middle(errors / max(len(stated), 1))
 
 
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The temperature that minimises the negative log-likelihood, in [0.05, 20]; 1 below `LEAST_EVIDENCE`.
+def fit_temperature(
+    logits: torch.Tensor, labels: torch.Tensor, *, least: int = LEAST_EVIDENCE
+) -> float:
+    """The temperature that minimises the negative log-likelihood, in [0.05, 20].
 
     Fitted on validation data, never on test data. A share 1 / (n + 2) of every label is given to the
     most probable other class: one error more, spread over the n pictures. Without it a few pictures that are
     all right would make the classifier certain of everything. The loss is convex in 1/T, so the
     bounded search finds its one minimum. Of more than 10^7 logits, evenly chosen rows are used.
 
+    Args:
+        logits: (n, K).
+        labels: int64 (n,).
+        least: of fewer pictures than these, chance decides: the temperature is 1.
+
     Reference: Guo et al. 2017, section 4.2; the share is that of Platt 1999, section 2.2.
     """
     from scipy.optimize import minimize_scalar
 
-    if len(labels) < LEAST_EVIDENCE:
+    if len(labels) < least:
         return 1.0
     step = math.ceil(logits.numel() / _LOGITS)
     logits, labels = logits[::step].double(), labels[::step]

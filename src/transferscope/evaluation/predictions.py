@@ -21,6 +21,9 @@ _DAMAGED = (
 )
 
 
+_ROWS = 8192  # pictures whose losses are computed at a time, in float64
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits of a classifier on labelled pictures.
@@ -57,9 +60,15 @@ class Predictions:
     @property
     def losses(self) -> torch.Tensor:
         """Negative log-likelihood of every label in nats, with the temperature, float64 (N,)."""
-        return torch.nn.functional.cross_entropy(
-            self.logits.double() / self.temperature, self.labels, reduction="none"
-        )
+        parts = [
+            torch.nn.functional.cross_entropy(
+                logits.double() / self.temperature, labels, reduction="none"
+            )
+            for logits, labels in zip(
+                self.logits.split(_ROWS), self.labels.split(_ROWS), strict=True
+            )
+        ]
+        return torch.cat(parts)
 
     def uncalibrated(self) -> Predictions:
         """The same logits with temperature 1."""

@@ -72,9 +72,9 @@ def evidence_told(n: int) -> str | None:
     if n >= LEAST_EVIDENCE:
         return None
     return (
-        f"Epoch, strategy and thresholds were chosen on {n} validation picture{'s' * (n != 1)}, and the "
-        f"temperature is 1, as it is fitted on {LEAST_EVIDENCE} or more: trust these choices, and the "
-        "probabilities, as little; more validation pictures are the remedy."
+        f"Epoch and strategy were chosen on {n} validation picture{'s' * (n != 1)}, and that is little: chance "
+        f"decides much of it. The temperature stays 1, and no threshold is proposed, below {LEAST_EVIDENCE} "
+        "pictures; add validation pictures, or give them a larger --ratio."
     )
 
 
@@ -97,8 +97,8 @@ def threshold_told(one: Operating, *, chosen_on: int | None = None) -> str:
     kept = f"{one.coverage:.1%} of the pictures"
     right = "none" if one.accuracy is None else f"{one.accuracy:.1%} of them right"
     return (
-        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, it "
-        f"answers {kept}, {right}."
+        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, "
+        f"it answers {kept}, {right}."
     )
 
 

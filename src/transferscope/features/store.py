@@ -189,7 +189,7 @@ def _refuse_exhausted(path: Path, error: OSError) -> None:
         OutputError: the latter.
     """
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise _exhausted(path, error.strerror) from error
+        raise _exhausted(path, str(error.strerror)) from error
 
 
 def _exhausted(path: Path, reason: str) -> OutputError:

@@ -279,8 +279,11 @@ def loss_and_top1(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, fl
 
 
 def calibrated_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Cross-entropy in nats at the temperature that makes it least."""
-    return loss_and_top1(logits / fit_temperature(logits, labels), labels)[0]
+    """Cross-entropy in nats at the temperature that makes it least, of however few pictures.
+
+    It compares networks, and the one that is right as often but too sure is not the worse.
+    """
+    return loss_and_top1(logits / fit_temperature(logits, labels, least=1), labels)[0]
 
 
 def _shared(items: torch.Tensor) -> torch.Tensor:

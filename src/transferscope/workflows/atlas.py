@@ -6,15 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from transferscope.comparison.records import Comparison
-from transferscope.errors import RunError, WeightsError
+from transferscope.errors import OutputError, RunError, WeightsError
 from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
-from transferscope.files import read_json
+from transferscope.files import is_writable, read_json
 from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
 from transferscope.report.pages.content import AtlasContent
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
+from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.model_card import (
@@ -32,6 +33,7 @@ def write_atlas(
     run: Run,
     *,
     out: str | Path | None = None,
+    data: str | Path | None = None,
     pictures: bool = True,
     title: str | None = None,
     reporter: Reporter = SILENT,
@@ -41,6 +43,7 @@ def write_atlas(
     Args:
         run: with an evaluation, a comparison, or both.
         out: folder; None: atlas/ of the run.
+        data: where the run's pictures are, if they are no longer where they were.
         pictures: whether real pictures (exemplars, errors) are copied into it.
         title: of the pages; None: the name of the data folder.
         reporter: hears of the progress.
@@ -50,17 +53,28 @@ def write_atlas(
 
     Raises:
         RunError: the run was neither evaluated nor compared yet.
-        OutputError: `out` is not ours to replace.
+        OutputError: `out` is not ours to replace, or the run folder cannot be written and no other is named.
+        DataError: the run's pictures are not in `data`.
     """
+    run = run.at(data)
+    if out is None and not is_writable(run.path):
+        raise OutputError(
+            f"{str(run.path)!r} cannot be written; say with --out where the atlas is to be"
+        )
     comparison, which = shown_comparison(run.path / "comparison")
     evaluation, base_evaluation = run_evaluations(run)
     if comparison is None and evaluation is None:
+        changed = f"'transferscope compare {run.path}' what changed"
+        if run.untuned:
+            changed += " (nothing: its body is untuned)"
         raise RunError(
             f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
-            f"'transferscope compare {run.path}' what changed"
+            f"{changed}"
         )
     if which is not None:
         reporter.say(which)
+    if comparison is None and run.untuned:
+        reporter.say(nothing_changed(run))
     home = run.path / "evaluation"
     strips, study = home / "strips.json", home / "study.json"
     inspection = inspect_run(run, reporter=reporter)
@@ -102,6 +116,8 @@ def _facts(run: Run, comparison: Comparison | None, which: str | None) -> dict[s
         seeds = ", ".join(map(str, comparison.seeds))
         facts["Renders"] = f"{comparison.steps} steps at {comparison.size} px, seeds {seeds}"
         facts["Exemplars"] = f"best of {comparison.pictures} training pictures"
+    elif run.untuned:
+        facts["Comparison"] = "none: the body is untuned, every layer is that of the base"
     if which is not None:
         facts["Comparison"] = which
     packages = run.record["environment"]["packages"]

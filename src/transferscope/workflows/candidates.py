@@ -44,6 +44,7 @@ from transferscope.training.lr_finder import find_rate
 from transferscope.training.recipe import Recipe, adapted
 from transferscope.training.search import Settings, Trial, best_trial, draw_settings, short
 from transferscope.workflows.advise import Placed, Sample, place
+from transferscope.workflows.kept_heads import keep_mlp, keep_probe, kept_mlp, kept_probe
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import labels_of
 
@@ -231,14 +232,19 @@ def _fit_base(job: Job, features: Features) -> Base:
     train, validation = features.train, features.validation
     with job.reporter.task("linear probe") as progress:
         probe = distributed.by_first(
-            lambda: fit_probe(
-                train.pooled,
-                train.labels,
-                len(features.classes),
-                seed=job.options.seed,
-                class_weights=_weights(job, features),
+            lambda: (
+                kept_probe(job.options.out, train.pooled.device)
+                or fit_probe(
+                    train.pooled,
+                    train.labels,
+                    len(features.classes),
+                    seed=job.options.seed,
+                    class_weights=_weights(job, features),
+                    held_out=False,
+                )
             )
         )
+        keep_probe(job.options.out, probe)
         progress(1, 1)
     classifier = job.source.with_head(probe.weight, probe.bias, features.classes)
     classifier.temperature = fit_temperature(probe.logits(validation.pooled), validation.labels)
@@ -255,19 +261,25 @@ def headed(
         return base.classifier, probe.logits(train.pooled), probe.logits(validation.pooled)
     with job.reporter.task("MLP head") as progress:
         fitted = distributed.by_first(
-            lambda: fit_mlp_head(
-                train.pooled,
-                train.labels,
-                len(features.classes),
-                (validation.pooled, validation.labels),
-                class_weights=_weights(job, features),
-                seed=job.options.seed,
-                names=train.names,
+            lambda: (
+                kept_mlp(job.options.out, train.pooled.device)
+                or fit_mlp_head(
+                    train.pooled,
+                    train.labels,
+                    len(features.classes),
+                    (validation.pooled, validation.labels),
+                    class_weights=_weights(job, features),
+                    seed=job.options.seed,
+                    names=train.names,
+                ).head
             )
         )
+        keep_mlp(job.options.out, fitted)
         progress(1, 1)
-    classifier = base.classifier.with_head_module(fitted.head, features.classes)
-    return classifier, fitted.logits(train.pooled), fitted.logits(validation.pooled)
+    classifier = base.classifier.with_head_module(fitted, features.classes)
+    with torch.inference_mode():
+        logits = [fitted(part.pooled.float()) for part in (train, validation)]
+    return classifier, logits[0].clone(), logits[1].clone()
 
 
 def _head_candidate(job: Job, features: Features, base: Base) -> Candidate:
@@ -407,10 +419,8 @@ def _parts(
         seen = View(drawn, number, recipe.seed)
         return _cached(job, train, boundary, seen, f"augmented view {number}")
 
-    for number in range(
-        1, views + 1
-    ):  # before the first step, so that the loop's times are the loop's
-        view(number)
+    for number in range(views):  # before the first step, so that the loop's times are the loop's
+        view(number + 1)
     return (
         Part(CachedBatches(lambda epoch: view((epoch - 1) % views + 1)), train.labels, train.names),
         Part(CachedBatches(lambda epoch: rows), validation.labels),

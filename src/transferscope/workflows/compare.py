@@ -14,9 +14,9 @@ from transferscope.activations import Layer, find_layer
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import default_layers
-from transferscope.comparison.channels import compare_networks
+from transferscope.comparison.channels import FDR, compare_networks
 from transferscope.comparison.geometry import frozen_up_to
-from transferscope.comparison.records import Comparison
+from transferscope.comparison.records import Comparison, LayerComparison
 from transferscope.data.scan import Picture
 from transferscope.errors import InputError
 from transferscope.features.exemplars import channel_responses, drawn_sample
@@ -39,6 +39,7 @@ def compare(
     layers: Sequence[str] | None = None,
     sample: int | None = 16,
     seeds: int = 2,
+    data: str | Path | None = None,
     device: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Comparison:
@@ -47,24 +48,27 @@ def compare(
     Renders go to the cache that all runs share (a file a channel; what is there is not drawn again, whichever
     run it was drawn for) and to sweep/ of the run. The result goes to comparison/SETTING/ beside those of
     other settings, and the fullest of them to comparison/ itself. A layer that is bit-identical in both
-    networks is rendered in one of them only.
+    networks is rendered in one of them only; where all are, nothing is drawn or written, and the reporter
+    is told why.
 
     Args:
         run: a finished run.
         layers: names of layers, or None for the backbone's default layers.
         sample: channels a layer, drawn with the run's seed; None: all.
         seeds: renders of each channel in each network; at least 2.
+        data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
 
     Raises:
         UnknownName: no such layer.
         InputError: fewer than two seeds, or fewer than two channels.
+        DataError: the run's pictures are not there.
         OutputError: the run folder cannot be written.
     """
+    run = run.at(data)
     if seeds < 2:
         raise InputError(f"--seeds is {seeds}; a noise floor needs at least 2 renders a channel")
-    refuse_read_only(run.path / "comparison")
     place = find_device(device)
     base, tuned = run.base.to(place), run.classifier.to(place)
     names = tuple(layers) if layers else default_layers(tuned)
@@ -73,6 +77,10 @@ def compare(
     names = tuple(sorted(names, key=lambda name: described[name].order))
     identical = {name: frozen_up_to(base, tuned, name) for name in names}
 
+    if all(identical.values()):
+        reporter.say(nothing_changed(run))
+        return _identical(names, described)
+    refuse_read_only(run.path / "comparison")
     files, pictures = _exemplar_pool(run)
     responses = {}
     for network, classifier in (("base", base), ("tuned", tuned)):
@@ -110,6 +118,42 @@ def compare(
     setting = Setting(names, sample, seeds, units[0].recipe.to_dict())
     keep_comparison(run.path / "comparison", setting, comparison, keys)
     return comparison
+
+
+def nothing_changed(run: Run) -> str:
+    """Why a comparison has nothing to draw, and what can be done instead."""
+    if not run.untuned:
+        return (
+            "every layer asked for is bit-identical in both networks: nothing is drawn; choose --layers "
+            f"behind {run.results['boundary'] or 'the frozen ones'}"
+        )
+    other = run.results.get("choice", {}).get("other")
+    tune = f"; {other} tunes it" if other else "; 'transferscope tune --strategy partial' tunes one"
+    return (
+        f"the body of {run.path} is untuned, as the probe was kept: every layer is bit-identical in both "
+        f"networks, and there is nothing to compare{tune}; 'transferscope visualize' draws its channels"
+    )
+
+
+def _identical(names: Sequence[str], described: Mapping[str, Layer]) -> Comparison:
+    """A comparison of layers in which nothing differs and nothing was drawn."""
+    layers = tuple(
+        LayerComparison(
+            layer=name,
+            channels=(),
+            total=described[name].channels,
+            identical=True,
+            similarity=1.0,
+            rerender=1.0,
+            chance=0.0,
+            chance_pairs=0,
+            chance_values=(),
+            null=(),
+            cka=1.0,
+        )
+        for name in names
+    )
+    return Comparison(layers, fdr=FDR, seeds=(), pictures=0, steps=0, size=0)
 
 
 def compared_units(

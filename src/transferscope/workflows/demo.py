@@ -74,7 +74,9 @@ def demo(
 
 def read_strips(run: Run, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Reads the demo's strips: n, right, share, and the same with look-alikes counted as one."""
-    folder = run.root.parent
+    folder = Path(run.config.data).parent
+    if not (folder / "strips.csv").is_file():  # the run and its pictures were moved together
+        folder = run.root.parent
     rows = read_csv(folder / "strips.csv")
     strips = [folder / row["path"] for row in rows]
     with reporter.task("reading strips") as progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -157,7 +158,8 @@ class Run:
     @property
     def precision(self) -> Precision:
         """Of the features: what `auto` meant on the machine that tuned, so that it means it anywhere."""
-        return self.record.get("precision", self.config.precision)
+        stored: Precision = self.record.get("precision", self.config.precision)
+        return stored
 
     @cached_property
     def untuned(self) -> bool:
@@ -243,10 +245,10 @@ def _folders(data: Path) -> list[Path]:
         return [data]
     folders = []
     if data.suffix.lower() in MANIFESTS and data.is_file():
-        try:
+        with suppress(
+            DataError, InputError
+        ):  # a table that is no longer one: its folder may still do
             folders.append(manifest_layout(data).root)
-        except (DataError, InputError):  # a table that is no longer one; its folder may still do
-            pass
     return [*folders, data.parent]
 
 

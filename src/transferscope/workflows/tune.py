@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -43,12 +44,20 @@ from transferscope.files import (
 from transferscope.machine import environment
 from transferscope.report.figures.training import history_figure
 from transferscope.training.checkpoints import EpochRow, history_rows
-from transferscope.training.config import Config, TuneOptions, tune_options
-from transferscope.training.fit import loss_and_top1
+from transferscope.training.config import Config, HeadName, TuneOptions, tune_options
 from transferscope.training.loggers import Logger, open_logger, refuse_unknown
 from transferscope.training.options import takes
 from transferscope.training.recipe import Recipe
-from transferscope.workflows.candidates import Fitted, Job, chosen_boundary, fit, read_features
+from transferscope.workflows.candidates import (
+    Candidate,
+    Fitted,
+    Job,
+    chosen_boundary,
+    fit,
+    read_features,
+)
+from transferscope.workflows.choice import choose, scores_of
+from transferscope.workflows.kept_heads import START
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import SCHEMA, Run, refuse_inside
 
@@ -274,15 +283,11 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
     """Writes the run folder, run.json last: the best candidate by validation, and the figures of all."""
     options, features, base = job.options, fitted.features, fitted.base
     out, labels, candidates = options.out, features.validation.labels, fitted.candidates
-    scores = {}
-    for name, one in candidates.items():
-        loss, top1 = loss_and_top1(one.logits, labels)
-        scores[name] = {"top1": top1, "loss": loss}
-    chosen: str = options.strategy
-    if chosen == "auto":
-        chosen = max(scores, key=lambda name: (scores[name]["top1"], -scores[name]["loss"]))
-    kept = candidates[chosen]
+    scores = scores_of(candidates, labels)
+    choice = choose(options, candidates, scores, len(labels))
+    chosen, kept = choice.kept, candidates[choice.kept]
     trained = candidates[list(candidates)[-1]]  # the history is of what was trained, kept or not
+    history = trained.history if kept is trained else _of_the_start(trained, options.head)
     temperature = kept.classifier.temperature = fit_temperature(kept.logits, labels)
     names = tuple(features.validation.names)
     Predictions(names, labels, kept.logits, features.classes, temperature).save(
@@ -293,7 +298,7 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
     metadata = {"classes": list(features.classes), "temperature": base.classifier.temperature}
     write_tensors(out / "base_head.safetensors", head, metadata)
     header = [column.name for column in fields(EpochRow)]
-    write_csv(out / "history.csv", header, history_rows(trained.history))
+    write_csv(out / "history.csv", header, history_rows(history))
     write_text(out / "history.svg", history_figure(read_csv(out / "history.csv")))
     split = features.split
     results = {
@@ -305,17 +310,26 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
         "pictures": {name: len(split.part(name)) for name in ("train", "validation", "test")},
         "probe_strength": base.probe.strength,
         "temperature": temperature,
-        "validation": scores[chosen],
+        "validation": {**scores[chosen], "n": len(labels)},
         "candidates": scores,
+        "choice": choice.to_dict(),
         **trained.details,
         **({"advice": fitted.advice.to_dict()} if fitted.advice else {}),
     }
     write_json(out / "run.json", _record(job, split, results))
     (out / "started.json").unlink(missing_ok=True)
+    shutil.rmtree(out / START, ignore_errors=True)
+    job.reporter.say(choice.sentence)
     for logger in job.loggers:
         logger.figure("history", out / "history.svg")
         figures = {f"validation_{name}": value for name, value in scores[chosen].items()}
         logger.finish({"strategy": chosen, **figures, "seconds": results["seconds"]})
+
+
+def _of_the_start(trained: Candidate, head: HeadName) -> tuple[EpochRow, ...]:
+    """The history of what was trained and not kept: its start, the probe, is what was; no epoch is."""
+    same = trained.details.get("settings", {}).get("head", head) == head
+    return tuple(replace(row, best=same and row.epoch == 0) for row in trained.history)
 
 
 def _record(job: Job, split: Split, results: Mapping[str, Any]) -> dict[str, Any]:
