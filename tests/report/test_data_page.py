@@ -24,7 +24,7 @@ from transferscope.errors import InputError, OutputError
 from transferscope.report.figures import data as data_figures
 from transferscope.report.figures import style
 from transferscope.report.pages.data import REASON_WORDS, write_inspection
-from transferscope.report.sheets.samples import TILE, sample_sheet
+from transferscope.report.sheets.samples import COLUMNS, GAP, TILE, sample_sheet
 
 __all__ = ["browser"]  # a fixture
 
@@ -216,18 +216,19 @@ def test_every_outlier_is_ringed(record: Inspection) -> None:
 
 
 def test_a_sheet_holds_the_pictures_in_their_order(tmp_path: Path) -> None:
-    colours = ["red", "lime", "blue", "yellow"]
+    colours = ["red", "lime", "blue", "yellow", "cyan", "magenta", "black"]
     files = []
     for colour in colours:
         files.append(tmp_path / f"{colour}.png")
         Image.new("RGB", (30, 50), colour).save(files[-1])
-    sheet = sample_sheet([*files, tmp_path / "gone.png"], columns=3, side=20, gap=2)
-    assert sheet.size == (64, 42)
+    sheet = sample_sheet([*files, tmp_path / "gone.png"])
+    pitch, middle = TILE + GAP, TILE // 2
+    assert sheet.size == (COLUMNS * pitch - GAP, 2 * pitch - GAP)
     for place, colour in enumerate(colours):
-        at = (place % 3 * 22 + 10, place // 3 * 22 + 10)
+        at = (place % COLUMNS * pitch + middle, place // COLUMNS * pitch + middle)
         assert sheet.getpixel(at) == Image.new("RGBA", (1, 1), colour).getpixel((0, 0))
-    assert sheet.getpixel((32, 32))[3] < 255  # the file that is gone
-    assert sheet.getpixel((54, 32)) == (0, 0, 0, 0)  # the page's ground
+    assert sheet.getpixel((pitch + middle, pitch + middle))[3] < 255  # the file that is gone
+    assert sheet.getpixel((2 * pitch + middle, pitch + middle)) == (0, 0, 0, 0)  # the page's ground
     with pytest.raises(InputError, match="at least one picture"):
         sample_sheet([])
 

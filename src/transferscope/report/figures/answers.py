@@ -81,15 +81,16 @@ def write_answer_figure(
     columns = min(_COLUMNS, len(shown))
     width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
     height = _MARGIN + math.ceil(len(shown) / columns) * (_TALL + _GAP) + _FOOT
-    with style.drawing(width, height, _texts(shown)) as figure:
+    with style.panel(width, height, _texts(shown)) as (figure, axes):
         figure.set_layout_engine("none")
+        axes.set(position=(0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # in pixels, downwards
+        axes.set_axis_off()
         for place, answer in enumerate(shown):
             row, column = divmod(place, columns)
-            corner = (_MARGIN + column * (_TILE + _GAP), _MARGIN + row * (_TALL + _GAP))
-            _Tile(figure, *corner).draw(answer)
+            _tile(axes, _MARGIN + column * (_TILE + _GAP), _MARGIN + row * (_TALL + _GAP), answer)
         if rest := len(answers) - len(shown):
             words = f"{rest} more {'picture is' if rest == 1 else 'pictures are'} not shown."
-            figure.text(_MARGIN / width, _FOOT / height, words, va="bottom")
+            axes.text(_MARGIN, height - _FOOT, words, va="bottom")
         _write(figure, Path(path), shown)
     return len(shown)
 
@@ -97,98 +98,77 @@ def write_answer_figure(
 # ---------------------------------------------------------------------------- one picture
 
 
-class _Tile:
-    """A rectangle of the figure, in pixels from its own upper left corner."""
-
-    def __init__(self, figure: Figure, left: float, top: float):
-        self.figure = figure
-        self.left, self.top = left, top
-        self.width, self.height = (96 * side for side in figure.get_size_inches())
-
-    def draw(self, answer: Prediction) -> None:
-        self._caption(answer)
-        if answer.error is not None:
-            self._blank(_TILE, _SIDE, f"not read: {answer.error}")
-        elif answer.strip is not None:
-            self._strip(answer)
-        else:
-            if not self._picture(answer.path, _SIDE, _SIDE):
-                self._blank(_SIDE, _SIDE, "the picture is gone")
-            self._guesses(answer)
-
-    def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Bare axes of this size, whose data are pixels downwards from its corner."""
-        left, top = (self.left + x) / self.width, 1 - (self.top + y + height) / self.height
-        axes = self.figure.add_axes((left, top, width / self.width, height / self.height))
-        axes.set(xlim=(0, width), ylim=(height, 0))
-        axes.set_axis_off()
-        return axes
-
-    def _caption(self, answer: Prediction) -> None:
-        axes = self._axes(0, 0, _TILE, 20)
-        _say(axes, 0, 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
-        if answer.abstained:
-            orange = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR}
-            _say(axes, _TILE, 9, "unsure", ha="right", **orange)
-
-    def _picture(self, path: str, width: float, height: float) -> tuple[float, float] | None:
-        """Fits the picture into a box below the caption; its size, or None if it can't be read."""
-        try:
-            picture = read_picture(path, least_side=round(2 * min(width, height)))
-        except PictureError:
-            return None
-        scale = min(width / picture.width, height / picture.height)
-        size = (max(picture.width * scale, 1.0), max(picture.height * scale, 1.0))
-        # Twice the pixels, for dense screens; a small picture keeps its own.
-        pixels = (round(2 * size[0]), round(2 * size[1]))
-        if picture.width > pixels[0]:
-            picture = picture.resize(pixels, Image.Resampling.LANCZOS)
-        axes = self._axes(0, 24, *size)
-        extent = (0, size[0], size[1], 0)
-        axes.imshow(np.asarray(picture), extent=extent, aspect="auto", interpolation="none")
-        return size
-
-    def _blank(self, width: float, height: float, words: str) -> None:
-        axes = self._axes(0, 24, width, height)
-        style.shade(axes, (0, 0), (width, height), style.MUTED, 0.08)
-        lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
-        _say(axes, width / 2, height / 2, "\n".join(lines[:7]), ha="center")
-
-    def _guesses(self, answer: Prediction) -> None:
-        left = _SIDE + 16
-        width = _TILE - left
-        axes = self._axes(left, 24, width, _SIDE)
-        for place, guess in enumerate(answer.top[:_GUESSES]):
-            y = place * _ROW + 8
-            _say(axes, 0, y, style.clipped(guess.name, 24))
-            _say(axes, width, y, _share(guess), ha="right")
-            style.shade(axes, (0, y + 8), (width, 4), style.MUTED, 0.13)
-            sure = place == 0 and not answer.abstained
-            colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
-            style.shade(axes, (0, y + 8), (width * guess.probability, 4), colour, alpha)
-
-    def _strip(self, answer: Prediction) -> None:
-        size = self._picture(answer.path, _TILE, _STRIP)
-        if size is None:
-            self._blank(_TILE, _STRIP, "the picture is gone")
-        width, height = size or (_TILE, _STRIP)
-        axes = self._axes(0, 24 + height + 6, _TILE, _TALL - 30 - height)
-        _say(axes, 0, 12, style.clipped(answer.strip or "", 30), fontsize=1.5 * style.TEXT)
-        step = width / len(answer.pieces)
-        colour = style.MUTED if answer.abstained else style.TUNED_COLOUR
-        for place, guess in enumerate(answer.pieces):
-            _column(axes, (place + 0.5) * step, step, guess, colour)
+def _tile(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+    """One picture with its guesses; like all below, from its upper left corner."""
+    _say(axes, left, top + 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
+    if answer.abstained:
+        looks = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR, "ha": "right"}
+        _say(axes, left + _TILE, top + 9, "unsure", **looks)
+    top += 24
+    if answer.error is not None:
+        _blank(axes, left, top, _TILE, _SIDE, f"not read: {answer.error}")
+    elif answer.strip is not None:
+        _strip(axes, left, top, answer)
+    else:
+        _picture(axes, left, top, _SIDE, _SIDE, answer.path)
+        _guesses(axes, left + _SIDE + 16, top, answer)
 
 
-def _column(axes: Axes, middle: float, step: float, guess: Guess, colour: str) -> None:
-    """The guess for one piece of a strip, under the piece."""
-    width, high = min(0.6 * step, 28.0), _COLUMN * guess.probability
-    left, base = middle - width / 2, 28 + _COLUMN
-    style.shade(axes, (left, base - _COLUMN), (width, _COLUMN), style.MUTED, 0.13)
-    style.shade(axes, (left, base - high), (width, high), colour, 0.9)
-    words = [style.clipped(guess.name, max(step / 7, 2)), *([_share(guess)] if step >= 34 else [])]
-    for line, text in enumerate(words):
-        _say(axes, middle, base + 10 + 14 * line, text, ha="center")
+def _picture(
+    axes: Axes, left: float, top: float, width: float, height: float, path: str
+) -> tuple[float, float]:
+    """Fits the picture into a box, and gives the size that it has there; a file may be gone by now."""
+    try:
+        picture = read_picture(path, least_side=round(2 * min(width, height)))
+    except PictureError:
+        _blank(axes, left, top, width, height, "the picture is gone")
+        return width, height
+    scale = min(width / picture.width, height / picture.height)
+    size = (max(picture.width * scale, 1.0), max(picture.height * scale, 1.0))
+    # Twice the pixels, for dense screens; a small picture keeps its own.
+    pixels = (round(2 * size[0]), round(2 * size[1]))
+    if picture.width > pixels[0]:
+        picture = picture.resize(pixels, Image.Resampling.LANCZOS)
+    extent = (left, left + size[0], top + size[1], top)
+    axes.imshow(np.asarray(picture), extent=extent, aspect="auto", interpolation="none")
+    return size
+
+
+def _blank(axes: Axes, left: float, top: float, width: float, height: float, words: str) -> None:
+    style.shade(axes, (left, top), (width, height), style.MUTED, 0.08)
+    lines = textwrap.wrap(" ".join(words.split()), max(int(width / 6.2), 8))
+    _say(axes, left + width / 2, top + height / 2, "\n".join(lines[:7]), ha="center")
+
+
+def _guesses(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+    width = _TILE - _SIDE - 16
+    for place, guess in enumerate(answer.top[:_GUESSES]):
+        y = top + place * _ROW + 8
+        _say(axes, left, y, style.clipped(guess.name, 24))
+        _say(axes, left + width, y, _share(guess), ha="right")
+        style.shade(axes, (left, y + 8), (width, 4), style.MUTED, 0.13)
+        sure = place == 0 and not answer.abstained
+        colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
+        style.shade(axes, (left, y + 8), (width * guess.probability, 4), colour, alpha)
+
+
+def _strip(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+    """A strip's pieces, and below each its guess as a column."""
+    width, height = _picture(axes, left, top, _TILE, _STRIP, answer.path)
+    top += height + 6
+    _say(axes, left, top + 12, style.clipped(answer.strip or "", 30), fontsize=1.5 * style.TEXT)
+    step = width / len(answer.pieces)
+    colour, side, base = style.TUNED_COLOUR, min(0.6 * step, 28.0), top + 28 + _COLUMN
+    if answer.abstained:
+        colour = style.MUTED
+    for place, guess in enumerate(answer.pieces):
+        middle, high = left + (place + 0.5) * step, _COLUMN * guess.probability
+        corner = middle - side / 2
+        style.shade(axes, (corner, base - _COLUMN), (side, _COLUMN), style.MUTED, 0.13)
+        style.shade(axes, (corner, base - high), (side, high), colour, 0.9)
+        _say(axes, middle, base + 10, style.clipped(guess.name, max(step / 7, 2)), ha="center")
+        if step >= 34:
+            _say(axes, middle, base + 24, _share(guess), ha="center")
 
 
 def _say(axes: Axes, x: float, y: float, text: str, **settings: Any) -> None:

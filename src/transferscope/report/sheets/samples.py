@@ -14,38 +14,37 @@ from transferscope.images import read_picture
 TILE = 96
 """Side of a picture on a contact sheet, in pixels."""
 
+COLUMNS, GAP = 6, 4
+"""Of a contact sheet, which is as wide where there are fewer pictures; between them, in pixels."""
 
-def sample_sheet(
-    files: Iterable[Path], *, columns: int = 6, side: int = TILE, gap: int = 4
-) -> Image.Image:
+
+def sample_sheet(files: Iterable[Path]) -> Image.Image:
     """A contact sheet of centre crops, row by row, on a transparent ground.
 
     Args:
         files: at least one. One that cannot be read any more leaves a grey tile.
-        columns: of the sheet, which keeps its width where there are fewer files.
-        side: of a crop, in pixels.
-        gap: between crops, in pixels.
 
     Raises:
         InputError: no files.
     """
-    tiles = [_crop(file, side) for file in files]
+    tiles = [_crop(file) for file in files]
     if not tiles:
         raise InputError("a contact sheet needs at least one picture")
-    rows = -(-len(tiles) // columns)
-    pitch = side + gap
-    sheet = Image.new("RGBA", (columns * pitch - gap, rows * pitch - gap))
+    rows = -(-len(tiles) // COLUMNS)
+    pitch = TILE + GAP
+    sheet = Image.new("RGBA", (COLUMNS * pitch - GAP, rows * pitch - GAP))
     for place, tile in enumerate(tiles):
-        sheet.paste(tile, (place % columns * pitch, place // columns * pitch))
+        sheet.paste(tile, (place % COLUMNS * pitch, place // COLUMNS * pitch))
     return sheet
 
 
-def _crop(file: Path, side: int) -> Image.Image:
+def _crop(file: Path) -> Image.Image:
+    size = (TILE, TILE)
     try:
-        picture = read_picture(file, least_side=side)
+        picture = read_picture(file, least_side=TILE)
     except PictureError:
-        return Image.new("RGBA", (side, side), (128, 128, 128, 70))
-    return ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC, bleed=0).convert("RGBA")
+        return Image.new("RGBA", size, (128, 128, 128, 70))
+    return ImageOps.fit(picture, size, Image.Resampling.BICUBIC, bleed=0).convert("RGBA")
 
 
 def sampled(places: Sequence[int], count: int, *, seed: int) -> list[int]:
