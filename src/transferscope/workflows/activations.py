@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,23 +162,20 @@ class _Look:
         """
         runs = {name: self._found[name].calls for name in self.names}
 
-        def hook_of(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                runs[name] -= 1
-                if runs[name]:
-                    return
-                try:
-                    maps = self._maps(name, output)
-                except InputError as error:
-                    if self._chosen_by_user:
-                        raise
-                    say(f"left out: {error}")
-                    return
+        def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            runs[name] -= 1
+            if runs[name]:
+                return
+            try:
+                maps = self._maps(name, output)
+            except InputError as error:
+                if self._chosen_by_user:
+                    raise
+                say(f"left out: {error}")
+            else:
                 take(maps)
 
-            return hook
-
-        hooks = [(self._modules[name], hook_of(name), False) for name in self.names]
+        hooks = [(self._modules[name], partial(hook, name), False) for name in self.names]
         with torch.inference_mode(), hooked(hooks):
             self._network(self._input)
 

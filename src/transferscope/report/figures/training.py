@@ -200,16 +200,10 @@ def _mark_suggestion(axes: Axes, steps: np.ndarray, smooth: np.ndarray, suggesti
     height = float(np.interp(math.log(suggestion), np.log(steps), smooth))
     axes.plot(suggestion, height, **_RING)
     left = suggestion < math.sqrt(float(steps[0] * steps[-1]))
-    style.note(
-        axes,
-        f"suggested: {rate_words(suggestion)}",
-        (suggestion, 0.03),
-        (6 if left else -6, 0),
-        xycoords=("data", "axes fraction"),
-        ha="left" if left else "right",
-        fontsize=style.TEXT,
-        fontweight="bold",
-    )
+    words, side = f"suggested: {rate_words(suggestion)}", 6 if left else -6
+    looks = {"ha": "left" if left else "right", "fontsize": style.TEXT, "fontweight": "bold"}
+    across = ("data", "axes fraction")
+    style.note(axes, words, (suggestion, 0.03), (side, 0), xycoords=across, **looks)
 
 
 def _loss_limits(values: np.ndarray, smooth: np.ndarray) -> tuple[float, float]:

@@ -26,19 +26,17 @@ def write_sheets_page(
     picture.save(folder / "picture.png")
     site = Site(folder)
     site.write_assets()
+
+    def with_size(file: str) -> tuple[str, int, int]:
+        with Image.open(folder / file) as page:
+            return file, *page.size
+
     values = {
         "title": title,
         "network": network,
-        "sheets": [
-            (sheet, [_file_and_size(folder, file) for file in sheet.pages]) for sheet in sheets
-        ],
+        "sheets": [(sheet, [with_size(file) for file in sheet.pages]) for sheet in sheets],
         "picture": picture,
         "covered": COVERED,
         "navigation": [("index.html", "Activations")],
     }
     site.write_page("index.html", "activations", values)
-
-
-def _file_and_size(folder: Path, file: str) -> tuple[str, int, int]:
-    with Image.open(folder / file) as sheet:
-        return file, sheet.width, sheet.height

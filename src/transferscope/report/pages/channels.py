@@ -16,7 +16,6 @@ from transferscope.comparison.records import (
     NETWORKS,
     ChannelComparison,
     Comparison,
-    Exemplar,
     LayerComparison,
 )
 from transferscope.errors import InputError
@@ -34,7 +33,6 @@ class Unit:
     page: str
     layer_page: str
     seeds: tuple[tuple[int, dict[str, PagePicture]], ...]
-    exemplars: dict[str, tuple[tuple[Exemplar, PagePicture], ...]]
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,6 @@ def _layer(
             page=f"units/{stem}.html",
             layer_page=f"layers/{slug}.html",
             seeds=tuple(zip(comparison.seeds, renders, strict=True)),
-            exemplars={
-                network: tuple(
-                    (exemplar, site.thumbnail(exemplar.path))
-                    for exemplar in channel.exemplars.get(network, ())
-                )
-                for network in NETWORKS
-            },
         )
     counts = Counter(status for channel in record.channels for status in channel.statuses.values())
     tested = any(math.isfinite(channel.statistic) for channel in record.channels)

@@ -18,7 +18,6 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.findings import NETWORK_SIDE, findings, opening, urgency
 from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
 from transferscope.data.loading import in_order
@@ -111,6 +110,10 @@ def _values(
         "network_side": NETWORK_SIDE,
         "reasons": Counter(reason for _, reason in inspection.scan.excluded).most_common(_FILES),
         "per_group": _PER_GROUP,
+        "most_outliers": _OUTLIERS,
+        "reason_words": REASON_WORDS,
+        "across_splits": across_splits,
+        "across_classes": across_classes,
         **dict.fromkeys(names),
         **_pictures(inspection, site, preview or {}),
     }
@@ -173,8 +176,11 @@ def _median_size(measures: Mapping[str, Sequence[float]]) -> str:
 
 def _pictures(
     inspection: Inspection, site: Site, preview: Mapping[str, Image.Image]
-) -> dict[str, list[Any]]:
-    """Rows with their pictures by the template's name; empty where no picture is to be shown."""
+) -> dict[str, Any]:
+    """What is shown with pictures by the template's name; empty where none is to be shown.
+
+    `whole` gives the template a picture by its path.
+    """
     if not site.pictures:
         names = ("samples", "pairs", "copies", "outliers", "excluded", "preview")
         return {name: [] for name in names}
@@ -192,36 +198,14 @@ def _pictures(
         inspection.duplicates, key=lambda one: (urgency(one), -len(one.paths), one.paths)
     )
     grave = sum(across_splits(pair) or across_classes(pair) for pair in pairs)
-    outliers = {
-        kind: [one for one in inspection.outliers if one.reason == kind] for kind in REASONS
-    }
+    reasons = ((r, [one for one in inspection.outliers if one.reason == r]) for r in REASONS)
     return {
+        "whole": whole,
         "samples": _samples(inspection, site),
-        "pairs": [
-            {
-                "pair": pair,
-                "pictures": [whole(path) for path in pair.paths],
-                "distance": _distance(pair),
-                **_verdicts(pair),
-            }
-            for pair in pairs[: min(_PAIRS, grave + _PLAIN_PAIRS)]
-        ],
-        "copies": [
-            {"group": group, "picture": whole(group.paths[0]), **_verdicts(group)}
-            for group in copies[:_GROUPS]
-        ],
-        "outliers": [
-            {
-                "heading": REASON_WORDS[reason][0],
-                "words": REASON_WORDS[reason][1],
-                "total": len(found),
-                "measure": "brightness" if reason in ("dark", "bright") else "contrast",
-                "shown": [(one, whole(one.path)) for one in found[:_OUTLIERS]],
-            }
-            for reason, found in outliers.items()
-            if found
-        ],
-        "excluded": list(inspection.scan.excluded[:_FILES]),
+        "pairs": pairs[: min(_PAIRS, grave + _PLAIN_PAIRS)],
+        "copies": copies[:_GROUPS],
+        "outliers": [(reason, found) for reason, found in reasons if found],
+        "excluded": inspection.scan.excluded[:_FILES],
         "preview": [
             (name, _save(site, sheet, f"training-{index}", f"{name} augmentation", quality=85))
             for index, (name, sheet) in enumerate(preview.items())
@@ -259,14 +243,3 @@ def _samples(
 
 def _save(site: Site, picture: Image.Image, stem: str, words: str, *, quality: int) -> PagePicture:
     return site.save(picture, f"images/data/{stem}.webp", words, quality=quality)
-
-
-def _verdicts(one: Copies | NearPair) -> dict[str, bool]:
-    return {"split": across_splits(one), "label": across_classes(one)}
-
-
-def _distance(pair: NearPair) -> str:
-    if pair.measure == "embedding":
-        return f"features alike to {1 - pair.distance:.3f}"
-    bits = f"{pair.distance:.0f} of 64 bits differ"
-    return f"mirror images, {bits}" if pair.measure == "mirrored phash" else bits

@@ -10,14 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from transferscope.evaluation.metrics import Confusion, Evaluation
-from transferscope.evaluation.mistakes import Doubt, error_study
-from transferscope.evaluation.paired import PairedDifference
+from transferscope.evaluation.mistakes import error_study
+from transferscope.evaluation.paired import Disagreement, PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.sentences import difference_told, views_told
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page
-from transferscope.report.pages.site import PagePicture, Site
+from transferscope.report.pages.site import Site
 from transferscope.wording import number, percent, span
 
 _WORST = 18  # pictures of each gallery shown
@@ -29,21 +29,6 @@ _PER_PAIR = 4  # pictures of each
 
 
 Words = Callable[[float | None], str]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture of a gallery with what is said of it.
-
-    Attributes:
-        picture: of it.
-        path: its file.
-        says: rows of (word before, class, probability or None).
-    """
-
-    picture: PagePicture
-    path: str
-    says: tuple[tuple[str, str, float | None], ...]
 
 
 @dataclass(frozen=True)
@@ -125,58 +110,31 @@ def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
 def _galleries(
     content: AtlasContent, predictions: Predictions | None, site: Site
 ) -> dict[str, Any]:
-    """Pictures of errors, doubts and differences; without pictures only the confused pairs' names."""
+    """Which errors, doubts and differences are shown with pictures; without these none are."""
     result, study = content.evaluation, content.study
     if study is None and predictions is not None:
         study = error_study(predictions, split=result.split if result is not None else "test")
-
-    def shown(path: str, *says: tuple[str, str, float | None]) -> Shown:
-        return Shown(site.thumbnail(path), path, says)
-
-    def doubtful(one: Doubt) -> Shown:
-        label = [("is", one.label, one.probability_of_label)] if one.wrong else []
-        return shown(one.path, ("", one.predicted, one.probability), *label)
-
-    values: dict[str, Any] = {
+    doubts = study if site.pictures else None
+    against = result.against if result is not None and site.pictures else None
+    return {
         "study": study,
-        "confused": [(pair, _pair_pictures(pair, predictions, site)) for pair in _pairs(result)],
-        **{name: [] for name in ("worst", "uncertain", "suspects", "disagreements")},
+        "confused": [
+            (pair, _pair_paths(pair, predictions) if predictions and site.pictures else [])
+            for pair in _pairs(result)
+        ],
+        "worst": doubts.worst[:_WORST] if doubts else (),
+        "uncertain": doubts.uncertain[:_UNCERTAIN] if doubts else (),
+        "suspects": doubts.suspects[: min(_SUSPECTS, doubts.probable)] if doubts else (),
+        "disagreements": _alone_right(against) if against is not None else [],
     }
-    if study is not None and site.pictures:
-        values["worst"] = [doubtful(one) for one in study.worst[:_WORST]]
-        values["uncertain"] = [doubtful(one) for one in study.uncertain[:_UNCERTAIN]]
-        values["suspects"] = [
-            shown(
-                one.path,
-                ("labelled", one.label, one.probability_of_label),
-                ("looks like", one.predicted, one.probability),
-            )
-            for one in study.suspects[: min(_SUSPECTS, study.probable)]
-        ]
-    if result is not None and result.against is not None and site.pictures:
-        values["disagreements"] = _disagreements(result.against, shown)
-    return values
 
 
-def _disagreements(
-    against: PairedDifference, shown: Callable[..., Shown]
-) -> list[tuple[str, int, list[Shown]]]:
+def _alone_right(against: PairedDifference) -> list[tuple[str, int, list[Disagreement]]]:
     """For each of the two runs: its name, how many pictures it alone has right, and the first of them."""
-    found = []
-    for name, answer in ((against.first, "first"), (against.second, "second")):
-        ones = [one for one in against.disagreements if getattr(one, answer) == one.label]
-        pictures = [
-            shown(
-                one.path,
-                (f"{against.first}:", one.first, one.first_probability),
-                (f"{against.second}:", one.second, one.second_probability),
-                ("is", one.label, None),
-            )
-            for one in ones[:_DISAGREED]
-        ]
-        if ones:
-            found.append((name, len(ones), pictures))
-    return found
+    first = [one for one in against.disagreements if one.first == one.label]
+    second = [one for one in against.disagreements if one.second == one.label]
+    runs = ((against.first, first), (against.second, second))
+    return [(name, len(ones), ones[:_DISAGREED]) for name, ones in runs if ones]
 
 
 def _pairs(result: Evaluation | None) -> Sequence[Confusion]:
@@ -184,15 +142,12 @@ def _pairs(result: Evaluation | None) -> Sequence[Confusion]:
     return ([pair for pair in pairs if pair.n > 1] or pairs)[:_PAIRS]
 
 
-def _pair_pictures(
-    pair: Confusion, predictions: Predictions | None, site: Site
-) -> list[tuple[str, PagePicture]]:
+def _pair_paths(pair: Confusion, predictions: Predictions) -> list[str]:
     """Pictures of the one class that were taken for the other, the surest first."""
-    if predictions is None or not site.pictures or pair.label not in predictions.classes:
+    if pair.label not in predictions.classes:
         return []
     label, said = (predictions.classes.index(name) for name in (pair.label, pair.prediction))
     rows = ((predictions.labels == label) & (predictions.predicted == said)).nonzero().flatten()
     sure = predictions.probabilities[rows, said]
     chosen = rows[sure.argsort(descending=True, stable=True)][:_PER_PAIR]
-    paths = [predictions.paths[int(row)] for row in chosen]
-    return [(path, site.thumbnail(path)) for path in paths]
+    return [predictions.paths[int(row)] for row in chosen]

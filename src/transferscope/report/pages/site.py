@@ -69,6 +69,7 @@ class Site:
             signed=wording.signed,
             address=partial(quote, safe="/"),
         )
+        self._environment.globals["thumbnail"] = self.thumbnail
 
     def write_assets(self) -> None:
         """The style sheet, with the figures' two colours, and the script."""

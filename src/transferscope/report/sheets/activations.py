@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -73,17 +73,12 @@ class LayerSheet(Record):
     """A layer's sheets as files, and its maps in numbers.
 
     Attributes:
-        layer: dotted name.
-        type: class name of the module.
-        shape: its output as the network has it, of one picture.
+        layer: see `LayerMaps`, as `type`, `shape` and `note`.
         pages: file names, in the order of the channels.
         channels: how many maps there are.
         dead: how many of them are zero everywhere on this picture.
-        min: least finite value; None if there is none.
-        max: largest finite value; None if there is none.
-        mean: of the finite values; None if there are none.
+        min: least finite value; None if there is none, as `max` and `mean`.
         non_finite: how many values are NaN or infinite.
-        note: see `LayerMaps`.
     """
 
     layer: str
@@ -198,31 +193,18 @@ def _coloured(values: np.ndarray, limits: np.ndarray | float) -> np.ndarray:
 # ---------------------------------------------------------------------------- maps
 
 
-@dataclass(frozen=True)
-class _Tiling:
-    """How maps of one size lie on a sheet; all in pixels.
+class _Tiling(NamedTuple):
+    """How maps of one size lie on a sheet; all in pixels."""
 
-    Attributes:
-        reduced: side of the squares that are averaged to one pixel.
-        enlarged: side of the square that a pixel becomes.
-        width: of a map, drawn.
-        height: of a map, drawn.
-        label: width of what stands above it.
-        columns: maps side by side.
-        step: from the left side of one to that of the next.
-        row: from the upper side of one to that of the next.
-        per_page: maps on a page: as many rows as make it somewhat higher than it is wide.
-    """
-
-    reduced: int
-    enlarged: int
-    width: int
+    reduced: int  # side of the squares that are averaged to one pixel
+    enlarged: int  # side of the square that a pixel becomes
+    width: int  # of a map, drawn
     height: int
-    label: int
+    label: int  # width of what stands above it
     columns: int
-    step: int
-    row: int
-    per_page: int
+    step: int  # from the left side of one to that of the next
+    row: int  # from the upper side of one to that of the next
+    per_page: int  # maps: as many rows as make the page somewhat higher than it is wide
 
     @classmethod
     def of(cls, values: np.ndarray) -> _Tiling:

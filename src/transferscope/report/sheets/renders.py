@@ -64,9 +64,10 @@ def write_sheets(
     page = list(islice(source, PAGE))
     while page:
         following = list(islice(source, PAGE))
-        alone = not pages and not following
-        name = "sheet.png" if alone else f"sheet-{len(pages) + 1:03d}.png"
-        head = title if alone else f"{title}, page {len(pages) + 1}"
+        name, head = "sheet.png", title
+        if pages or following:
+            number = len(pages) + 1
+            name, head = f"sheet-{number:03d}.png", f"{title}, page {number}"
         sheet(page, title=head, unit=unit).save(folder / name)
         pages.append(name)
         page = following
@@ -84,41 +85,32 @@ def sheet(tiles: Sequence[Tile], *, title: str, unit: str = "channel") -> Image.
     page = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(page)
     write_line(pen, (_GAP, 28), clipped(title, page.width / 11), size=19, colour=INK_RGB)
-    write_line(pen, (_GAP, 50), _legend(tiles, unit), size=13)
+    words = f"{unit}, and its activation"  # short enough for a page of three drawings
+    if any(tile.exemplar is not None for tile in tiles):
+        words += " as a multiple of the best real picture's (corner)"
+    write_line(pen, (_GAP, 50), words, size=13)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left = _GAP + column * (across + _GAP)
         top = _HEAD + row * (down + _CAPTION + _GAP)
-        picture = Image.fromarray(tile.render.picture).resize(
-            (across, down), Image.Resampling.LANCZOS
-        )
-        page.paste(picture, (left, top))
+        drawn = Image.fromarray(tile.render.picture)
+        page.paste(drawn.resize((across, down), Image.Resampling.LANCZOS), (left, top))
         if tile.exemplar is not None:
             inset = tile.exemplar.convert("RGB")
             inset.thumbnail((_INSET, _INSET), Image.Resampling.LANCZOS)
-            corner = (left + across - inset.width, top + down - inset.height)
-            pen.rectangle(
-                (corner[0] - 2, corner[1] - 2, left + across - 1, top + down - 1), "white"
-            )
-            page.paste(inset, corner)
+            x, y = left + across - inset.width, top + down - inset.height
+            pen.rectangle((x - 2, y - 2, left + across - 1, top + down - 1), "white")
+            page.paste(inset, (x, y))
         _caption(pen, tile, left, top + down + 3, across)
     return page
-
-
-def _legend(tiles: Sequence[Tile], unit: str) -> str:
-    """Short enough for a page of three drawings."""
-    if any(tile.exemplar is not None for tile in tiles):
-        return f"{unit}, and its activation as a multiple of the best real picture's (corner)"
-    return f"{unit}, and its activation"
 
 
 def _caption(pen: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, width: int) -> None:
     render = tile.render
     sign = "" if render.sign == "plus" else " (−)"
-    said, colour = _SAID[render.status], _WARNING
-    if not said or render.status == "dead_on_data":
-        colour = MUTED_RGB
-    said = said or reached(render)
+    said = _SAID[render.status]
+    alarming = said and render.status != "dead_on_data"
+    said, colour = said or reached(render), _WARNING if alarming else MUTED_RGB
     name = clipped(f"{tile.name}{sign}", (width - 7 * len(said)) / 8)
     write_line(pen, (left, top + 11), name, size=13, colour=INK_RGB)
     write_line(pen, (left + width, top + 11), said, size=13, colour=colour, right=True)
