@@ -95,15 +95,7 @@ def fourier(
     else:
         free = torch.view_as_real(_spectrum(start.to(device)) * 4 / scale).contiguous()
     scale = scale.unsqueeze(-1) / 4
-    correlate = _correlation(channels, device)
-
-    def decode(free: torch.Tensor) -> torch.Tensor:
-        # Colours are mixed in the spectrum, which is the same by linearity and leaves the pixels,
-        # the last to be computed, in order.
-        spectrum = torch.view_as_complex(correlate(free * scale))
-        return torch.sigmoid(torch.fft.irfft2(spectrum, s=(height, width), norm="ortho"))
-
-    return Canvas(free.requires_grad_(), decode)
+    return Canvas(free.requires_grad_(), _decoder(shape, device, lambda free: free * scale))
 
 
 def pixel(
@@ -170,15 +162,12 @@ def maco(
         free = (torch.stack(rows) * (2 * math.pi) - math.pi).to(device)
     else:
         free = _spectrum(start.to(device)).angle().contiguous()
-    correlate = _correlation(channels, device)
 
-    def decode(free: torch.Tensor) -> torch.Tensor:
+    def waves(free: torch.Tensor) -> torch.Tensor:
         phase = _of_real_pictures(free, width)
-        waves = torch.stack([law * phase.cos(), law * phase.sin()], dim=-1)
-        spectrum = torch.view_as_complex(correlate(waves))
-        return torch.sigmoid(torch.fft.irfft2(spectrum, s=(height, width), norm="ortho"))
+        return torch.stack([law * phase.cos(), law * phase.sin()], dim=-1)
 
-    return Canvas(free.requires_grad_(), decode)
+    return Canvas(free.requires_grad_(), _decoder(shape, device, waves))
 
 
 def from_image(picture: torch.Tensor, base: Parametrization = fourier) -> Parametrization:
@@ -249,6 +238,25 @@ def spectrum_of(pictures: torch.Tensor) -> torch.Tensor:
         magnitude = magnitude + _spectrum(picture)[0].abs() / len(pictures)
     magnitude[:, 0, 0] = 0
     return magnitude
+
+
+def _decoder(
+    shape: tuple[int, int, int],
+    device: torch.device,
+    waves: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Free numbers to pictures, by `waves`: their spectrum's real and imaginary parts.
+
+    Colours are mixed in the spectrum, which is the same by linearity and leaves the pixels, the last to be
+    computed, in order.
+    """
+    correlate = _correlation(shape[0], device)
+
+    def decode(free: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.view_as_complex(correlate(waves(free)))
+        return torch.sigmoid(torch.fft.irfft2(spectrum, s=shape[1:], norm="ortho"))
+
+    return decode
 
 
 def _spectrum(pictures: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,14 +42,8 @@ UNIT = 16
 """Channels of a unit, drawn together: what a kill can lose, some ten seconds' work."""
 
 
-@dataclass(frozen=True, eq=False)
-class Exemplar:
-    """The best real picture for a channel.
-
-    Attributes:
-        value: what the objective has for it.
-        picture: (C, H, W) in [0, 1].
-    """
+class Exemplar(NamedTuple):
+    """The best real picture for a channel, (C, H, W) in [0, 1], and what the objective has for it."""
 
     value: float
     picture: torch.Tensor
@@ -292,8 +286,9 @@ def drawn_by(
     jobs = []
     for index in unit.channels:
         job = job_of(unit.objective, unit.layer, index, unit.sign, unit.seed)
-        best = real.get(index)
-        jobs.append(replace(job, best=best.value, exemplar=best.picture) if best else job)
+        if index in real:
+            job = replace(job, best=real[index].value, exemplar=real[index].picture)
+        jobs.append(job)
     return engine.draw(jobs, on_progress)
 
 
@@ -308,10 +303,9 @@ def encoded(drawn: Drawn) -> list[bytes]:
     """Lossless WebP files of the canvases."""
     files = []
     for canvas in drawn.canvases:
-        array = canvas.permute(1, 2, 0).numpy()
-        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
+        array = canvas.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
         held = io.BytesIO()
-        picture.save(held, "WEBP", lossless=True, quality=50, method=2)
+        Image.fromarray(array).save(held, "WEBP", lossless=True, quality=50, method=2)
         files.append(held.getvalue())
     return files
 

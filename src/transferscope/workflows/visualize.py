@@ -25,7 +25,7 @@ from transferscope.visualize.plan import Plan, most_informative_first
 from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Sign
 from transferscope.visualize.render import ObjectiveKind
-from transferscope.visualize.units import Exemplar, Sweep, WorkUnit
+from transferscope.visualize.units import Exemplar, Exemplars, Sweep, WorkUnit
 from transferscope.workflows.reporter import SILENT, Reporter
 
 
@@ -141,6 +141,11 @@ class _RealPictures:
         best: torch.Tensor = self.responses.amax(0)
         return [float(value) for value in (best - self.responses.mean(0)) / spread]
 
+    def exemplars(self, channels: tuple[int, ...], sign: Sign) -> dict[int, Exemplar]:
+        """The best pictures of some channels, read now."""
+        best = {channel: self.best(channel, sign) for channel in channels}
+        return {k: Exemplar(value, self.picture(place)) for k, (place, value) in best.items()}
+
     def picture(self, place: int) -> torch.Tensor:
         """(C, H, W) in [0, 1], as the network sees it."""
         return as_float(self.classifier.input.load(self.files[place]))
@@ -182,20 +187,15 @@ class _Work:
         called = wanted.called or classifier.backbone
         return cls(classifier, f"{called} {names[objective]}", units, real)
 
+    @property
+    def exemplars(self) -> Exemplars | None:
+        """The best real pictures, if there are any."""
+        return self.real.exemplars if self.real else None
+
     def in_order(self) -> list[WorkUnit]:
         """The units, those first that show most."""
         interest = {unit.layer: self.real.selectivity() for unit in self.units[:1] if self.real}
         return most_informative_first(self.units, interest)
-
-    def exemplars(self, channels: tuple[int, ...], sign: Sign) -> dict[int, Exemplar]:
-        """The best real pictures of some channels, read now."""
-        if self.real is None:
-            return {}
-        best = {channel: self.real.best(channel, sign) for channel in channels}
-        return {
-            channel: Exemplar(value, self.real.picture(place))
-            for channel, (place, value) in best.items()
-        }
 
 
 def _target(classifier: Classifier, layer: str | None, objective: ObjectiveKind) -> str:
@@ -277,23 +277,18 @@ def parse_channels(text: str, classifier: Classifier, layer: str | None) -> tupl
         return tuple(range(total))
     classes = classifier.classes if layer == classifier.head else ()
     chosen: list[int] = []
-    for part in [text] if text in classes else text.split(","):
-        if part.strip() in classes and not part.strip().isdigit():
-            chosen.append(classes.index(part.strip()))
+    for part in map(str.strip, [text] if text in classes else text.split(",")):
+        if part in classes and not part.isdigit():
+            chosen.append(classes.index(part))
             continue
-        first, dash, last = part.strip().partition("-")
+        first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             if classes:
-                raise UnknownName(
-                    *("class", part.strip(), classes),
-                    where="this network",
-                    remedy="write names, or places like 0,5,8-15, or all",
-                )
+                remedy = "write names, or places like 0,5,8-15, or all"
+                raise UnknownName("class", part, classes, where="this network", remedy=remedy)
             raise InputError(f"--channels is {text!r}; write them like 0,5,8-15, or all")
         if dash and int(last) < int(first):
-            raise InputError(
-                f"--channels has the range {part.strip()!r}; write the smaller one first"
-            )
+            raise InputError(f"--channels has the range {part!r}; write the smaller one first")
         if int(last or first) >= total:
             raise InputError(
                 f"--channels is {text!r}, and layer {layer!r} has {total} channels, 0 to {total - 1}"
