@@ -85,10 +85,7 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
     For a network that no other thread uses; `still` is for those that are shared.
     """
     with preserved(network):
-        network.eval()
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
-        yield network
+        yield network.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -180,21 +177,19 @@ def is_channels_last(module: nn.Module, shape: Sequence[int], size: Sequence[int
     Decided by the module's kind, else by which two axes have the proportions of the picture.
 
     Args:
-        module: the layer.
-        shape: of its output for one picture; only three axes are maps.
+        module, shape: the layer, and its output's for one picture; only three axes are maps.
         size: (height, width) of the network's input.
     """
     if len(shape) != 3:
         return False
     if isinstance(module, nn.Linear | nn.LayerNorm):
         return not type(module).__name__.endswith("2d")  # a LayerNorm2d keeps (C, H, W)
+
+    def alike(height: int, width: int) -> bool:  # in proportion to the input, up to a row or column
+        return abs(height * size[1] - width * size[0]) <= max(size)
+
     first, second, third = shape
-    return _alike((first, second), size) and not _alike((second, third), size)
-
-
-def _alike(maps: Sequence[int], size: Sequence[int]) -> bool:
-    """Whether height and width of maps are in the proportion of the input's, up to a row or column."""
-    return abs(maps[0] * size[1] - maps[1] * size[0]) <= max(size)
+    return alike(first, second) and not alike(second, third)
 
 
 # ---------------------------------------------------------------------------- capture

@@ -106,7 +106,6 @@ class Augmentation(Record):
 
         Args:
             picture: RGB or L, as `images.read_picture` returns it; for `none`, of any mode.
-            spec: of the network.
             rng: decides everything that varies.
 
         Returns:
@@ -152,7 +151,6 @@ class Augmentation(Record):
 
         Args:
             source: see `images.read_picture`.
-            spec: of the network.
             seed, view, identity: decide together everything that varies: `view` is the number of the
                 view or epoch, `identity` the sha256 of the picture's file.
 
@@ -226,7 +224,6 @@ def preview(
     Args:
         pictures: decoded; where the augmentation mixes, the others are the first one's partners in
             turn. With one picture alone nothing is mixed.
-        spec: of the network.
         augmentation: what training will use; the same steps, with draws of the sheet's own from `seed`.
         columns, n: of the sheet, and how many pictures are on it.
 

@@ -82,8 +82,7 @@ def dataset_layout(name: str, root: Path, *, download: bool = False) -> Layout:
     if name not in DATASETS:
         remedy = f"use {', '.join(DATASETS)}"
         raise UnknownName("dataset", name, DATASETS, where="the well-known sets", remedy=remedy)
-    found = DATASETS[name]
-    written = root / f"{name}-pictures"
+    found, written = DATASETS[name], root / f"{name}-pictures"
     if found.arrays and (written / FOLDER_MARK).is_file():
         return folder_layout(written)
     _require(name, found, root, download)
@@ -112,11 +111,7 @@ def dataset_layout(name: str, root: Path, *, download: bool = False) -> Layout:
 
 
 def _require(name: str, found: NamedSet, root: Path, download: bool) -> None:
-    """Fetches the set if it is not whole and `download` says so.
-
-    Raises:
-        DataError: it cannot be fetched, or is not whole.
-    """
+    """Fetches the set if it is not whole and `download` says so; DataError if it is not whole then."""
     missing = [need for need in found.needs if not (root / need).exists()]
     if missing and download and found.fetch is not None:
         try:
@@ -156,13 +151,12 @@ def _torchvision(name: str) -> Any:
     return getattr(importlib.import_module("torchvision.datasets"), name)
 
 
-def _through(class_name: str, splits: Splits, classes: Sequence[str] = ()) -> dict[str, Any]:
-    """`read` and `fetch` of a set that torchvision has a class for.
+def _through(
+    class_name: str, splits: Splits, classes: Sequence[str] = (), *, arrays: bool = False
+) -> dict[str, Any]:
+    """How a set is read and fetched that torchvision has a class for.
 
-    Args:
-        class_name: in torchvision.datasets.
-        splits: to read.
-        classes: names in label order, where torchvision has others or none.
+    `classes` are names in label order, where torchvision has others or none.
     """
 
     def read(root: Path) -> Iterator[Part]:
@@ -175,7 +169,7 @@ def _through(class_name: str, splits: Splits, classes: Sequence[str] = ()) -> di
         for options in splits.values():
             _torchvision(class_name)(root, download=True, **options)
 
-    return {"read": read, "fetch": fetch}
+    return {"read": read, "fetch": fetch, "arrays": arrays}
 
 
 def _contents(found: Any) -> tuple[Any, Sequence[int]]:
@@ -192,11 +186,7 @@ def _contents(found: Any) -> tuple[Any, Sequence[int]]:
 
 
 def _named(labels: Iterable[int], classes: Sequence[str], split: str | None) -> list[str]:
-    """The class name of each label.
-
-    Raises:
-        ValueError: a label that is none of the classes'.
-    """
+    """The class name of each label; ValueError for one that is none of the classes'."""
     names = []
     for label in labels:
         if not isinstance(label, int) or not 0 <= label < len(classes):
@@ -257,12 +247,7 @@ def _stanford_dogs(root: Path) -> Iterator[Part]:
 
 
 def _mat(path: Path, variable: str) -> np.ndarray:
-    """A variable of a MATLAB file, without dimensions of length one (but with a first).
-
-    Raises:
-        OSError: no such file.
-        ValueError: not a MATLAB file, or one without that variable.
-    """
+    """A variable of a MATLAB file, without dimensions of length one (but with a first)."""
     try:
         with open(path, "rb") as file:
             return np.atleast_1d(loadmat(file, squeeze_me=True)[variable])
@@ -274,7 +259,7 @@ def _mat(path: Path, variable: str) -> np.ndarray:
 
 
 def _cifar(class_name: str) -> dict[str, Any]:
-    """`read` and `fetch` of CIFAR-10 or CIFAR-100: rows of 3072 bytes, red before green before blue."""
+    """How CIFAR-10 or CIFAR-100 is read and fetched: rows of 3072 bytes, red before green before blue."""
 
     def read(root: Path) -> Iterator[Part]:
         found = _torchvision(class_name)
@@ -294,18 +279,14 @@ def _cifar(class_name: str) -> dict[str, Any]:
             found.url, root, filename=found.filename, md5=found.tgz_md5
         )
 
-    return {"read": read, "fetch": fetch}
+    return {"read": read, "fetch": fetch, "arrays": True}
 
 
 # ---------------------------------------------------------------------------- writing arrays as files
 
 
 def _refuse_odd(parts: Iterable[Part]) -> None:
-    """Refuses arrays without a label for each picture, and class names that cannot name folders.
-
-    Raises:
-        ValueError: as said.
-    """
+    """ValueError for arrays without a label for each picture, and class names that cannot name folders."""
     for part in parts:
         if len(part.names) != len(part.pictures):
             raise ValueError(
@@ -341,55 +322,48 @@ def _write_pictures(parts: Iterable[Part], folder: Path) -> None:
 ALIASES = {"stanford_cars": "cars"}
 """Other names of the sets."""
 
-_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-_IDX_FILES = tuple(
-    f"{prefix}-{content}-ubyte"
-    for prefix in ("train", "t10k")
-    for content in ("images-idx3", "labels-idx1")
+_IDX_FILES = (
+    "train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte"
 )
-_STL10_FILES = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin")
+_CIFAR10_BATCHES = " ".join(f"data_batch_{number}" for number in range(1, 6))
+_STL10_FILES = "train_X.bin train_y.bin test_X.bin test_y.bin unlabeled_X.bin"
+_CARS_FILES = "cars_train cars_test devkit/cars_meta.mat devkit/cars_train_annos.mat"
 
 
-def _in(home: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{home}/{name}" for name in names)
+def _in(home: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{home}/{name}" for name in names.split())
 
 
 DATASETS: dict[str, NamedSet] = {
     "cifar10": NamedSet(
-        arrays=True,
         source="https://www.cs.toronto.edu/~kriz/cifar.html",
-        needs=_in("cifar-10-batches-py", "batches.meta", *_BATCHES, "test_batch"),
+        needs=_in("cifar-10-batches-py", f"batches.meta {_CIFAR10_BATCHES} test_batch"),
         **_cifar("CIFAR10"),
     ),
     "cifar100": NamedSet(
-        arrays=True,
         source="https://www.cs.toronto.edu/~kriz/cifar.html",
-        needs=_in("cifar-100-python", "meta", "train", "test"),
+        needs=_in("cifar-100-python", "meta train test"),
         **_cifar("CIFAR100"),
     ),
     "mnist": NamedSet(
-        arrays=True,
         source="http://yann.lecun.com/exdb/mnist/",
-        needs=_in("MNIST/raw", *_IDX_FILES),
-        **_through("MNIST", BY_FLAG, "0123456789"),
+        needs=_in("MNIST/raw", _IDX_FILES),
+        **_through("MNIST", BY_FLAG, "0123456789", arrays=True),
     ),
     "fashion_mnist": NamedSet(
-        arrays=True,
         source="https://github.com/zalandoresearch/fashion-mnist",
-        needs=_in("FashionMNIST/raw", *_IDX_FILES),
-        **_through("FashionMNIST", BY_FLAG),
+        needs=_in("FashionMNIST/raw", _IDX_FILES),
+        **_through("FashionMNIST", BY_FLAG, arrays=True),
     ),
     "svhn": NamedSet(
-        arrays=True,
         source="http://ufldl.stanford.edu/housenumbers/",
         needs=("train_32x32.mat", "test_32x32.mat"),
-        **_through("SVHN", TWO, "0123456789"),
+        **_through("SVHN", TWO, "0123456789", arrays=True),
     ),
     "stl10": NamedSet(
-        arrays=True,
         source="https://cs.stanford.edu/~acoates/stl10/",
-        needs=_in("stl10_binary", "class_names.txt", *_STL10_FILES),
-        **_through("STL10", TWO),
+        needs=_in("stl10_binary", f"class_names.txt {_STL10_FILES}"),
+        **_through("STL10", TWO, arrays=True),
     ),
     "caltech101": NamedSet(
         source="https://data.caltech.edu/records/mzrjq-6wc02",
@@ -398,38 +372,32 @@ DATASETS: dict[str, NamedSet] = {
     ),
     "flowers102": NamedSet(
         source="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-        needs=_in("flowers-102", "jpg", "imagelabels.mat", "setid.mat"),
+        needs=_in("flowers-102", "jpg imagelabels.mat setid.mat"),
         **_through("Flowers102", THREE),
     ),
     "pets": NamedSet(
         source="https://www.robots.ox.ac.uk/~vgg/data/pets/",
-        needs=_in("oxford-iiit-pet", "images", "annotations/trainval.txt", "annotations/test.txt"),
+        needs=_in("oxford-iiit-pet", "images annotations/trainval.txt annotations/test.txt"),
         **_through("OxfordIIITPet", {"train": {"split": "trainval"}, "test": {"split": "test"}}),
     ),
     "cars": NamedSet(
         source="https://github.com/pytorch/vision/issues/7545 (lists copies: Stanford's own is gone)",
-        needs=_in(
-            "stanford_cars",
-            "cars_train",
-            "cars_test",
-            "devkit/cars_meta.mat",
-            "devkit/cars_train_annos.mat",
-        ),
+        needs=_in("stanford_cars", _CARS_FILES),
         read=_cars,
     ),
     "stanford_dogs": NamedSet(
         source="http://vision.stanford.edu/aditya86/ImageNetDogs/ (images.tar and lists.tar)",
-        needs=_in("stanford_dogs", "Images", "train_list.mat", "test_list.mat"),
+        needs=_in("stanford_dogs", "Images train_list.mat test_list.mat"),
         read=_stanford_dogs,
     ),
     "food101": NamedSet(
         source="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-        needs=_in("food-101", "images", "meta/train.json", "meta/test.json"),
+        needs=_in("food-101", "images meta/train.json meta/test.json"),
         **_through("Food101", TWO),
     ),
     "dtd": NamedSet(
         source="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-        needs=_in("dtd/dtd", "images", "labels/train1.txt", "labels/val1.txt", "labels/test1.txt"),
+        needs=_in("dtd/dtd", "images labels/train1.txt labels/val1.txt labels/test1.txt"),
         **_through("DTD", THREE),
     ),
     "eurosat": NamedSet(
@@ -439,17 +407,17 @@ DATASETS: dict[str, NamedSet] = {
     ),
     "gtsrb": NamedSet(
         source="https://benchmark.ini.rub.de/",
-        needs=_in("gtsrb", "GTSRB/Training", "GTSRB/Final_Test/Images", "GT-final_test.csv"),
+        needs=_in("gtsrb", "GTSRB/Training GTSRB/Final_Test/Images GT-final_test.csv"),
         **_GTSRB | {"read": _gtsrb},
     ),
     "fgvc_aircraft": NamedSet(
         source="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
-        needs=_in("fgvc-aircraft-2013b", "data/images", "data/variants.txt"),
+        needs=_in("fgvc-aircraft-2013b", "data/images data/variants.txt"),
         **_through("FGVCAircraft", THREE),
     ),
     "imagenette": NamedSet(
         source="https://github.com/fastai/imagenette",
-        needs=_in("imagenette2", "train", "val"),
+        needs=_in("imagenette2", "train val"),
         **_through("Imagenette", {"train": TWO["train"], "validation": {"split": "val"}}),
     ),
 }

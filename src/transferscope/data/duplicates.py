@@ -10,6 +10,7 @@ from transferscope.data.scan import SPLITS, Picture, Scan
 from transferscope.data.split import Split, refuse_incomplete
 from transferscope.errors import DataError
 from transferscope.records import Record
+from transferscope.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,12 @@ def refuse_duplicates(split: Split) -> None:
     pairs = duplicates_across(split)
     if pairs:
         where = {picture.path: picture.split for picture in split.scan.pictures}
-        examples = "; ".join(
-            f"{one!r} ({where[one]}) and {other!r} ({where[other]})" for one, other in pairs[:5]
-        )
-        more = f"; and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        examples = [f"{a!r} ({where[a]}) and {b!r} ({where[b]})" for a, b in pairs[:5]]
+        examples += [f"and {len(pairs) - 5} more"] if len(pairs) > 5 else []
         raise DataError(
-            f"files of {str(split.scan.root)!r} are equal byte for byte and lie in two splits, {len(pairs)} "
-            f"{'pair' if len(pairs) == 1 else 'pairs'} of them: {examples}"
-            f"{more}; remove one of each, or --dedupe keeps them in the training split alone"
+            f"files of {str(split.scan.root)!r} are equal byte for byte and lie in two splits, "
+            f"{counted(len(pairs), 'pair')} of them: {'; '.join(examples)}; remove one of each, or --dedupe "
+            "keeps them in the training split alone"
         )
 
 

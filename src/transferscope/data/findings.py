@@ -68,12 +68,7 @@ def opening(inspection: Inspection) -> str:
 
 
 def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
-    """What to mend or to know before training, the gravest first.
-
-    Args:
-        inspection: of the set.
-        names: False tells no file's name.
-    """
+    """What to mend or to know before training, the gravest first; without `names`, no file's name."""
     found = [
         *_refusals(inspection, names=names),
         *_copies(inspection),

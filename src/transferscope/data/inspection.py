@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import imagehash
 import numpy as np
@@ -48,7 +48,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Of widths, heights and aspect ratios, in this order."""
 
 Reason = Literal["blank", "dark", "bright", "flat", "harsh"]
-REASONS: tuple[Reason, ...] = ("blank", "dark", "bright", "flat", "harsh")
+REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why a picture stands out: it shows nothing; its brightness is far below or above the set's; its
 contrast is."""
 
@@ -147,6 +147,12 @@ def across_classes(found: Copies | NearPair) -> bool:
     return len({name for name in found.classes if name is not None}) > 1
 
 
+def _column(name: str) -> cached_property[np.ndarray]:
+    return cached_property(
+        lambda self: np.array([getattr(one, name) for one in self.facts], dtype=np.float64)
+    )
+
+
 @dataclass(frozen=True)
 class Inspection:
     """A set of pictures, looked at.
@@ -179,31 +185,20 @@ class Inspection:
     @cached_property
     def labels(self) -> np.ndarray:
         """Of every picture, int64 (n,); -1 where it has none."""
-        labels = (picture.label for picture in self.scan.pictures)
-        return self._column(-1 if label is None else label for label in labels).astype(np.int64)
+        labels = [picture.label for picture in self.scan.pictures]
+        return np.array([-1 if label is None else label for label in labels], dtype=np.int64)
 
-    @cached_property
-    def widths(self) -> np.ndarray:
-        """In pixels, float64 (n,)."""
-        return self._column(one.width for one in self.facts)
+    widths = _column("width")
+    """In pixels, float64 (n,)."""
 
-    @cached_property
-    def heights(self) -> np.ndarray:
-        """In pixels, float64 (n,)."""
-        return self._column(one.height for one in self.facts)
+    heights = _column("height")
+    """In pixels, float64 (n,)."""
 
-    @cached_property
-    def brightness(self) -> np.ndarray:
-        """Mean grey, float64 (n,) in [0, 1]."""
-        return self._column(one.brightness for one in self.facts)
+    brightness = _column("brightness")
+    """Mean grey, float64 (n,) in [0, 1]."""
 
-    @cached_property
-    def contrast(self) -> np.ndarray:
-        """Deviation of grey, float64 (n,) in [0, 0.5]."""
-        return self._column(one.contrast for one in self.facts)
-
-    def _column(self, values: Iterator[float]) -> np.ndarray:
-        return np.fromiter(values, dtype=np.float64, count=len(self.facts))
+    contrast = _column("contrast")
+    """Deviation of grey, float64 (n,) in [0, 0.5]."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Class to split to number of pictures, in class order; 0 where a split lacks a class."""

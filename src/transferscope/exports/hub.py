@@ -44,9 +44,8 @@ def timm_architecture(classifier: Classifier) -> str | None:
     if not isinstance(classifier.head_layer, nn.Linear) or not timm.is_model(name):
         return None
     built = timm.create_model(name, pretrained=False, pretrained_cfg=_pretrained_cfg(classifier))
-    if type(built) is not type(network) or _shapes(built) != _shapes(network):
-        return None
-    return name
+    same = type(built) is type(network) and _shapes(built) == _shapes(network)
+    return name if same else None
 
 
 def export_hub(
@@ -239,13 +238,11 @@ def _folder_of(source: str | Path, *, download: bool) -> Path:
             local_files_only=not download,
         )
     except (OSError, ValueError, no_answer) as error:
-        if download:
-            raise WeightsError(
-                f"{found['id']!r} could not be fetched from the Hub ({first_line(error)}); check its name "
-                "and the network, or give a folder"
-            ) from error
         raise WeightsError(
-            f"there is no folder {str(source)!r}, and no {found['id']!r} in the Hub's cache on this "
+            f"{found['id']!r} could not be fetched from the Hub ({first_line(error)}); check its name and "
+            "the network, or give a folder"
+            if download
+            else f"there is no folder {str(source)!r}, and no {found['id']!r} in the Hub's cache on this "
             "machine; download=True permits fetching it, or give the folder of an export"
         ) from error
     return Path(path)

@@ -187,10 +187,8 @@ def probe_stages(
     """What stages' out-of-fold predictions say, each beside the best of them.
 
     Args:
-        names: of S stages.
-        channels: of each.
+        names, channels: of S stages.
         hits: S arrays, bool (N,): which of the same N pictures were recognised.
-        seed: of the bootstrap.
     """
     best = max(hits, key=lambda found: int(found.sum()))
     return tuple(
@@ -293,7 +291,6 @@ def choose_backbone(
         names: of B backbones.
         hits: B arrays, bool (N,): which of the same N pictures each probe recognised.
         milliseconds: a picture.
-        seed: of the bootstrap.
 
     Raises:
         InputError: no backbone.

@@ -83,7 +83,6 @@ def open_logger(
 
     Args:
         name: tensorboard writes `folder/tensorboard`; mlflow a database and files in `folder/mlflow`.
-        folder: the run folder.
         run_name: how the tool's pages call it.
         parameters: what the tuning was asked for.
 

@@ -80,7 +80,6 @@ def source_similarity(
         classifier: unchanged.
         files: some pictures; a hundred or more.
         seed: of the phases.
-        precision: of the forward passes.
 
     Returns:
         In [0, 1], or None for a network without BatchNorm statistics.

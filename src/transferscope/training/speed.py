@@ -59,7 +59,6 @@ def measure_speed(
         files: pictures, repeated where there are too few.
         boundary: behind which the tail would be tuned; None: the whole network.
         classes: of the head that would be tuned.
-        precision: of the passes.
     """
     files = list(islice(cycle(files), BATCH * (TIMED + 1)))
     network = folded(source.network, source.example()).to(memory_format=torch.channels_last)

@@ -88,7 +88,6 @@ def advise(
         seed: of the split, the folds and the sample.
         device: cpu, cuda, mps; None: the best there is.
         out: a folder for stages.svg, plane.svg and advice.json.
-        reporter: hears of the progress.
 
     Raises:
         DataError: a set that cannot be trained on, or features that are not finite.
@@ -368,12 +367,10 @@ def _predicted(speed: Speed, sample: Sample, probe_seconds: float) -> dict[str, 
     probe = (train - len(sample.files) + judged) * speed.features
     probe += probe_seconds * train / len(sample.files)
     partial, full = choose_recipe("partial", {}), choose_recipe("full", {})
-    views = partial.views if partial.augment != "none" else 1
-    looks = min(views, partial.epochs) * train + judged
-    steps = partial.epochs * (train + judged / 3)  # a judged picture has no backward pass
-    tuned = probe + looks * speed.features + steps * speed.tail_step
-    reading = max(0.0, speed.features - speed.network)
-    whole = probe + full.epochs * (train + judged) * reading
-    whole += full.epochs * (train + judged / 3) * speed.whole_step
-    seconds = {"probe": probe, "partial": tuned, "full": whole}
+    steps = train + judged / 3  # an epoch's: a judged picture has no backward pass
+    looks = min(partial.views, partial.epochs) * train + judged
+    tuned = looks * speed.features + partial.epochs * steps * speed.tail_step
+    reading = (train + judged) * max(0.0, speed.features - speed.network)
+    whole = full.epochs * (reading + steps * speed.whole_step)
+    seconds = {"probe": probe, "partial": probe + tuned, "full": probe + whole}
     return {name: round(value, 2) for name, value in seconds.items()}

@@ -69,13 +69,11 @@ def export(
     Both sides answer on the CPU in fp32, wherever the classifier is.
 
     Args:
-        run: a finished run.
         format: `onnx`, `torch` (a `torch.export` program) or `hub` (a folder for the Hub and timm).
         out: a name that ends in .onnx or .pt2, or that of a folder for `hub`.
         pictures: of the test split that it is checked on, evenly chosen; 0 or less: all of them.
         data: the folder of pictures, if it is no longer where it was.
         card: text of README.md in a hub export; None: the run's model card.
-        reporter: hears of the progress.
 
     Raises:
         InputError: a format or a name that cannot be used, packages that are not installed, or a
@@ -106,15 +104,15 @@ def _refuse_place(run: Run, format: Format, out: Path, data: str | Path | None) 
     """Refuses, before any work, what the export would fail at or spoil."""
     if format not in get_args(Format):
         raise InputError(f"no export format {format!r}; there are {', '.join(get_args(Format))}")
-    suffix = SUFFIXES.get(format)
-    if suffix and out.suffix.lower() != suffix:
-        raise InputError(
-            f"--out {str(out)!r} must end in {suffix} for --format {format}, so that other programs know "
-            "what it is"
-        )
-    if suffix and out.is_dir():
-        raise InputError(f"--out {str(out)!r} is a folder; give the name of a {suffix} file")
-    if not suffix:
+    if suffix := SUFFIXES.get(format):
+        if out.suffix.lower() != suffix:
+            raise InputError(
+                f"--out {str(out)!r} must end in {suffix} for --format {format}, so that other programs "
+                "know what it is"
+            )
+        if out.is_dir():
+            raise InputError(f"--out {str(out)!r} is a folder; give the name of a {suffix} file")
+    else:
         if out.suffix.lower() in SUFFIXES.values():
             raise InputError(
                 f"--out {str(out)!r} is named as a file, and --format hub writes a folder; give a name "
