@@ -391,3 +391,97 @@ def test_grid_places_tiles_row_by_row() -> None:
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
+
+
+# ---------------------------------------------------------------- odd shapes, odd texts, little memory
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (2, 20_001), (9_999, 7), (40, 3_000)])
+@pytest.mark.parametrize("spec", [InputSpec(), InputSpec((32, 48), interpolation="lanczos")])
+def test_thin_pictures_are_what_resizing_them_whole_gives_in_little_memory(
+    size: tuple[int, int], spec: InputSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    largest = 0
+    real = Image.Image.resize
+
+    def resize(
+        self: Image.Image, wanted: tuple[int, int], *args: object, **options: object
+    ) -> Image.Image:
+        nonlocal largest
+        largest = max(largest, wanted[0] * wanted[1])
+        return real(self, wanted, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    found = spec.fit(picture)
+    assert found.size == spec.size[::-1]
+    assert largest <= images.RESIZED_CAP
+    share = min(size) / (max(spec.size) / spec.crop)
+    if max(size) / share * max(spec.size) < 2e7:  # the slow way: all of it, then the middle
+        monkeypatch.setattr(images, "RESIZED_CAP", 10**12)
+        whole = np.asarray(spec.fit(picture), dtype=int)
+        # Where Pillow takes the two axes in another order, noise is cut off at black and white elsewhere.
+        assert np.abs(whole - np.asarray(found, dtype=int)).mean() <= 1
+
+
+def test_a_part_of_a_picture_is_the_same_as_the_whole_picture_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for size in ((640, 480), (90, 700), (7, 30)):
+        picture = smooth(*size)
+        for interpolation in ("bilinear", "bicubic", "lanczos"):
+            spec = InputSpec((96, 128), interpolation=interpolation)
+            monkeypatch.setattr(images, "RESIZED_CAP", 10**12)
+            whole = np.asarray(spec.fit(picture), dtype=int)
+            monkeypatch.setattr(images, "RESIZED_CAP", 0)
+            assert np.abs(whole - np.asarray(spec.fit(picture), dtype=int)).max() <= 1
+
+
+def test_a_side_of_more_than_a_million_pixels_is_refused() -> None:
+    rows = zlib.compress(bytes(2))
+    header = struct.pack(">IIBBBBB", 1, 1_000_001, 1, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+        data += (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+    with pytest.raises(PictureError, match="a side of more than 1,000,000"):
+        read_picture(io.BytesIO(data))
+
+
+def test_the_end_of_memory_is_an_error_of_that_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth(64, 48).save(tmp_path / "a.png")
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_decoded", fails)
+        with pytest.raises(PictureError, match="too little memory"):
+            read_picture(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "resize", fails)
+        with pytest.raises(PictureError, match=r"a\.png': there is too little memory"):
+            InputSpec().load(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_texts_of_a_png_above_pillows_limit_are_no_damage(compressed: bool, place: str) -> None:
+    from PIL import PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    for number in range(70 if compressed else 1):
+        text.add_itxt(f"prompt {number}", "x" * 1_000_000, zip=compressed)
+    text.add_text("huge", "y" * 5_000_000, zip=True)
+    file = io.BytesIO()
+    smooth(31, 17).save(file, "PNG", pnginfo=text)
+    data = file.getvalue()
+    if place == "after":  # the pixels first
+        start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+        first = data.index(b"iTXt") - 4
+        data = data[:first] + data[start:end] + data[first:start] + data[end:]
+    assert np.array_equal(np.asarray(read_picture(io.BytesIO(data))), np.asarray(smooth(31, 17)))

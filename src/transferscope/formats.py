@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
+import math
+import re
 import struct
+import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import IcoImagePlugin, Image, UnidentifiedImageError
 
@@ -26,6 +31,9 @@ UNKNOWN = "its bytes are not of a picture format that is read here"
 
 NOT_READ = f"{UNKNOWN}, but of"
 """How the reason begins for a file of a format that is known and not decoded."""
+
+MANY_PIXELS = 50_000_000
+"""Pixels above which an icon is not opened to see what it is: Pillow would decode it."""
 
 HEAD = 512
 """Bytes that tell a format."""
@@ -66,6 +74,11 @@ _RAW = frozenset(_RAW_SUFFIXES.split())
 # Cameras' files begin like a TIFF, in which Pillow finds the thumbnail alone.
 _AVIF = frozenset((b"avif", b"avis"))
 _HEIF = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1 mif2".split())
+
+
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # what it logs of damaged files is no message
 
 
 @functools.cache
@@ -158,8 +171,11 @@ def _tests():  # type: ignore[no-untyped-def]  # of Pillow, whose table is not a
 def _opens(file: Path, name: str) -> bool:
     """Whether Pillow finds a whole header."""
     try:
-        with open(file, "rb") as opened, Image.open(opened, formats=(name,)):
-            return True
+        with QUIET_PILLOW, open(file, "rb") as opened:
+            if math.prod(size_in_icon(opened)) > MANY_PIXELS:
+                return True
+            with Image.open(opened, formats=(name,)):
+                return True
     except Image.DecompressionBombError:
         return True
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, LookupError, struct.error):
@@ -167,6 +183,34 @@ def _opens(file: Path, name: str) -> bool:
 
 
 # ---------------------------------------------------------------------------- around Pillow
+
+
+class _Quiet(threading.local):
+    """Within it, Pillow's warnings of odd metadata in this thread are neither shown nor errors.
+
+    `warnings.catch_warnings` would change the filters of all threads, and a filter for Pillow's modules
+    would silence the program's own use of Pillow too. This filter's pattern matches in a decoding thread alone.
+    """
+
+    active = False
+
+    def match(self, _message: str) -> bool:
+        """Asked by `warnings` in place of a regular expression for the message."""
+        return self.active
+
+    def __enter__(self) -> None:
+        if not warnings.filters or warnings.filters[0] is not _FILTER:
+            others = [entry for entry in warnings.filters if entry is not _FILTER]
+            warnings.filters = [_FILTER, *others]
+        self.active = True
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
+
+
+QUIET_PILLOW = _Quiet()
+"""A context in which Pillow's warnings of odd metadata are not shown."""
+_FILTER: Any = ("ignore", QUIET_PILLOW, Warning, re.compile(r"PIL\."), 0)
 
 
 def size_in_icon(file: IO[bytes]) -> tuple[int, int]:

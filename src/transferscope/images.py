@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import stat
 import struct
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -24,7 +22,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from transferscope.errors import InputError, PictureError
-from transferscope.formats import readable, size_in_icon, why_unknown, without_texts
+from transferscope.formats import QUIET_PILLOW, readable, size_in_icon, why_unknown, without_texts
 
 PIXEL_CAP = 50_000_000
 """Pictures with more pixels are refused before they are decoded (a decompression bomb's defence)."""
@@ -39,6 +37,10 @@ NO_MEMORY = "there is too little memory to decode it; scale it down"
 """Why a picture is not read where the memory ends."""
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+_LARGE = (
+    2**24
+)  # pixels above which pictures are decoded one at a time: each takes up to 12 bytes a pixel
+_ONE_LARGE = threading.Lock()
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {  # by its value; 5 and more exchange width and height
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,7 +110,7 @@ def read_with_facts(
     name = source if isinstance(source, str | Path) else getattr(source, "name", "<bytes>")
     mode = "RGB" if channels == 3 else "L"
     try:
-        with _DECODING, _opened(source) as file:
+        with QUIET_PILLOW, _opened(source) as file:
             try:
                 return _decoded(file, mode, least_side, name)
             except ValueError as error:
@@ -156,33 +158,6 @@ def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
         yield file
 
 
-class _Decoding(threading.local):
-    """Within it, Pillow's warnings of odd metadata in this thread are neither shown nor errors.
-
-    `warnings.catch_warnings` would change the filters of all threads, and a filter for Pillow's modules
-    would silence the program's own use of Pillow too. This filter's pattern matches in a decoding thread alone.
-    """
-
-    active = False
-
-    def match(self, _message: str) -> bool:
-        """Asked by `warnings` in place of a regular expression for the message."""
-        return self.active
-
-    def __enter__(self) -> None:
-        if not warnings.filters or warnings.filters[0] is not _QUIET:
-            others = [entry for entry in warnings.filters if entry is not _QUIET]
-            warnings.filters = [_QUIET, *others]
-        self.active = True
-
-    def __exit__(self, *_: object) -> None:
-        self.active = False
-
-
-_DECODING = _Decoding()
-_QUIET: Any = ("ignore", _DECODING, Warning, re.compile(r"PIL\."), 0)
-
-
 def _decoded(
     file: IO[bytes], mode: str, least_side: int | None, name: object
 ) -> tuple[Image.Image, FileFacts]:
@@ -197,14 +172,15 @@ def _decoded(
             scale = least_side / min(width, height)
             if scale < 1:
                 picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-        _scale_transparent_colour(picture)
-        picture.load()
-        orientation = _orientation(picture)
-        decoded = _to_8_bit(picture, mode, name)
-        if orientation in _UPRIGHT:
-            decoded = decoded.transpose(_UPRIGHT[orientation])
-        elif decoded is picture:
-            decoded = picture.copy()  # without the decoder and the file
+        with _ONE_LARGE if math.prod(picture.size) > _LARGE else nullcontext():
+            _scale_transparent_colour(picture)
+            picture.load()
+            orientation = _orientation(picture)
+            decoded = _to_8_bit(picture, mode, name)
+            if orientation in _UPRIGHT:
+                decoded = decoded.transpose(_UPRIGHT[orientation])
+            elif decoded is picture:
+                decoded = picture.copy()  # without the decoder and the file
     decoded.info = {}  # an orientation in it would be applied again by the next reader
     size = (height, width) if orientation >= 5 else (width, height)
     return decoded, FileFacts(*stored, size, animated)

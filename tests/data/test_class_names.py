@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from test_scan import put, several
 
-from conftest import Heard
+from conftest import Heard, tiny_classifier
 from transferscope.data.class_names import alike_names, canonical
 from transferscope.data.findings import findings
 from transferscope.data.scan import scan
+from transferscope.training.config import TuneOptions
+from transferscope.workflows.candidates import Job
 from transferscope.workflows.inspect import inspect
+from transferscope.workflows.tune import scan_pictures
 
 COMPOSED = "caf\u00e9"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -74,11 +77,12 @@ def test_folders_that_hold_the_same_classes_are_told(tmp_path: Path) -> None:
     assert any("'part1' and 'part2' hold folders of the same names" in words for words in told)
 
 
-def test_tune_tells_them_too(tmp_path: Path) -> None:
-    from transferscope.data.class_names import warnings_of
-
-    found = scan(put(tmp_path, *several("Chair", "chair", "accordion", "accordion ")))
+def test_tune_tells_them_and_what_is_left_out_too(tmp_path: Path) -> None:
+    put(tmp_path, *several("Chair", "chair", "accordion", "accordion "), "chair/@eaDir/1.png")
     heard = Heard()
-    for sentence, remedy in warnings_of(found.classes, found.merged):
-        heard.say(f"{sentence} {remedy}")
-    assert len(heard.lines) == 2
+    options = TuneOptions(data=str(tmp_path), out=tmp_path / "run")
+    found = scan_pictures(Job(options, tiny_classifier(), heard), tmp_path)
+    assert found.classes == ("Chair", "accordion", "chair")
+    assert heard.lines[0] == "left out: 1 in @eaDir"
+    assert "'Chair' and 'chair'" in heard.lines[1]
+    assert "'accordion' and 'accordion '" in heard.lines[2]

@@ -398,3 +398,30 @@ def test_no_pictures_and_one_picture() -> None:
         warnings.simplefilter("error")
         scan = replace(set_of(("a", "cat", None, "1")))
         assert near_by_embedding(scan, np.ones((1, 4), dtype=np.float32)) == ()
+
+
+def grouped(split: Split, groups: dict[str, str]) -> Split:
+    pictures = tuple(replace(one, group=groups.get(one.path)) for one in split.scan.pictures)
+    return replace(split, scan=replace(split.scan, pictures=pictures))
+
+
+def test_dedupe_leaves_groups_whole() -> None:
+    """Of bytes in validation and test, the file of a group does not move away from the group's others."""
+    split = split_of(
+        ("v1", "cat", "validation", "1"),
+        ("v2", "cat", "validation", "2"),
+        ("t", "cat", "test", "1"),
+        ("w", "dog", "validation", "3"),
+        ("x", "dog", "test", "3"),
+    )
+    found = dedupe(grouped(split, {"v1": "anna", "v2": "anna", "w": "berta", "x": "berta"}))
+    assert duplicates_across(found) == []
+    parts: dict[str, set[str | None]] = {}
+    for picture in found.scan.pictures:
+        if picture.group:
+            parts.setdefault(picture.group, set()).add(picture.split)
+    assert parts == {"anna": {"validation"}, "berta": {"train"}}
+    assert dict(found.scan.excluded) == {
+        "t": "the same bytes as v1, which is in validation",
+        "x": "the same bytes as w, which is trained on",
+    }

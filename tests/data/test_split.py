@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from transferscope.data.duplicates import duplicates_across
 from transferscope.data.groups import quotas
 from transferscope.data.scan import SPLITS, Picture, Scan
-from transferscope.data.split import Split, make_split, parse_ratio, read_split, write_split
+from transferscope.data.split import (
+    Split,
+    adopt_split,
+    make_split,
+    parse_ratio,
+    read_split,
+    write_split,
+)
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.files import sha256_bytes
 
@@ -342,3 +349,26 @@ def test_malformed_files_are_refused_by_row(text: str, problem: str, tmp_path: P
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is missing"):
         read_split(tmp_path / "split.csv", "photos", classes=("a", "b"))
+
+
+def test_a_taken_split_that_tears_groups_is_refused() -> None:
+    """Another run drew without groups: its parts may cut through those that are asked for now."""
+    pictures = tuple(
+        Picture(f"{name}/{n}.png", label, part, None, f"{label}{n:063d}")
+        for label, name in enumerate("ab")
+        for n, part in enumerate(("train", "train", "validation", "test"))
+    )
+    other = Split(Scan(Path("photos"), pictures, ("a", "b"), ()), (70, 15, 15), 0)
+    torn = tuple(
+        replace(one, split=None, group="anna" if n in (0, 2) else None)
+        for n, one in enumerate(pictures)
+    )
+    with pytest.raises(DataError, match=r"1 groups .*'anna' .*leave out --split-from .*or --group"):
+        adopt_split(replace(other.scan, pictures=torn), other)
+    whole = tuple(replace(one, split=None) for one in pictures)
+    grouped = tuple(replace(one, group=f"of {one.split} {one.label}") for one in pictures)
+    taken = adopt_split(
+        replace(other.scan, pictures=whole),
+        replace(other, scan=replace(other.scan, pictures=grouped)),
+    )
+    assert [one.group for one in taken.scan.pictures] == [one.group for one in grouped]

@@ -192,6 +192,31 @@ def test_readable_files_without_a_class_are_told_and_counted_but_are_no_damage(
     assert heard.lines.count("left out unsorted/000.png: it has no label") == 1
 
 
+def test_another_set_with_the_same_file_names(run, photos, make_folder, tmp_path):
+    """Names such as 000.png are in every set: the bytes say whose the files are."""
+    counts = {
+        folder.name: len(list(folder.iterdir()))
+        for folder in sorted(photos.iterdir())
+        if folder.is_dir()
+    }
+    other = make_folder(tmp_path / "again", counts, seed=77)
+    found = evaluate_run(run, data=other)
+    assert (found.split, found.n, found.seen) == ("again", sum(counts.values()), 0)
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    assert evaluate_run(run, data=moved).split == "test"
+
+
+def test_another_set_is_read_as_the_run_s_classes_demand(run, make_folder, tmp_path):
+    other = tmp_path / "other"
+    make_folder(other / "train", {"d": 3, "猫": 3}, seed=1)
+    make_folder(other / "test", {"d": 2, "猫": 2}, seed=2)
+    make_folder(other, {"beside": 2}, seed=3)
+    found = evaluate_run(run, data=other)
+    assert found.n == 4
+    assert {one.path for one in found.left_out} == {"beside/000.png", "beside/001.png"}
+
+
 def test_sets_of_one_name_do_not_replace_each_other(run, make_folder, tmp_path):
     for place, count in (("one", 4), ("two", 6)):
         evaluate_run(

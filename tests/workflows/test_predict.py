@@ -75,6 +75,18 @@ def test_patterns_folders_and_nothing(folder):
         predict(classifier, [folder], top=0)
 
 
+def test_files_that_are_not_taken_are_told(folder):
+    (folder / "a" / "notes.txt").write_text("no picture")
+    (folder / "Thumbs.db").write_text("no picture")
+    left = []
+    answers = predict(tiny_classifier(), [folder], on_excluded=left.extend)
+    assert len(answers) == 11
+    assert [path for path, _ in left] == [
+        str(folder / "Thumbs.db"),
+        str(folder / "a" / "notes.txt"),
+    ]
+
+
 def test_nan_weights_are_an_error_not_an_answer(folder):
     classifier = tiny_classifier()
     with torch.no_grad():

@@ -88,7 +88,12 @@ def summary(excluded: Excluded) -> str:
     counts = Counter(_short(reason) for _, reason in excluded)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     counted = ", ".join(f"{count:,} {words}" for words, count in ordered)
-    return f"left out: {counted}".replace(" 1 that are no pictures", " 1 that is no picture")
+    for several, one in (
+        ("that are no pictures", "that is no picture"),
+        ("HEIC pictures", "HEIC picture"),
+    ):
+        counted = re.sub(rf"\b1 {several}", f"1 {one}", counted)
+    return f"left out: {counted}"
 
 
 def say(excluded: Excluded, speak: Callable[[str], None]) -> None:
