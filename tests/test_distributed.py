@@ -11,7 +11,9 @@ from transferscope.errors import InputError, TransferscopeError
 
 
 def test_tensors_on_cpus_go_by_gloo_also_where_there_is_cuda():
-    devices = dist.BackendConfig(dist.Backend(distributed.backends(cuda=True))).get_device_backend_map()
+    devices = dist.BackendConfig(
+        dist.Backend(distributed.backends(cuda=True))
+    ).get_device_backend_map()
     assert devices["cpu"] == "gloo"
     assert devices["cuda"] == "nccl"
     assert distributed.backends(cuda=False) == "gloo"
@@ -32,7 +34,9 @@ def test_more_processes_than_cuda_devices_are_refused(monkeypatch):
 
 
 def process(rank: int, file: str, told) -> None:
-    dist.init_process_group("cpu:gloo,cuda:gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "cpu:gloo,cuda:gloo", init_method=f"file://{file}", rank=rank, world_size=2
+    )
     done: list[int] = []
 
     def work() -> dict[str, torch.Tensor]:
@@ -59,7 +63,8 @@ def test_process_0_does_the_work_and_all_have_what_it_gave(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     told = context.Queue()
     processes = [
-        context.Process(target=process, args=(rank, str(tmp_path / "meet"), told)) for rank in (0, 1)
+        context.Process(target=process, args=(rank, str(tmp_path / "meet"), told))
+        for rank in (0, 1)
     ]
     for one in processes:
         one.start()

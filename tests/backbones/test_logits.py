@@ -119,5 +119,7 @@ def test_what_only_runs_another_network_is_taken_off(around):
 
 def test_a_network_that_does_not_run_on_its_input_is_one_sentence():
     network = nn.Sequential(nn.Flatten(), nn.Linear(7, 4))
-    with pytest.raises(InputError, match=r"does not run on one picture \(1, 3, 32, 32\).*InputSpec"):
+    with pytest.raises(
+        InputError, match=r"does not run on one picture \(1, 3, 32, 32\).*InputSpec"
+    ):
         Classifier(network, SPEC, CLASSES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import inspection_content as made
 import pytest
 
+import inspection_content as made
 from transferscope.data.findings import findings, opening
 from transferscope.data.inspection import Inspection
 from transferscope.report.sheets.samples import sampled

@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import imagehash
-import inspection_content as made
 import numpy as np
 import pytest
 from PIL import Image
 
+import inspection_content as made
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.inspection import (
     COLUMNS,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import inspection_content
 import numpy as np
 import torch
 from PIL import Image
 
+import inspection_content
 from transferscope.comparison.records import (
     ChannelComparison,
     Comparison,

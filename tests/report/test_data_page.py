@@ -10,13 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import inspection_content as made
 import numpy as np
 import pytest
 from PIL import Image
 from test_browser import browser, run
 from test_pages import Page, digest
 
+import inspection_content as made
 from transferscope.data.duplicates import NearPair
 from transferscope.data.inspection import Inspection
 from transferscope.data.scan import Scan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +128,8 @@ class Run:
 
     def evaluate(self, split: str = "test", **options: Any) -> Evaluation:
         """See `evaluate_run`, whose options it takes."""
+        if not hasattr(Run, "evaluator"):
+            importlib.import_module("transferscope.workflows.evaluate")  # where it is set
         return Run.evaluator(self, split=split, **options)
 
 
