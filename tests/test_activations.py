@@ -175,6 +175,39 @@ def test_resumed_refuses_a_boundary_that_is_bypassed(network, x):
         Resumed(network, "stages.1.bn1", x)
 
 
+class Bypassed(TinyNet):
+    """Its output depends on the first stage's maps beside the boundary, by a very small share."""
+
+    how = "sum"
+
+    def forward(self, x):
+        early = self.stages[0](self.stem(x))
+        if self.how == "kept":
+            self.stages[0].seen = early.mean()
+        late = self.stages[2](self.stages[1](early))
+        pooled = late.mean((2, 3))
+        if self.how == "sum":
+            pooled = pooled + 1e-6 * early.clamp(-1, 1).mean((2, 3))
+        elif self.how == "kept":
+            pooled = pooled + self.stages[0].seen
+        elif self.how == "mask":
+            pooled = pooled * (early.mean() > -1e9)
+        return self.head(pooled)
+
+
+@pytest.mark.parametrize("how", ["sum", "kept", "mask"])
+def test_resumed_refuses_what_reads_the_skipped_whatever_is_in_memory(x, how, monkeypatch):
+    network = Bypassed()
+    network.how = how
+    network.eval()
+    real = torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda self, *a, **k: real(self, *a, **k).zero_()
+    )
+    with pytest.raises(InputError, match="bypasses"):
+        Resumed(network, "stages.1", x)
+
+
 def test_resumed_restores_when_the_rest_fails(network, x):
     rest = Resumed(network, "stages.0", x)
     before = state_of(network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,16 +12,18 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
-from conftest import TinyNet, narrow, same_state, state_of, tiny_classifier
+from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed, layers, modules_below
 from transferscope.backbones import catalogue, weights
 from transferscope.backbones.catalogue import build_architecture
+from transferscope.backbones.catalogue import find_backbone as real
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import MLPHead, describe_head, make_head, put_head
 from transferscope.backbones.stages import stages_of
 from transferscope.backbones.weights import load_backbone
 from transferscope.errors import DataError, InputError, UnknownName, WeightsError
 from transferscope.files import read_tensors, write_tensors
+from transferscope.images import InputSpec
 from transferscope.training.head_fit import class_weights, fit_mlp_head
 from transferscope.visualize.objectives.channels import logit
 from transferscope.visualize.render import render
@@ -196,6 +199,120 @@ def test_a_given_head_is_copied():
     with torch.no_grad():
         head.logits.bias.fill_(9)
     assert not bool((tuned.head_layer.logits.bias == 9).any())
+
+
+class TwoHeads(TinyNet):
+    """As a distilled transformer: two heads, whose answers are averaged."""
+
+    def __init__(self, classes: int = 4):
+        super().__init__(classes)
+        self.head_dist = nn.Linear(8, classes)
+
+    def forward(self, x):
+        pooled = self.stages(self.stem(x)).mean((2, 3))
+        return (self.head(pooled) + self.head_dist(pooled)) / 2
+
+
+class Aside(TinyNet):
+    """A second output runs last and is not the answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(8, 4)
+
+    def forward(self, x):
+        pooled = self.stages(self.stem(x)).mean((2, 3))
+        answer = self.head(pooled)
+        self.other(pooled)
+        return answer
+
+
+class Scaled(TinyNet):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_the_head_is_the_layer_whose_outputs_are_the_networks():
+    classifier = Classifier(Aside().eval(), SPEC, list("abcd"))
+    assert classifier.head == "head"
+    classifier.check_head()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (TwoHeads, r"2 heads \(head.*head.*\), whose outputs are combined"),
+        (Scaled, r"does something to the outputs of its head \(head\)"),
+    ],
+)
+def test_a_network_whose_head_cannot_be_replaced_predicts_and_is_not_fitted(network, message):
+    classifier = Classifier(network().eval(), SPEC, list("abcd"))
+    before = state_of(classifier.network)
+    assert classifier.probabilities(PICTURES).shape == (3, 4)
+    with pytest.raises(InputError, match=message):
+        classifier.with_head(torch.zeros(2, 8), torch.zeros(2), "ab")
+    assert same_state(before, state_of(classifier.network))
+
+
+def from_timm(make, name, monkeypatch) -> Classifier:
+    import timm
+
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: make())
+    return load_backbone(name, weights="random")
+
+
+SMALL_VIT = {"img_size": 224, "patch_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}
+
+
+def test_tuning_refuses_a_network_of_two_heads_before_any_work(monkeypatch, tmp_path, make_folder):
+    from timm.models.deit import VisionTransformerDistilled
+
+    import transferscope as ts
+
+    name = "timm/deit_tiny_distilled_patch16_224"
+    source = from_timm(lambda: VisionTransformerDistilled(**SMALL_VIT), name, monkeypatch)
+    assert source.head == "head"
+    monkeypatch.setattr("transferscope.workflows.tune.scan", lambda *_, **__: pytest.fail("work"))
+    photos = make_folder(tmp_path / "photos", {"a": 4, "b": 4})
+    write_tensors(tmp_path / "w.safetensors", source.network.state_dict(), {})
+    for verb in (
+        lambda: ts.tune(
+            photos, out=tmp_path / "run", backbone=name, weights=tmp_path / "w.safetensors"
+        ),
+        lambda: ts.advise(photos, backbones=[name], weights=tmp_path / "w.safetensors"),
+    ):
+        with pytest.raises(
+            InputError, match=r"head, head_dist.*such as timm/deit_tiny_patch16_224"
+        ):
+            verb()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_a_head_gets_one_in_timms_place(monkeypatch, tmp_path):
+    from timm.models.vision_transformer import VisionTransformer
+
+    def make():
+        torch.manual_seed(3)
+        return VisionTransformer(**SMALL_VIT, num_classes=0)
+
+    name = "timm/vit_small_patch14_dinov2"
+    monkeypatch.setattr(
+        catalogue, "find_backbone", lambda _: replace(real(name), input=InputSpec((224, 224)))
+    )
+    monkeypatch.setattr(weights, "find_backbone", catalogue.find_backbone)
+    source = from_timm(make, name, monkeypatch)
+    pictures = torch.rand(2, 3, 224, 224)
+    with torch.no_grad(), source.inference():
+        features = make().eval()(source.input.normalise(pictures))
+        torch.testing.assert_close(source(pictures), features)
+        torch.testing.assert_close(source.pooled_features(pictures), features)
+    tuned = source.with_head(torch.randn(3, 24), torch.zeros(3), "abc")
+    tuned.save(tmp_path / "c.safetensors")
+    again = Classifier.load(tmp_path / "c.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again.eval()(pictures), tuned.eval()(pictures))
+    torch.save(make().state_dict(), tmp_path / "w.pth")
+    assert load_backbone(name, weights=tmp_path / "w.pth").body_hash() == source.body_hash()
 
 
 def test_an_mlp_gives_way_to_a_linear_head():

@@ -57,6 +57,33 @@ def test_features_are_computed_once_whatever_the_order(pictures, monkeypatch):
     monkeypatch.undo()
 
 
+def test_networks_of_equal_tensors_and_other_code_share_no_features(pictures):
+    """As timm's resnet50 and resnetaa50 do: the same entries, and other strides."""
+    files, hashes = pictures
+    plain, other, hooked = tiny_classifier(), tiny_classifier(), tiny_classifier()
+    other.network.stem.stride = (1, 1)
+    hooked.network.stem.register_forward_hook(lambda _m, _i, output: output * 2)
+
+    class Blurred(type(plain.network)):
+        def forward(self, x):
+            return super().forward(torch.nn.functional.avg_pool2d(x, 3, 1, 1))
+
+    blurred = tiny_classifier()
+    blurred.network.__class__ = Blurred
+    digests = {one.architecture_hash() for one in (plain, other, hooked, blurred)}
+    assert len({one.body_hash() for one in (plain, other, hooked, blurred)}) == 1
+    assert len(digests) == 4
+    assert tiny_classifier().architecture_hash() == plain.architecture_hash()
+    head = torch.zeros(2, plain.head_layer.in_features)
+    two = plain.with_head(head, torch.zeros(2), "ab")
+    assert two.architecture_hash() == plain.architecture_hash()
+    first = extract(plain, files, hashes).targets[POOLED]
+    for one in (other, blurred):
+        found = extract(one, files, hashes)
+        assert found.cached == 0
+        assert not torch.equal(found.targets[POOLED], first)
+
+
 def test_only_the_missing_pictures_are_computed(pictures):
     files, hashes = pictures
     classifier = tiny_classifier()

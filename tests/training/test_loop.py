@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from conftest import SPEC, narrow, same_state, state_of, tiny_classifier
 from transferscope.activations import Resumed, TruncatedForward
@@ -23,6 +24,7 @@ from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.files import sha256_file
 from transferscope.training.batches import FileBatches, Part, frozen_front
+from transferscope.training.checkpoints import Progress
 from transferscope.training.fit import Fit, calibrated_loss
 from transferscope.training.loop import SHARES, fine_tune, plan_boundary
 from transferscope.training.lr_finder import SAFETY, find_rate
@@ -121,7 +123,34 @@ FAMILIES = {
     "torchvision/mobilenet_v2": None,
     "densenet121": None,
     "vgg11_bn": "features.21",
+    "vit": None,
+    "swin": None,
+    "convnext": None,
 }
+
+
+def transformer(name: str) -> nn.Module:
+    """timm's network of that family, small enough for pictures of 32 pixels."""
+    from timm.models.convnext import ConvNeXt
+    from timm.models.swin_transformer import SwinTransformer
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    if name == "vit":
+        return VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=24, depth=4, num_heads=3, num_classes=10
+        )
+    if name == "swin":
+        return SwinTransformer(
+            img_size=32,
+            patch_size=2,
+            embed_dim=12,
+            depths=(1, 1, 2),
+            num_heads=(1, 2, 4),
+            window_size=4,
+            num_classes=10,
+        )
+    return ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), num_classes=10)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -133,7 +162,9 @@ def test_freezing_is_true_on_real_architectures(name, batch_norm, precision):
         loaded = load_backbone(name, weights="random")
         small = Classifier(loaded.network, SPEC, loaded.classes, backbone=loaded.backbone)
     else:
-        small = Classifier(narrow(name).eval(), SPEC, list("abcdefghij"))
+        transformers = name in ("vit", "swin", "convnext")
+        network = transformer(name) if transformers else narrow(name)
+        small = Classifier(network.eval(), SPEC, list("abcdefghij"))
     start = small.with_head(torch.zeros(2, small.head_layer.in_features), torch.zeros(2), "ab")
     boundary = FAMILIES[name] or plan_boundary(start, 1)
     pictures = torch.rand(4, *start.input.shape, generator=torch.Generator().manual_seed(0))
@@ -173,6 +204,49 @@ def test_freezing_is_true_on_real_architectures(name, batch_norm, precision):
     norms = [key for key in behind if "running_mean" in key]
     if batch_norm == "train" and norms:
         assert any(not torch.equal(old[key], new[key]) for key in norms)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext"])
+def test_what_no_gradient_reaches_is_not_moved_by_weight_decay(name):
+    """The root's position embedding plays no part behind a boundary; the saved network is the validated one."""
+    start = Classifier(transformer(name).eval(), SPEC, list("abcdefghij"))
+    boundary = plan_boundary(start, 1)
+    tail = Tail(start, boundary)
+    assert not {"pos_embed", "cls_token"} & set(tail.parameters)
+    assert f"{start.head}.weight" in tail.parameters
+    recipe = replace(PLAIN, epochs=2, batch_size=2, weight_decay=0.5, learning_rate=0.1)
+    with torch.no_grad():
+        pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        activations = TruncatedForward(start.network, [boundary], start.example())(pictures)[
+            boundary
+        ]
+    labels = torch.tensor([0, 1, 0, 1])
+    part = Part.of_tensor(activations, labels)
+    result = fine_tune(start, boundary, part, part, recipe=recipe, precision="fp32")
+    old, new = start.network.state_dict(), result.classifier.network.state_dict()
+    for key in ("pos_embed", "cls_token"):
+        assert key not in old or torch.equal(old[key], new[key]), key
+    with torch.no_grad():
+        answers = result.classifier.network(pictures)
+    torch.testing.assert_close(answers, result.validation_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_is_put_where_the_network_is(monkeypatch):
+    """As on a GPU: a file's tensors are on the CPU, and those that are trained are not."""
+    recipe = replace(PLAIN, ema=0.9)
+    fit = Fit(tiny_classifier(), BOUNDARY, problem(), recipe=recipe, precision="fp32")
+    saved = fit.saved(Progress(), fit.tail.weights())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fit.tail.classifier.network._apply(lambda t: mode.from_tensor(t.detach()).to("cuda"))
+        for name, parameter in fit.tail.classifier.network.named_parameters():
+            if name in fit.tail.parameters:
+                fit.tail.parameters[name] = parameter
+        monkeypatch.setattr(type(fit.tail), "load", lambda *_: None)
+        monkeypatch.setattr("transferscope.training.fit.load_state", lambda *_: None)
+        fit.restore(saved)
+        best = fit.tail.placed(saved.kinds["best"])
+    assert {tensor.device.type for tensor in fit._average.weights.values()} == {"cuda"}
+    assert {tensor.device.type for tensor in best.values()} == {"cuda"}
 
 
 def test_the_whole_network_is_tuned_without_a_boundary(tmp_path):

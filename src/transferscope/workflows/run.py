@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -195,6 +196,8 @@ class Run:
 
     def evaluate(self, split: str = "test", **options: Any) -> Evaluation:
         """See `evaluate_run`, whose options it takes."""
+        if not hasattr(Run, "evaluator"):
+            importlib.import_module("transferscope.workflows.evaluate")  # where it is set
         return Run.evaluator(self, split=split, **options)
 
 
