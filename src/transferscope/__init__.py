@@ -148,12 +148,11 @@ def __getattr__(name: str) -> Any:
 
 def _with_progress(name: str, value: Any) -> Any:
     """What works long, with an argument `progress`; `Run.evaluate` too, of whatever run was made here."""
-    from transferscope.terminal import with_progress
-    from transferscope.workflows.evaluate import evaluate_run
-    from transferscope.workflows.run import Run
-
-    if Run.evaluator is evaluate_run:
-        Run.evaluator = staticmethod(with_progress(evaluate_run))
+    with_progress = importlib.import_module("transferscope.terminal").with_progress
+    evaluate_run = importlib.import_module("transferscope.workflows.evaluate").evaluate_run
+    run = importlib.import_module("transferscope.workflows.run").Run
+    if run.evaluator is evaluate_run:
+        run.evaluator = staticmethod(with_progress(evaluate_run))
     return with_progress(value) if name in _LONG else value
 
 

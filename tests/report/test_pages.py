@@ -366,7 +366,11 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         card=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
-    assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "method.html"]
+    assert sorted(path.name for path in out.glob("*.html")) == [
+        "glossary.html",
+        "index.html",
+        "method.html",
+    ]
     assert "No layer was compared." in Page(out / "index.html").words
 
 
@@ -517,7 +521,9 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     alone = dataclasses.replace(content, comparison=None, renders={})
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
-    assert names == ["card.html", "data.html", "evaluation.html", "index.html", "method.html"]
+    assert names == [
+        f"{one}.html" for one in ("card", "data", "evaluation", "glossary", "index", "method")
+    ]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
@@ -576,7 +582,7 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Evaluation", "Model card", "Method"]
+    titles = ["Overview", "Data", "Evaluation", "Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)
     for page in found:

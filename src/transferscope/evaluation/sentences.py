@@ -11,11 +11,13 @@ from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
 from transferscope.evaluation.tta import ViewsGain
 
-TOP = 5
-"""Classes up to which a top-5 accuracy is 1 whatever the classifier says."""
-
 _SUREST = 5  # errors named in a sentence
 _SUSPECTS = 5  # training pictures named in a sentence
+
+
+def tells_top5(result: Evaluation) -> bool:
+    """Whether top-5 says anything: of five classes, all are among the five."""
+    return len(result.per_class) > 5 or result.top5 < 1
 
 
 def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
@@ -40,7 +42,7 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
         ),
         ("  before temperature", f"{calibration.ece_before:.2%}", ""),
     ]
-    if len(result.per_class) > TOP:  # of fewer classes all are among the five
+    if tells_top5(result):
         rows.insert(1, ("top-5", f"{result.top5:.2%}", _between(result, "top5")))
     if result.confusable is not None:
         rows.insert(1, ("top-1, look-alikes as one", f"{result.confusable:.2%}", look_alikes))

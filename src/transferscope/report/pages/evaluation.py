@@ -13,7 +13,7 @@ from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import Doubt, error_study
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.sentences import TOP, difference_told, views_told
+from transferscope.evaluation.sentences import difference_told, tells_top5, views_told
 from transferscope.files import sha256_bytes
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.pages.content import AtlasContent, OtherSet
@@ -127,7 +127,7 @@ def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
     return [
         row("Top-1", "top1"),
         *([look_alikes] if networks[-1].confusable is not None else []),
-        *([row("Top-5", "top5")] if len(networks[-1].per_class) > TOP else []),
+        *([row("Top-5", "top5")] if tells_top5(networks[-1]) else []),
         row("Mean of classes", "mean_per_class"),
         row("Macro F1", "macro_f1"),
         row("Cross-entropy, nats", "nll", partial(number, digits=4), partial(number, digits=3)),

@@ -9,8 +9,10 @@ from transferscope.report.pages.site import Site
 
 
 @page("glossary", title="Glossary", order=95)
-def glossary(_: AtlasContent, __: Site) -> Section:
-    """What the words of the other pages mean."""
+def glossary(content: AtlasContent, _: Site) -> Section | None:
+    """What the words of the other pages mean, where they say anything."""
+    if not (content.evaluation or content.comparison or content.others):
+        return None
     return Section(
         {"terms": [(term, term.split(",")[0].replace(" ", "-"), words) for term, words in TERMS]}
     )
