@@ -219,3 +219,68 @@ def test_the_table_fits_in_eighty_columns() -> None:
     console.print(epoch_table([row(epoch) for epoch in range(120)]))
     assert "…" not in written(console)
     assert max(map(len, written(console).splitlines())) <= 80
+
+
+def test_long_work_without_a_terminal_says_early_how_long(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    to = paper()
+    with Terminal(False, to=to).task("drawing") as advance:
+        now[0] = 3.0
+        advance(2, 200)
+        first = written(to)
+        now[0] = 4.0
+        advance(3, 200)
+        assert written(to) == first  # once; then every ten seconds
+    assert first == "drawing: 2/200, about 5 min left\n"
+    quick = paper()
+    with Terminal(False, to=quick).task("drawing") as advance:
+        now[0] = 7.0
+        advance(100, 200)
+        assert written(quick) == ""
+
+
+# ---------------------------------------------------------------------------- in Python
+
+
+@pytest.fixture
+def heard(monkeypatch) -> Console:
+    console = paper()
+    monkeypatch.setattr(terminal, "console", lambda: console)
+    return console
+
+
+def work(count: int, *, reporter: object = None) -> int:
+    """What works."""
+    if reporter is not None:
+        with reporter.task("work") as advance:
+            advance(count, count)
+    return count
+
+
+def test_python_shows_progress_to_who_looks_on_and_is_quiet_where_asked(heard, monkeypatch):
+    shown = terminal.with_progress(work)
+    assert shown(2) == 2
+    assert written(heard) == ""  # nobody looks on: neither a terminal nor a notebook
+    assert shown(2, progress=True) == 2
+    assert written(heard).startswith("work (2): ")
+    monkeypatch.setattr(terminal, "interactive", lambda: True)
+    length = len(written(heard))
+    shown(2)
+    assert len(written(heard)) > length
+    length = len(written(heard))
+    shown(2, progress=False)
+    shown(2, reporter=Terminal(True))  # one's own has precedence
+    assert len(written(heard)) == length
+
+
+def test_every_long_function_of_the_public_map_has_progress():
+    import inspect
+
+    import transferscope as ts
+
+    for name in ts._LONG:
+        parameters = inspect.signature(getattr(ts, name)).parameters
+        assert parameters["progress"].default is None
+    assert "progress" in inspect.signature(ts.Run.evaluator).parameters
+    assert ts.compare.__doc__

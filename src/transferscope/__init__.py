@@ -119,6 +119,20 @@ _HOMES = {
 
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 
+_LONG = frozenset(
+    [
+        "activation_sheets",
+        "advise",
+        "compare",
+        "export",
+        "inspect",
+        "predict",
+        "tune",
+        "write_atlas",
+    ]
+)
+"""Functions that show their progress in a terminal or notebook, unless `progress=False` is given."""
+
 __all__ = sorted(_NAMES)
 
 
@@ -126,8 +140,20 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"transferscope.{_NAMES[name]}"), name)
+    if _NAMES[name].startswith("workflows."):
+        value = _with_progress(name, value)
     globals()[name] = value
     return value
+
+
+def _with_progress(name: str, value: Any) -> Any:
+    """What works long, with an argument `progress`; `Run.evaluate` too, of whatever run was made here."""
+    with_progress = importlib.import_module("transferscope.terminal").with_progress
+    evaluate_run = importlib.import_module("transferscope.workflows.evaluate").evaluate_run
+    run = importlib.import_module("transferscope.workflows.run").Run
+    if run.evaluator is evaluate_run:
+        run.evaluator = staticmethod(with_progress(evaluate_run))
+    return with_progress(value) if name in _LONG else value
 
 
 def __dir__() -> list[str]:

@@ -1,13 +1,20 @@
-"""How long work tells of itself on stderr: bars and a growing table on a terminal, lines elsewhere."""
+"""How long work tells of itself on stderr: bars and a growing table on a terminal, lines elsewhere; and
+standard streams as they are met: closed, read by half, full, in any encoding."""
 
 from __future__ import annotations
 
+import errno
 import functools
+import inspect
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
+
+from transferscope.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,6 +29,7 @@ _EPOCHS_SHOWN = 12
 
 _FRAMES = 4  # a second: a bar that moves, and nothing for the eye to trip over
 _NEWS = 10.0  # seconds between two lines of one piece of work, where there is no terminal
+_EARLY, _LONG = 2.0, 60.0  # seconds after which work that will take so much longer says so
 
 
 @functools.cache
@@ -154,10 +162,12 @@ class Terminal:
         def advance(done: int, total: int) -> None:
             nonlocal said, seen
             seen = total
-            if time.monotonic() - said > _NEWS and done < total:
-                said = time.monotonic()
-                left = (said - began) / max(done, 1) * (total - done)
-                self.say(f"{name}: {done}/{total}, about {left:.0f} s left")
+            now = time.monotonic()
+            left = (now - began) / max(done, 1) * (total - done)
+            first = said == began and now - began > _EARLY and left > _LONG
+            if done < total and (now - said > _NEWS or first):
+                said = now
+                self.say(f"{name}: {done}/{total}, about {duration(left)} left")
 
         yield advance
         count = f" ({seen})" if seen > 1 else ""
@@ -233,3 +243,133 @@ def _new_bars(to: Console) -> Progress:
         console=to,
         auto_refresh=False,
     )
+
+
+# ---------------------------------------------------------------------------- in Python
+
+
+def interactive() -> bool:
+    """Whether someone is looking on: a terminal or a notebook."""
+    return console().is_terminal or console().is_jupyter
+
+
+def with_progress(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A public function with an argument `progress`: True shows bars, False none.
+
+    None, the default, shows them in a terminal or notebook.
+
+    A `reporter` or `on_progress` that is given has precedence.
+    """
+    taken = inspect.signature(function)
+    heard = next(name for name in ("reporter", "on_progress") if name in taken.parameters)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, progress: bool | None = None, **options: Any) -> Any:
+        shown = interactive() if progress is None else progress
+        if not shown or heard in taken.bind_partial(*args, **options).arguments:
+            return function(*args, **options)
+        terminal = Terminal(quiet=False)
+        if heard == "reporter":
+            return function(*args, reporter=terminal, **options)
+        with terminal.task(function.__name__) as advance:
+            return function(*args, on_progress=advance, **options)
+
+    own = list(taken.parameters.values())
+    last = own.pop() if own[-1].kind is inspect.Parameter.VAR_KEYWORD else None
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own.append(inspect.Parameter("progress", keyword, default=None, annotation="bool | None"))
+    wrapped.__signature__ = taken.replace(parameters=[*own, *([last] if last else [])])  # type: ignore[attr-defined]
+    return wrapped
+
+
+# ---------------------------------------------------------------------------- standard streams
+
+
+class Stream:
+    """A text stream whose reader may go at any time: what is written then is dropped, and work goes on.
+
+    Everything but writing is the stream's own.
+
+    Args:
+        stream: standard output or standard error.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes, or drops what nobody reads.
+
+        Raises:
+            OSError: the stream cannot take it for another reason, such as a full disk.
+        """
+        if not self._gone:
+            try:
+                return self._stream.write(text)
+            except (OSError, ValueError) as error:
+                self._forgive(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or drops what nobody reads."""
+        if not self._gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._forgive(error)
+
+    def _forgive(self, error: OSError | ValueError) -> None:
+        closed = isinstance(error, ValueError) and "closed file" in str(error)
+        if not closed and not (isinstance(error, OSError) and error.errno in _NOBODY_READS):
+            raise error
+        self._gone = True
+        _discard(self._stream)
+
+
+_NOBODY_READS = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ESHUTDOWN)
+"""A closed pipe, a closed descriptor, a terminal that hung up."""
+
+
+def patient_streams() -> None:
+    """Makes standard streams that survive their readers and have room for any name."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = _nowhere(number)
+        _with_any_name(stream)
+        setattr(sys, name, Stream(stream))
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for the process's whole life
+    elif hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files as the system has them
+
+
+def _with_any_name(stream: TextIO) -> None:
+    """Names that are not text leave as the bytes they are; letters the encoding lacks as escapes."""
+    utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _nowhere(number: int) -> TextIO:
+    """A stream that drops everything, in the place of a closed one, which another file would take."""
+    opened = os.open(os.devnull, os.O_WRONLY)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    return open(number, "w", encoding="utf-8", closefd=False)
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets what is still in the stream's buffer go nowhere, so that leaving Python says nothing of it."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -65,3 +65,10 @@ def listed(names: Sequence[str], most: int) -> str:
     """The first names, quoted, and how many there are more."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(f"“{name}”" for name in names[:most]) + more
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `7 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import torch
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation.class_size import size_trend
 from transferscope.evaluation.intervals import bootstrap_mean, drawn_confusions, wilson_interval
-from transferscope.evaluation.metrics import Evaluation, confusion_counts, evaluate
+from transferscope.evaluation.metrics import SUREST, Evaluation, confusion_counts, evaluate
+from transferscope.evaluation.mistakes import error_study
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.sentences import figures_told, told
+from transferscope.evaluation.selective import Operating
+from transferscope.evaluation.sentences import figures_told, thresholds_told, told
 
 
 def drawn(n: int = 300, classes: int = 7, seed: int = 0) -> Predictions:
@@ -51,8 +55,6 @@ def test_every_figure_is_what_a_slow_loop_gives():
 
 
 def test_evaluation_survives_json():
-    import json
-
     found = evaluate(drawn(), split="test")
     assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     keys = {"n", "top1", "top1_interval", "top5", "mean_per_class", "ece", "nll", "per_class"}
@@ -244,3 +246,57 @@ def test_classes_in_another_order_are_the_same_answers():
     assert float(other.losses.sum()) == pytest.approx(float(predictions.losses.sum()))
     with pytest.raises(InputError, match="'zebra'"):
         predictions.for_classes([*order[:-1], "zebra"])
+
+
+# ---------------------------------------------------------------------------- in words
+
+
+def test_top5_of_five_classes_is_no_figure():
+    few, many = (
+        evaluate(drawn(classes=k), split="test") for k in (5, 7)
+    )  # one class has no picture
+    assert "top-5" not in [name for name, *_ in figures_told(few)]
+    assert "top-5" in [name for name, *_ in figures_told(many)]
+    assert few.top5 == 1  # the JSON has it all the same
+
+
+def test_an_interval_without_width_is_none():
+    perfect = drawn(n=40, classes=3)
+    perfect = Predictions(
+        perfect.paths,
+        perfect.labels,
+        torch.nn.functional.one_hot(perfect.labels, 3).float() * 9,
+        perfect.classes,
+        1.0,
+    )
+    rows = {name: words for name, _, words in figures_told(evaluate(perfect, split="test"))}
+    assert rows["mean per class"].startswith("no interval")
+    assert rows["top-1"].startswith("95% interval 91.2% to 100.0%")  # Wilson's has a width
+    assert not any("100.0% to 100.0%" in words for words in rows.values())
+
+
+def test_a_threshold_that_serves_several_targets_is_told_once():
+    def operating(wanted: float, threshold: float) -> Operating:
+        return Operating(wanted=wanted, min_confidence=threshold, coverage=0.9, accuracy=0.99)
+
+    found = thresholds_told([operating(0.9, 0.5), operating(0.95, 0.5), operating(0.99, 0.8)])
+    assert len(found) == 2
+    assert "chosen on validation for 90% and 95%," in found[0]
+    assert "0.800, chosen on validation for 99%," in found[1]
+
+
+def test_the_surest_errors_are_told_and_counted():
+    predictions = drawn(n=60)
+    study = error_study(predictions, split="test")
+    plain = evaluate(predictions, split="test")
+    assert not any("The surest of" in one for one in told(plain))
+    found = replace(plain, surest_errors=study.worst[:SUREST])
+    (said,) = [one for one in told(found) if "The surest of" in one]
+    first = study.worst[0]
+    assert (
+        f"{first.path} ({first.label}, taken for {first.predicted}, {first.probability:.1%})"
+        in said
+    )
+    assert said.startswith(f"The surest of {len(study.worst)} errors: ")
+    assert said.count("taken for") == 5
+    assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict()))) == found

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from transferscope.errors import InputError, OutputError
+from transferscope.evaluation.mistakes import error_study
 from transferscope.report.model_card import card_sections
 from transferscope.report.pages import registry
 from transferscope.report.pages.atlas import STATUS_WORDS, write_atlas
-from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.report.pages.overview import headline
 from transferscope.report.pages.site import TEMPLATES
 
@@ -365,7 +366,11 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         card=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
-    assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "method.html"]
+    assert sorted(path.name for path in out.glob("*.html")) == [
+        "glossary.html",
+        "index.html",
+        "method.html",
+    ]
     assert "No layer was compared." in Page(out / "index.html").words
 
 
@@ -516,7 +521,9 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     alone = dataclasses.replace(content, comparison=None, renders={})
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
-    assert names == ["card.html", "data.html", "evaluation.html", "index.html", "method.html"]
+    assert names == [
+        f"{one}.html" for one in ("card", "data", "evaluation", "glossary", "index", "method")
+    ]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
@@ -575,7 +582,7 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Evaluation", "Model card", "Method"]
+    titles = ["Overview", "Data", "Evaluation", "Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)
     for page in found:
@@ -603,3 +610,36 @@ def test_a_page_is_one_function_and_absent_where_it_has_nothing_to_show(
     out = write_atlas(dataclasses.replace(content, history=[]), tmp_path / "none").parent
     assert not (out / "method.html").exists()
     assert "Robust" not in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_errors_on_other_sets_reach_the_atlas(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    made_up = made.content(root)
+    assert made_up.study is None or made_up.evaluation is not None
+    predictions = made_up.predictions
+    assert predictions is not None
+    assert made_up.evaluation is not None
+    study = error_study(predictions, split="street")
+    other = OtherSet("street <b>", root, made_up.evaluation, study)
+    index = write_atlas(dataclasses.replace(made_up, others=(other,)), tmp_path / "atlas")
+    page = (index.parent / "evaluation.html").read_text(encoding="utf-8")
+    assert "On another set: <bdi>street &lt;b&gt;</bdi>" in page
+    part = page[page.index("On another set") :]
+    assert "wrong answers that the classifier was surest of" in part
+    assert study.worst[0].path.replace("&", "&amp;") in part
+    bare = write_atlas(
+        dataclasses.replace(made_up, others=(other,)), tmp_path / "bare", pictures=False
+    )
+    hidden = (bare.parent / "evaluation.html").read_text(encoding="utf-8")
+    assert study.worst[0].path not in hidden[hidden.index("On another set") :]
+
+
+def test_every_page_links_to_the_words(tmp_path: Path) -> None:
+    index = write_atlas(made.content(tmp_path / "data"), tmp_path / "atlas")
+    pages = list(index.parent.rglob("*.html"))
+    assert len(pages) > 5
+    for page in pages:
+        up = "../" * (len(page.relative_to(index.parent).parts) - 1)
+        assert f'href="{up}glossary.html">What the words mean' in page.read_text(encoding="utf-8")
+    words = (index.parent / "glossary.html").read_text(encoding="utf-8")
+    assert "false discovery rate" in words

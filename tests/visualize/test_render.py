@@ -34,7 +34,8 @@ from transferscope.visualize.movement import (
 from transferscope.visualize.objectives.channels import channel, channels, logit, neuron
 from transferscope.visualize.objectives.penalties import total_variation
 from transferscope.visualize.recipe import RenderRecipe
-from transferscope.visualize.render import render, render_channels
+from transferscope.visualize.records import Drawn
+from transferscope.visualize.render import judge, render, render_channels
 from transferscope.visualize.units import Sweep, WorkUnit
 
 FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent)]
@@ -540,3 +541,28 @@ def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
 def test_tiny_networks_are_what_these_tests_think():
     assert SPEC.size == (32, 32)
     assert isinstance(tiny_classifier().network, TinyNet)
+
+
+@pytest.mark.parametrize(
+    ("start", "reached", "best", "status"),
+    [
+        (-0.3, -1e-7, 0.0, "optimized"),  # a shut ReLU driven the other way: 0.000 against 0.000
+        (-0.3, -0.1, 0.0, "below_exemplar"),
+        (1.0, 4.9999, 5.0, "optimized"),
+        (1.0, 4.9, 5.0, "below_exemplar"),
+        (0.0, 2e-6, 5e-6, "below_exemplar"),  # small numbers may be a layer's own scale
+    ],
+)
+def test_a_drawing_lags_only_where_it_can_be_seen(start, reached, best, status):
+    values = {"activation": reached, "start": start}
+    drawn = Drawn(
+        canvases=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+        size=(4, 4),
+        **{name: torch.tensor([value]) for name, value in values.items()},
+        blocked=torch.tensor([False]),
+        finite=torch.tensor([True]),
+        steps=torch.tensor([3]),
+        from_exemplar=torch.tensor([False]),
+    )
+    (found,) = judge(drawn, LAYER, (0,), "plus", 0, {0: best})
+    assert found.status == status

@@ -34,7 +34,6 @@ from transferscope.training.advice import (
     StageProbe,
     choose_backbone,
     choose_cut,
-    duration,
     probe_stages,
     quadrant,
     recommend,
@@ -47,6 +46,7 @@ from transferscope.training.similarity import (
     statistics_distance,
     transfer_gain,
 )
+from transferscope.wording import duration
 from transferscope.workflows.advise import Sample, advise, advise_classifier, place, stratified
 from transferscope.workflows.reporter import SILENT
 

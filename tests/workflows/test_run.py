@@ -335,6 +335,7 @@ def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path)
         "evaluation.html",
         "card.html",
         "data.html",
+        "glossary.html",
         "method.html",
     }
     assert not (home / "units").exists()

@@ -29,7 +29,7 @@ from transferscope.cli import (  # isort: skip
     doctor,
 )
 from transferscope.cli.app import app, say_error
-from transferscope.cli.streams import patient_streams
+from transferscope.terminal import patient_streams
 
 
 def main() -> None:

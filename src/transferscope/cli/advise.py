@@ -106,7 +106,7 @@ def _advice_tables(advice: Advice) -> None:
                 "█" * round(24 * stage.top1),
                 f"{stage.top1:.1%}",
                 f"{stage.interval[0]:.1%} to {stage.interval[1]:.1%}",
-                "best" if stage.as_good_as_best else "",
+                "control" if stage is one.control else "best" if stage.as_good_as_best else "",
             )
             for stage in (*one.stages, one.control)
         ]

@@ -14,7 +14,18 @@ import typer
 
 from transferscope.errors import InputError, TransferscopeError
 from transferscope.files import json_text
+from transferscope.glossary import TERMS
 from transferscope.terminal import console, plain
+
+_IN_HELP = ("probe", "stage", "temperature", "nats", "CKA", "false discovery rate")
+"""Words that verbs print, and that not everybody knows."""
+
+
+def _brief(term: str) -> str:
+    """The first sentence of a word's explanation."""
+    words = dict(TERMS)[term]
+    return words.split(". ")[0].rstrip(".") + "."
+
 
 app = typer.Typer(
     name="transferscope",
@@ -23,7 +34,11 @@ app = typer.Typer(
     add_completion=False,
     help="Fine-tune a pretrained vision network on your own pictures, and see, unit by unit, what it "
     "learned and what the transfer changed.",
-    epilog="MODEL is the name of a backbone or a run folder. Start with: transferscope demo",
+    epilog="MODEL is the name of a backbone or a run folder. Start with: transferscope demo\n\n"
+    "Words: "
+    + " ".join(f"{term}: {_brief(term)}" for term in _IN_HELP)
+    + " More in docs/glossary.md and on "
+    "every atlas's page Glossary.",
 )
 
 P = ParamSpec("P")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -86,3 +87,6 @@ def evaluate(
         typer.echo(
             f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, the atlas too."
         )
+    compared = (opened.path / "comparison" / "comparison.json").is_file()
+    following = "atlas" if compared or opened.untuned else "compare"
+    typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")

@@ -22,12 +22,15 @@ from transferscope.evaluation.intervals import (
     wilson,
     wilson_interval,
 )
-from transferscope.evaluation.mistakes import Suspect
+from transferscope.evaluation.mistakes import Doubt, Suspect
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import Abstention, abstention_of
 from transferscope.evaluation.tta import ViewsGain
 from transferscope.records import Record
+
+SUREST = 10
+"""Errors that an evaluation names."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Evaluation(Record):
             known.
         probable_label_errors: training labels that are probably wrong; None where they were not looked for.
         label_suspects: these training pictures, the likeliest error first.
+        surest_errors: the pictures taken for another class that the classifier was surest of, at most `SUREST`.
     """
 
     split: str
@@ -127,6 +131,7 @@ class Evaluation(Record):
     chosen_on: int | None = None
     probable_label_errors: int | None = None
     label_suspects: tuple[Suspect, ...] = ()
+    surest_errors: tuple[Doubt, ...] = ()
     made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self) -> dict[str, Any]:

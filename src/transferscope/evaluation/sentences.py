@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.metrics import Evaluation
@@ -9,7 +11,13 @@ from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
 from transferscope.evaluation.tta import ViewsGain
 
+_SUREST = 5  # errors named in a sentence
 _SUSPECTS = 5  # training pictures named in a sentence
+
+
+def tells_top5(result: Evaluation) -> bool:
+    """Whether top-5 says anything: of five classes, all are among the five."""
+    return len(result.per_class) > 5 or result.top5 < 1
 
 
 def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
@@ -23,7 +31,6 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
     low, high = calibration.band
     rows = [
         ("top-1", f"{result.top1:.2%}", _between(result, "top1")),
-        ("top-5", f"{result.top5:.2%}", _between(result, "top5")),
         ("mean per class", f"{result.mean_per_class:.2%}", _between(result, "mean_per_class")),
         ("macro F1", f"{result.macro_f1:.2%}", _between(result, "macro_f1")),
         ("cross-entropy, nats", f"{result.nll:.4f}", _between(result, "nll")),
@@ -35,6 +42,8 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
         ),
         ("  before temperature", f"{calibration.ece_before:.2%}", ""),
     ]
+    if tells_top5(result):
+        rows.insert(1, ("top-5", f"{result.top5:.2%}", _between(result, "top5")))
     if result.confusable is not None:
         rows.insert(1, ("top-1, look-alikes as one", f"{result.confusable:.2%}", look_alikes))
     return rows
@@ -51,11 +60,10 @@ def told(result: Evaluation) -> list[str]:
         )
     if result.excluded:
         sentences.append(f"{result.excluded} files were left out: they could not be used.")
-    sentences += [
-        threshold_told(one, chosen_on=result.chosen_on)
-        for one in result.abstention.operating
-        if one.coverage < 1
-    ]
+    useful = [one for one in result.abstention.operating if one.coverage < 1]
+    sentences += thresholds_told(useful, chosen_on=result.chosen_on)
+    if result.surest_errors:
+        sentences.append(errors_told(result))
     if result.probable_label_errors is not None:
         sentences.append(labels_told(result))
     if result.trend:
@@ -91,13 +99,46 @@ def labels_told(result: Evaluation) -> str:
     return f"{many} probably wrong; look before changing one: {first}{rest}. --json and study.csv list all."
 
 
-def threshold_told(one: Operating, *, chosen_on: int | None = None) -> str:
-    """What a minimum confidence does, and on how many pictures it was chosen."""
+def errors_told(result: Evaluation) -> str:
+    """The errors that the classifier was surest of."""
+    surest = result.surest_errors[:_SUREST]
+    named = "; ".join(
+        f"{one.path} ({one.label}, taken for {one.predicted}, {one.probability:.1%})"
+        for one in surest
+    )
+    wrong = result.n - round(result.n * result.top1)
+    return f"The surest of {wrong:,} error{'s' * (wrong != 1)}: {named}. study.csv and the atlas have all."
+
+
+def thresholds_told(found: Sequence[Operating], *, chosen_on: int | None = None) -> list[str]:
+    """What minimum confidences do, a sentence each; one that serves several targets is told once."""
+    by_threshold: dict[float, list[Operating]] = {}
+    for one in found:
+        by_threshold.setdefault(one.min_confidence, []).append(one)
+    return [
+        threshold_told(
+            same[0], chosen_on=chosen_on, wanted=" and ".join(f"{one.wanted:.0%}" for one in same)
+        )
+        for same in by_threshold.values()
+    ]
+
+
+def threshold_told(
+    one: Operating, *, chosen_on: int | None = None, wanted: str | None = None
+) -> str:
+    """What a minimum confidence does.
+
+    Args:
+        one: the threshold.
+        chosen_on: number of validation pictures that it was chosen on.
+        wanted: the shares that it was chosen for, in words; None: its own.
+    """
+    wanted = wanted or f"{one.wanted:.0%}"
     number = "" if chosen_on is None else f"{chosen_on:,} pictures of "
     kept = f"{one.coverage:.1%} of the pictures"
     right = "none" if one.accuracy is None else f"{one.accuracy:.1%} of them right"
     return (
-        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {one.wanted:.0%}, "
+        f"With --min-confidence {one.min_confidence:.3f}, chosen on {number}validation for {wanted}, "
         f"it answers {kept}, {right}."
     )
 
@@ -149,5 +190,7 @@ def difference_told(found: PairedDifference) -> str:
 def _between(result: Evaluation, name: str) -> str:
     one = result.intervals[name]
     digits = ".4f" if name == "nll" else ".1%"
+    if f"{one.low:{digits}}" == f"{one.high:{digits}}":
+        return "no interval: every picture has the same figure, and these say nothing of others"
     ends = f"{one.low:{digits}} to {one.high:{digits}}"
     return f"95% interval {ends} ({one.method})"

@@ -18,6 +18,7 @@ import numpy as np
 from transferscope.errors import InputError
 from transferscope.evaluation.intervals import wilson_interval
 from transferscope.evaluation.paired import paired_interval
+from transferscope.wording import duration
 
 AdvisedStrategy = Literal["probe", "partial", "full"]
 
@@ -327,7 +328,8 @@ def told(advice: Advice) -> list[str]:
         f"{best.gain:.2f} of the way from random weights ({best.control.top1:.1%}) to no mistake; {looks}.",
         f"Size: {advice.per_class:,.0f} training pictures a class, {advice.pictures:,} in all (ImageNet: "
         f"{SOURCE_PICTURES / SOURCE_CLASSES:,.0f}, {SOURCE_PICTURES:,}).",
-        f"That is {_words(similar, large)}. The lesson's advice: {LESSON[similar, large]}.",
+        f"That is {_words(similar, large)}. The transfer-learning lesson of Stanford's CS231n "
+        f"advises: {LESSON[similar, large]}.",
     ]
     if advice.measured < advice.pictures:
         sentences.append(
@@ -340,13 +342,6 @@ def told(advice: Advice) -> list[str]:
     times = ", ".join(f"{name} {duration(value)}" for name, value in best.seconds.items())
     sentences.append(f"Time on this machine, predicted from measured steps: {times}.")
     return sentences
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _words(similar: bool, large: bool) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from transferscope.comparison.records import Comparison
 from transferscope.errors import OutputError, RunError, WeightsError
+from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
 from transferscope.files import is_writable, read_json
 from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
-from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.compare import nothing_changed
@@ -63,7 +64,8 @@ def write_atlas(
         )
     comparison, which = shown_comparison(run.path / "comparison")
     evaluation, base_evaluation = run_evaluations(run)
-    if comparison is None and evaluation is None:
+    others = _other_sets(run)
+    if comparison is None and evaluation is None and not others:
         changed = f"'transferscope compare {run.path}' what changed"
         if run.untuned:
             changed += " (nothing: its body is untuned)"
@@ -104,8 +106,21 @@ def write_atlas(
         ),
         study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
         card=card_of(run, name=title, inspection=inspection),
+        others=others,
     )
     return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+
+
+def _other_sets(run: Run) -> tuple[OtherSet, ...]:
+    """What 'evaluate --data' has left of other sets; what cannot be read is passed over."""
+    found = []
+    for file in sorted((run.path / "evaluation").glob("data-*/set.json")):
+        with suppress(RunError, KeyError, TypeError):
+            known, metrics = read_json(file), read_json(file.parent / "metrics.json")
+            study = ErrorStudy.from_dict(read_json(file.parent / "study.json"))
+            evaluation = Evaluation.from_dict(metrics["tuned"])
+            found.append(OtherSet(known["name"], Path(known["root"]), evaluation, study))
+    return tuple(found)
 
 
 def _facts(run: Run, comparison: Comparison | None, which: str | None) -> dict[str, str]:

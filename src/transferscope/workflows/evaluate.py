@@ -18,7 +18,7 @@ from transferscope.data.readings import LayoutName, TwoReadings
 from transferscope.data.scan import Picture, Scan, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
 from transferscope.evaluation.calibration import fit_temperature
-from transferscope.evaluation.metrics import Evaluation, LeftOut, evaluate
+from transferscope.evaluation.metrics import SUREST, Evaluation, LeftOut, evaluate
 from transferscope.evaluation.mistakes import error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
@@ -47,6 +47,7 @@ class _Sample:
         labels: int64 (N,), in the run's class order.
         seen: pictures left out because their very bytes were trained or chosen on.
         excluded: (path, reason) of files left out.
+        root: of another set, the folder that its paths start from.
     """
 
     name: str
@@ -57,6 +58,7 @@ class _Sample:
     labels: torch.Tensor
     seen: int = 0
     excluded: tuple[tuple[str, str], ...] = ()
+    root: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,12 +232,15 @@ def evaluate_run(
         chosen_on=len(run.split.part("validation")),
         probable_label_errors=None if held_out is None else study.probable,
         label_suspects=study.flagged(),
+        surest_errors=study.worst[:SUREST],
     )
     if not kept:
         return result
     predictions.save(sample.folder)
     write_study(study, sample.folder / "study.csv")
     write_json(sample.folder / "study.json", study.to_dict())
+    if sample.root is not None:
+        write_json(sample.folder / "set.json", {"name": sample.name, "root": str(sample.root)})
     _write_figures(sample.folder, result, before, predictions)
     metrics = {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
     write_json(sample.folder / "metrics.json", metrics)
@@ -393,13 +398,20 @@ def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
     return _Sample(
         name=home.name,
         part=split,
-        folder=run.path / "evaluation" / f"data-{home.name}-{sha256_bytes(bytes(home))[:6]}",
+        folder=_other_folder(run, data),
         files=[found.file(picture) for picture, _ in kept],
         pictures=[picture for picture, _ in kept],
         labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
         seen=len(named) - len(kept),
         excluded=found.excluded,
+        root=found.root.resolve(),
     )
+
+
+def _other_folder(run: Run, data: Path) -> Path:
+    """Where the evaluation of another set lies in a run."""
+    home = data.resolve()
+    return run.path / "evaluation" / f"data-{home.name}-{sha256_bytes(bytes(home))[:6]}"
 
 
 def _kept(folder: Path) -> Predictions | None:

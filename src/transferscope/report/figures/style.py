@@ -292,9 +292,7 @@ def _without_advice() -> Iterator[None]:
 
 
 @contextmanager
-def panel(
-    width: float, height: float, texts: Iterable[str] = ()
-) -> Iterator[tuple[Figure, Axes]]:
+def panel(width: float, height: float, texts: Iterable[str] = ()) -> Iterator[tuple[Figure, Axes]]:
     """`drawing` with one panel."""
     with drawing(width, height, texts) as figure:
         yield figure, figure.subplots()

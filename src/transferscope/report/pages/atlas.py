@@ -6,6 +6,7 @@
     evaluation.html       how good the classifier is, how far to trust it, where it errs
     card.html             the model card, as it is written for the Hub
     data.html             what the pictures are, if they were inspected
+    glossary.html         what the words mean
     method.html           what "changed", the noise floor, chance and the intervals mean
     images/ assets/       WebP pictures; the style sheet and the script
 

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from transferscope.report.model_card import ModelCard
     from transferscope.visualize.records import Render
 
+
+@dataclass(frozen=True)
+class OtherSet:
+    """Another set of pictures that the classifier was evaluated on.
+
+    Attributes:
+        name: of its folder.
+        root: that its pictures' paths are relative to.
+        evaluation: of the tuned classifier.
+        study: of its errors, or None.
+    """
+
+    name: str
+    root: Path
+    evaluation: Evaluation
+    study: ErrorStudy | None
+
+
 RenderKey = tuple[str, str, int, str, int]
 """(network, layer, channel, sign, seed)."""
 
@@ -49,6 +67,7 @@ class AtlasContent:
         study: of the pictures that `predictions` are of; None: it is made from these, and says nothing of
             the training pictures' labels.
         card: for a page of its own, or None.
+        others: further sets that the classifier was evaluated on.
     """
 
     title: str
@@ -69,3 +88,4 @@ class AtlasContent:
     preview: Mapping[str, Image.Image] | None = None
     study: ErrorStudy | None = None
     card: ModelCard | None = None
+    others: tuple[OtherSet, ...] = ()

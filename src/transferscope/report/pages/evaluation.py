@@ -13,9 +13,9 @@ from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import error_study
 from transferscope.evaluation.paired import Disagreement, PairedDifference
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.sentences import difference_told, views_told
+from transferscope.evaluation.sentences import difference_told, tells_top5, views_told
 from transferscope.report.figures import classes, evaluation
-from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
 from transferscope.wording import number, percent, span
@@ -44,7 +44,7 @@ class Measure:
 def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
     """How good the classifier is, how far to trust it, where it errs; of strips, how many it reads."""
     result = content.evaluation
-    if result is None and not content.strips:
+    if result is None and not content.strips and not content.others:
         return None
     before = content.evaluation_base if content.evaluation_base != result else None
     predictions = content.predictions if content.predictions and content.predictions.paths else None
@@ -56,10 +56,24 @@ def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
         "views": views_told(result.views) if result and result.views else None,
         "against": difference_told(result.against) if result and result.against else None,
         "wrong": int((~predictions.right).sum()) if predictions else 0,
+        "others": [_other_set(one, site) for one in content.others],
         "reordered": len(predictions.classes) > classes.NUMBERED if predictions else False,
     }
     figures = _figures(result, before, predictions)
     return Section(values | figures | _galleries(content, predictions, site))
+
+
+def _other_set(other: OtherSet, site: Site) -> dict[str, Any]:
+    """Another set's figures, and its surest errors with their pictures where these are shown."""
+    worst = other.study.worst[:_WORST] if other.study and site.pictures else ()
+    wrong = round(other.evaluation.n * (1 - other.evaluation.top1))
+    return {
+        "name": other.name,
+        "root": other.root,
+        "record": other.evaluation,
+        "worst": worst,
+        "wrong": wrong,
+    }
 
 
 def _figures(
@@ -85,7 +99,7 @@ def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
     def row(name: str, field: str, words: Words = share, ends: Words = percent) -> Measure:
         intervals = [one.intervals[field] for one in networks]
         values = tuple(
-            (words(getattr(one, field)), f"{ends(interval.low)} – {ends(interval.high)}")
+            (words(getattr(one, field)), _ends(ends(interval.low), ends(interval.high)))
             for one, interval in zip(networks, intervals, strict=True)
         )
         return Measure(name, values, intervals[-1].method)
@@ -96,12 +110,17 @@ def _measures(networks: Sequence[Evaluation]) -> list[Measure]:
     return [
         row("Top-1", "top1"),
         *([look_alikes] if networks[-1].confusable is not None else []),
-        row("Top-5", "top5"),
+        *([row("Top-5", "top5")] if tells_top5(networks[-1]) else []),
         row("Mean of classes", "mean_per_class"),
         row("Macro F1", "macro_f1"),
         row("Cross-entropy, nats", "nll", partial(number, digits=4), partial(number, digits=3)),
         Measure("Calibration error", bands, "what chance alone would show"),
     ]
+
+
+def _ends(low: str, high: str) -> str:
+    """An interval, or a dash where all that was drawn is alike."""
+    return f"{low} – {high}" if low != high else "–"
 
 
 # ---------------------------------------------------------------------------- pictures

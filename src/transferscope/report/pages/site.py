@@ -110,13 +110,14 @@ class Site:
         picture.convert(mode).save(path, format="WEBP", quality=quality, method=4)
         return PagePicture(file, words, *picture.size)
 
-    def thumbnail(self, path: str) -> PagePicture:
-        """A centre crop of one of the data's own pictures."""
+    def thumbnail(self, path: str, root: Path | None = None) -> PagePicture:
+        """A centre crop of one of the data's own pictures, or of another set's, whose folder is `root`."""
         if not self.pictures:
             return PagePicture(None, "picture left out", THUMBNAIL, THUMBNAIL)
-        name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
+        identity = f"{root}/{path}" if root else path
+        name = sha256_bytes(identity.encode("utf-8", "surrogateescape"))[:20]
         file = f"images/pictures/{name}.webp"
-        return self._own(self.root / path, file, path, THUMBNAIL, crop=True)
+        return self._own((root or self.root) / path, file, path, THUMBNAIL, crop=True)
 
     def whole(self, source: Path, file: str, words: str, *, side: int) -> PagePicture:
         """One of the data's own pictures uncropped, at most `side` pixels a side, as `file`."""
