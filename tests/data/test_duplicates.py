@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage import data as photographs
 
+from transferscope.data import lookalikes
 from transferscope.data.duplicates import (
     NearPair,
     dedupe,
@@ -146,6 +147,35 @@ def flipped(value: int, places: set[int]) -> int:
 
 
 FAR = [int(x) for x in np.random.default_rng(7).integers(0, 2**64, 200, dtype=np.uint64)]
+
+
+def test_neighbours_that_are_looked_up_are_those_of_all_pairs() -> None:
+    draw = np.random.default_rng(4)
+    seeds = draw.integers(0, 2**64, 60, dtype=np.uint64)
+    hashes = np.concatenate([seeds, *(seeds for _ in range(4))])
+    for place in range(60, len(hashes)):
+        for bit in draw.choice(64, int(draw.integers(0, 12)), replace=False):
+            hashes[place] ^= np.uint64(1) << np.uint64(bit)
+    for bits in (0, 1, 7, 8):
+        found = {
+            (int(i), int(j))
+            for one, other in lookalikes._looked_up(hashes, bits)
+            for i, j in zip(one, other, strict=True)
+        }
+        near = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
+        assert found == {
+            (int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)
+        }
+
+
+def test_a_large_set_joins_what_a_small_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.array([flipped(FAR[n % 5], set(range(n // 5))) for n in range(40)], dtype=np.uint64)
+    given_ = (alone(40), hashes, ~hashes, thumbnails_of([0] * 40))
+    small = near_duplicates(*given_)
+    monkeypatch.setattr(lookalikes, "_MANY", 1)
+    large = near_duplicates(*given_)
+    assert small == large
+    assert len(large) > 5
 
 
 @settings(deadline=None)

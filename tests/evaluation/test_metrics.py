@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from transferscope.errors import DataError, InputError, RunError
+from transferscope.evaluation.class_order import class_order
 from transferscope.evaluation.class_size import size_trend
 from transferscope.evaluation.intervals import bootstrap_mean, drawn_confusions, wilson_interval
 from transferscope.evaluation.metrics import SUREST, Evaluation, confusion_counts, evaluate
@@ -300,3 +301,23 @@ def test_the_surest_errors_are_told_and_counted():
     assert said.startswith(f"The surest of {len(study.worst)} errors: ")
     assert said.count("taken for") == 5
     assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_means_of_very_many_values_have_the_interval_of_drawing_them(monkeypatch):
+    values = np.random.default_rng(0).exponential(1.0, 5000)
+    drawn = bootstrap_mean(values)
+    monkeypatch.setattr("transferscope.evaluation.intervals.NORMAL", 100)
+    normal = bootstrap_mean(values)
+    assert (normal.low, normal.high) == pytest.approx((drawn.low, drawn.high), rel=0.004)
+
+
+def test_a_thousand_classes_are_ordered_without_turning_the_tree(monkeypatch):
+    names = tuple(map(str, range(40)))
+    pairs = torch.arange(40) ^ 1  # each class is taken for its neighbour half of the time
+    labels = torch.arange(40).repeat(6)
+    said = torch.where(torch.arange(240) % 80 < 40, labels, pairs[labels])
+    logits = 5 * torch.nn.functional.one_hot(said, 40).float()
+    monkeypatch.setattr("transferscope.evaluation.class_order._TURNED", 3)
+    found = class_order(Predictions(tuple(map(str, range(240))), labels, logits, names))
+    assert sorted(found) == list(range(40))
+    assert all(found[place] ^ 1 == found[place + 1] for place in range(0, 40, 2))

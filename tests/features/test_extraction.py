@@ -8,7 +8,7 @@ from conftest import same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, PictureError
 from transferscope.features.exemplars import channel_responses
 from transferscope.features.extraction import POOLED, cached_pictures, extract
-from transferscope.features.probe import fit_probe
+from transferscope.features.probe import STRENGTHS, fit_probe
 from transferscope.files import sha256_file
 from transferscope.images import as_float
 from transferscope.machine import cache_dir
@@ -240,6 +240,62 @@ def test_a_fit_of_one_strength_reaches_the_held_out_loss_of_scikit_learn(strengt
         logs = model.fit(x[train], labels.numpy()[train]).predict_log_proba(x[held])
         wanted -= logs[np.arange(len(held)), labels.numpy()[held]].sum() / len(labels)
     assert probe.strengths[strength] == pytest.approx(wanted, rel=0.02)
+
+
+def few_and_wide(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """24 rows of three classes that are told apart, in 1,280 dimensions, none below 0."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(24) % 3
+    centres = 0.3 * torch.randn(3, 1280, generator=generator)
+    return (centres[labels] + torch.randn(24, 1280, generator=generator)).relu(), labels
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_no_strength_is_left_before_its_optimum_from_a_cold_start(seed, strength):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    features, labels = few_and_wide(seed)
+    probe = fit_probe(features, labels, 3, strengths=(strength,))
+    x = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    wanted = np.empty((24, 3))
+    for train, held in StratifiedKFold(5, shuffle=True, random_state=0).split(x, labels.numpy()):
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000)
+        wanted[held] = model.fit(x[train], labels.numpy()[train]).predict_log_proba(x[held])
+    loss = -wanted[np.arange(24), labels.numpy()].mean()
+    assert probe.strengths[strength] == pytest.approx(loss, rel=0.1, abs=0.01)
+    right = (probe.held_out.argmax(1) == labels).float().mean()
+    assert float(right) == pytest.approx((wanted.argmax(1) == labels.numpy()).mean(), abs=0.05)
+
+
+def test_a_fit_that_does_not_converge_is_refused_and_never_used(monkeypatch):
+    features, labels = few_and_wide(0)
+    monkeypatch.setattr("transferscope.features.probe._STEPS", 1)
+    monkeypatch.setattr("transferscope.features.probe._ROUNDS", 1)
+    with pytest.raises(DataError, match=r"did not converge at C = 0\.03: .* are allowed"):
+        fit_probe(features, labels, 3)
+    monkeypatch.setattr("transferscope.features.probe._STEPS", 20)
+    monkeypatch.setattr("transferscope.features.probe._ROUNDS", 50)
+    assert fit_probe(features, labels, 3).held_out is not None  # begun anew until it does
+
+
+def test_a_large_set_is_fitted_fold_by_fold_and_chosen_by_one(monkeypatch):
+    features, labels = separable(300, 6)
+    whole = fit_probe(features, labels, 6)
+    monkeypatch.setattr("transferscope.features.probe._TOGETHER", 1)
+    monkeypatch.setattr("transferscope.features.probe._PART", 37)
+    apart = fit_probe(features, labels, 6)
+    assert apart.strength == whole.strength
+    told = [probe.held_out.softmax(1) for probe in (apart, whole)]
+    torch.testing.assert_close(*told, rtol=0, atol=0.03)
+    monkeypatch.setattr("transferscope.features.probe._ALL_FOLDS", 1)
+    by_one = fit_probe(features, labels, 6)
+    assert by_one.strengths.keys() & whole.strengths.keys()
+    assert by_one.held_out.isfinite().all()
+    without = fit_probe(features, labels, 6, held_out=False)
+    assert without.held_out is None
+    assert torch.equal(without.weight, by_one.weight)
 
 
 def test_a_class_of_one_picture_has_no_folds_and_still_a_probe():

@@ -26,7 +26,7 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 
 # Nats a picture by which a fit's objective may be above the least: of the folds', and of the last one's.
 # Separable classes leave so little of it that a share of itself is allowed as well, down to float32's noise.
-_CHOOSING, _FINAL, _SHARE, _NOISE = 1e-4, 1e-6, 3e-3, 1e-7
+_CHOOSING, _FINAL, _SHARE, _NOISE = 1e-4, 1e-6, 1e-3, 1e-7
 _STEPS, _ROUNDS = 1000, 10  # of the optimiser, and how often it begins anew with a scale of its own
 _LOGITS = 2**22  # in memory at a time, for all folds
 _TOGETHER = 2**20  # weights, at most, of folds that are fitted together
