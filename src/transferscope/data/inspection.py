@@ -321,11 +321,7 @@ class Inspection:
             yield picture.path, *labels, *file, *tones, picture.sha256
 
     def save(self, folder: str | Path) -> None:
-        """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`."""
         write_json(Path(folder) / "inspection.json", self.to_dict())
         write_csv(Path(folder) / "pictures.csv", COLUMNS, self.rows())
 

@@ -24,13 +24,7 @@ OUTPUTS = ("probabilities", "logits")
 
 
 class Answers(nn.Module):
-    """All that a classifier does to its pictures.
-
-    Args:
-        network: normalised pictures (N, C, H, W) to logits (N, K).
-        input: whose normalisation comes before it.
-        temperature: that the logits are divided by before the softmax.
-    """
+    """All that a classifier does to its pictures: normalisation, network, temperature, softmax."""
 
     def __init__(self, network: nn.Module, input: InputSpec, temperature: float):
         super().__init__()
