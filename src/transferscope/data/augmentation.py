@@ -53,11 +53,9 @@ class Augmentation(Record):
             squared (0.77 for 0.875): 0.08 to 1, as in training from scratch on ImageNet, often leaves
             out the object and shows it larger than prediction does (Touvron et al. 2019).
         ratio: least and largest stretch of a crop, its width to height against the network's.
-        operations: how many operations RandAugment applies to a picture.
-        magnitude: of each operation, 0 to 30.
+        operations, magnitude: how many RandAugment applies to a picture, and how strongly, 0 to 30.
         mix_share: share of the batches that are mixed, one half of them by mixup, the other by CutMix.
-        mixup_alpha: of the Beta distribution of mixup's weight.
-        cutmix_alpha: of the Beta distribution of CutMix's kept area.
+        mixup_alpha, cutmix_alpha: of the Beta distributions of mixup's weight and CutMix's kept area.
 
     Reference: Szegedy et al. 2015 (crops); Cubuk et al. 2020, RandAugment, with the operations and
     ranges of torchvision's v2.RandAugment, but bilinear instead of nearest, and filled with the

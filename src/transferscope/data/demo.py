@@ -146,13 +146,11 @@ def glyphs(path: Path) -> Mapping[str, Image.Image]:
         InputError: the font lacks one of `CHARACTERS` or draws two of them alike.
     """
     font = ImageFont.truetype(str(path), _EM, layout_engine=ImageFont.Layout.BASIC)
-    missing = _mask(font, "\uffff")
     masks: dict[str, Image.Image] = {}
-    drawn = {missing.tobytes(): "nothing"} if missing else {}
+    drawn = {_mask(font, letter).tobytes(): "nothing" for letter in ("\uffff", " ")}
     for character in CHARACTERS:
         mask = _mask(font, character)
-        same = "nothing" if mask is None else drawn.get(mask.tobytes())
-        if mask is None or same is not None:
+        if same := drawn.get(mask.tobytes()):
             raise InputError(
                 f"{path.name!r} draws {character!r} like {same!r}; the demo set needs fonts with "
                 f"{len(CHARACTERS)} different characters: reinstall the package that carries it"
@@ -162,11 +160,10 @@ def glyphs(path: Path) -> Mapping[str, Image.Image]:
     return masks
 
 
-def _mask(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
+def _mask(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
     canvas = Image.new("L", (2 * _EM, 2 * _EM))
     ImageDraw.Draw(canvas).text((_EM // 2, _EM // 4), character, font=font, fill=255)
-    box = canvas.getbbox()
-    return ImageOps.expand(canvas.crop(box), _MARGIN) if box else None
+    return ImageOps.expand(canvas.crop(canvas.getbbox() or (0, 0, 1, 1)), _MARGIN)
 
 
 # ---------------------------------------------------------------------------- one picture

@@ -147,14 +147,11 @@ class Sample:
     """The training pictures that are measured, and how.
 
     Attributes:
-        files: N of them.
-        hashes: sha256 of each.
-        labels: int64 (N,), every class present.
-        classes: their number.
+        files, hashes: N of them, and the sha256 of each.
+        labels, classes: int64 (N,), every class present, and how many there are.
         whole: pictures in the training split.
         judged: pictures in the validation split, which `tune` will work through too; never read here.
-        seed: of the folds.
-        precision: of the forward passes.
+        seed, precision: of the folds; of the forward passes.
         reporter: hears of the progress.
     """
 
