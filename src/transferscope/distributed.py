@@ -109,10 +109,9 @@ def from_first(tensors: Iterable[torch.Tensor]) -> None:
 
 def gathered(value: Item) -> list[Item]:
     """Every process's value, in the order of their ranks, in every process."""
-    if world() == 1:
-        return [value]
     values: list[Item] = [value] * world()
-    dist.all_gather_object(values, value)
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
     return values
 
 

@@ -102,8 +102,8 @@ class Terminal:
             return
         best = "  best so far" if row is best_of(self._epochs) else ""
         self.say(
-            f"epoch {row.epoch:3d}  train {_loss(row.train_loss)} {_share(row.train_top1):>6}  "
-            f"validation {_loss(row.validation_loss)} {_share(row.validation_top1):>6}  "
+            f"epoch {row.epoch:3d}  train {_cell(row.train_loss, '.3f')} {_cell(row.train_top1, '.1%'):>6}  "
+            f"validation {_cell(row.validation_loss, '.3f')} {_cell(row.validation_top1, '.1%'):>6}  "
             f"rate {_rate(row)}  {row.seconds:.1f} s{best}"
         )
 
@@ -126,10 +126,20 @@ class Terminal:
         if self._bars is not None:
             yield self._bars
             return
+        from rich import progress as parts
         from rich.live import Live
 
         self._epochs = []
-        self._bars = _new_bars(self._console)
+        self._bars = parts.Progress(  # the live display draws it: it is never started itself
+            "{task.description}",
+            parts.BarColumn(),
+            parts.MofNCompleteColumn(),
+            parts.TimeElapsedColumn(),
+            "left",
+            parts.TimeRemainingColumn(),
+            console=self._console,
+            auto_refresh=False,
+        )
         try:
             with Live(
                 console=self._console,
@@ -205,12 +215,8 @@ def epoch_table(epochs: list[EpochRow], *, rows: int = _EPOCHS_SHOWN) -> Table:
     return table
 
 
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _rate(row: EpochRow) -> str:
@@ -219,30 +225,14 @@ def _rate(row: EpochRow) -> str:
 
 _COLUMNS: tuple[tuple[str, Callable[[EpochRow], str]], ...] = (
     ("epoch", lambda row: str(row.epoch or "start")),
-    ("train loss", lambda row: _loss(row.train_loss)),
-    ("top-1", lambda row: _share(row.train_top1)),
-    ("val. loss", lambda row: _loss(row.validation_loss)),
-    ("calibrated", lambda row: _loss(row.calibrated_loss)),
-    ("top-1", lambda row: _share(row.validation_top1)),
+    ("train loss", lambda row: _cell(row.train_loss, ".3f")),
+    ("top-1", lambda row: _cell(row.train_top1, ".1%")),
+    ("val. loss", lambda row: _cell(row.validation_loss, ".3f")),
+    ("calibrated", lambda row: _cell(row.calibrated_loss, ".3f")),
+    ("top-1", lambda row: _cell(row.validation_top1, ".1%")),
     ("rate", _rate),
     ("seconds", lambda row: f"{row.seconds:.1f}"),
 )
-
-
-def _new_bars(to: Console) -> Progress:
-    """Bars that a live display draws: they are never started themselves."""
-    from rich import progress as parts
-
-    return parts.Progress(
-        "{task.description}",
-        parts.BarColumn(),
-        parts.MofNCompleteColumn(),
-        parts.TimeElapsedColumn(),
-        "left",
-        parts.TimeRemainingColumn(),
-        console=to,
-        auto_refresh=False,
-    )
 
 
 # ---------------------------------------------------------------------------- in Python

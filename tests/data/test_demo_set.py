@@ -132,7 +132,7 @@ def test_missing_packages_are_named_at_once_and_before_any_work(
 
 
 def test_a_missing_file_is_named_with_its_remedy() -> None:
-    emptied = dataclasses.replace(FAMILIES[0], weights="None")
+    emptied = dataclasses.replace(FAMILIES[0], files="SourceSansPro-None")
     with pytest.raises(InputError, match=r"'SourceSansPro-None\.ttf'.*--force-reinstall"):
         emptied.paths()
 

@@ -53,11 +53,9 @@ class Augmentation(Record):
             squared (0.77 for 0.875): 0.08 to 1, as in training from scratch on ImageNet, often leaves
             out the object and shows it larger than prediction does (Touvron et al. 2019).
         ratio: least and largest stretch of a crop, its width to height against the network's.
-        operations: how many operations RandAugment applies to a picture.
-        magnitude: of each operation, 0 to 30.
+        operations, magnitude: how many RandAugment applies to a picture, and how strongly, 0 to 30.
         mix_share: share of the batches that are mixed, one half of them by mixup, the other by CutMix.
-        mixup_alpha: of the Beta distribution of mixup's weight.
-        cutmix_alpha: of the Beta distribution of CutMix's kept area.
+        mixup_alpha, cutmix_alpha: of the Beta distributions of mixup's weight and CutMix's kept area.
 
     Reference: Szegedy et al. 2015 (crops); Cubuk et al. 2020, RandAugment, with the operations and
     ranges of torchvision's v2.RandAugment, but bilinear instead of nearest, and filled with the
@@ -121,8 +119,8 @@ class Augmentation(Record):
                 f"a picture of mode {picture.mode} cannot be augmented; it must be RGB or L, as "
                 "images.read_picture returns it"
             )
-        crop = _Crop.draw(self, rng)
-        picture = crop.of(picture.convert("RGB" if spec.channels == 3 else "L"), spec)
+        crop = _drawn_crop(self, rng)
+        picture = _cropped(picture.convert("RGB" if spec.channels == 3 else "L"), spec, crop)
         mirrored = rng.random() < 0.5  # drawn in any case: --no-flip changes no other draw
         if mirrored and self.flip:
             picture = kernels.horizontal_flip(picture)
@@ -162,8 +160,8 @@ class Augmentation(Record):
         """
         if self.name == "none":
             return spec.load(source)
-        crop = _Crop.draw(self, _generator(seed, view, identity))  # the one that `view` draws
-        least = math.ceil(max(spec.size) / crop.least_share)
+        width, height, *_ = _drawn_crop(self, _generator(seed, view, identity))  # as `view` does
+        least = math.ceil(max(spec.size) / min(width, height, 1))
         picture = read_picture(source, channels=spec.channels, least_side=least)
         return self.view(picture, spec, _generator(seed, view, identity))
 
@@ -258,41 +256,27 @@ def _generator(seed: int, view: int, identity: str) -> np.random.Generator:
 # ---------------------------------------------------------------------------- crops
 
 
-@dataclass(frozen=True)
-class _Crop:
-    """A crop in shares of a picture, so that it can be drawn before the picture is decoded.
+_Crop: TypeAlias = tuple[float, float, float, float]
+"""In shares of a picture, so that it can be drawn before the picture is decoded: width and height of the
+largest crop of the network's shape; left and top of the way from the first to the last place."""
 
-    Attributes:
-        width, height: as shares of the largest crop of the network's shape.
-        left, top: where between the first and the last place, in [0, 1].
-    """
 
-    width: float
-    height: float
-    left: float
-    top: float
+def _drawn_crop(augmentation: Augmentation, rng: np.random.Generator) -> _Crop:
+    area = rng.uniform(*augmentation.scale)
+    stretch = math.exp(rng.uniform(*np.log(augmentation.ratio)))
+    return math.sqrt(area * stretch), math.sqrt(area / stretch), rng.random(), rng.random()
 
-    @classmethod
-    def draw(cls, augmentation: Augmentation, rng: np.random.Generator) -> _Crop:
-        area = rng.uniform(*augmentation.scale)
-        stretch = math.exp(rng.uniform(*np.log(augmentation.ratio)))
-        return cls(math.sqrt(area * stretch), math.sqrt(area / stretch), rng.random(), rng.random())
 
-    @property
-    def least_share(self) -> float:
-        """The shorter of the crop's sides, as a share of the largest crop's."""
-        return min(self.width, self.height, 1)
-
-    def of(self, picture: Image.Image, spec: InputSpec) -> Image.Image:
-        """The crop in the network's size. It always holds the middle of the picture."""
-        height, width = spec.size
-        largest = min(picture.width / width, picture.height / height)
-        left, columns = _span(self.width * largest * width, picture.width, self.left)
-        top, rows = _span(self.height * largest * height, picture.height, self.top)
-        method = InterpolationMode(spec.interpolation)
-        place = (top, left, rows, columns)
-        found = kernels.resized_crop(picture, *place, size=[height, width], interpolation=method)
-        return cast(Image.Image, found)
+def _cropped(picture: Image.Image, spec: InputSpec, crop: _Crop) -> Image.Image:
+    """The crop in the network's size. It always holds the middle of the picture."""
+    height, width = spec.size
+    largest = min(picture.width / width, picture.height / height)
+    left, columns = _span(crop[0] * largest * width, picture.width, crop[2])
+    top, rows = _span(crop[1] * largest * height, picture.height, crop[3])
+    method = InterpolationMode(spec.interpolation)
+    place = (top, left, rows, columns)
+    found = kernels.resized_crop(picture, *place, size=[height, width], interpolation=method)
+    return cast(Image.Image, found)
 
 
 def _span(length: float, whole: int, place: float) -> tuple[int, int]:

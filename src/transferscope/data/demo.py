@@ -54,16 +54,14 @@ class FontFamily:
         name: as its designers call it.
         part: train, validation or test.
         package: what pip installs.
-        stem: how the names of its files begin.
-        weights: and how they go on, with blanks between; each gets as many pictures as the others.
-        suffix: how they end.
+        files: names without `suffix`, with blanks between; each gets as many pictures as the others.
+        suffix: how the files' names end.
     """
 
     name: str
     part: Part
     package: str
-    stem: str
-    weights: str
+    files: str
     suffix: str = ".ttf"
 
     def folder(self) -> Path | None:
@@ -83,7 +81,7 @@ class FontFamily:
         folder = self.folder()
         if folder is None:
             raise _not_installed([self])
-        paths = tuple(folder / f"{self.stem}{one}{self.suffix}" for one in self.weights.split())
+        paths = tuple(folder / f"{name}{self.suffix}" for name in self.files.split())
         for path in paths:
             if not path.is_file():
                 raise InputError(
@@ -93,39 +91,30 @@ class FontFamily:
         return paths
 
 
+def _packaged(name: str, part: Part, weights: str, suffix: str = ".ttf") -> FontFamily:
+    """A family in a package of its own, a file a weight."""
+    package = f"font-{name.lower().replace(' ', '-')}"
+    files = " ".join(f"{name.replace(' ', '')}-{weight}" for weight in weights.split())
+    return FontFamily(name, part, package, files, suffix)
+
+
+_SANS = "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSansMono DejaVuSansMono-Bold"
+_SERIF = "DejaVuSerif DejaVuSerif-Bold DejaVuSerif-Italic"
+_STIX = "STIXGeneral STIXGeneralBol STIXGeneralItalic STIXGeneralBolIta"
+
 FAMILIES: tuple[FontFamily, ...] = (
-    FontFamily(
-        "Source Sans Pro", "train", "font-source-sans-pro",
-        "SourceSansPro-", "Regular Semibold Bold Black It BoldIt",
-    ),
-    FontFamily(
-        "Source Serif Pro", "train", "font-source-serif-pro",
-        "SourceSerifPro-", "Regular Semibold Bold Black It BoldIt",
-    ),
-    FontFamily(
-        "Hanken Grotesk", "train", "font-hanken-grotesk",
-        "HankenGrotesk-", "Regular Medium SemiBold Bold Italic BoldItalic", ".otf",
-    ),
-    FontFamily(
-        "DejaVu Sans", "train", "matplotlib",
-        "DejaVuSans", ".ttf -Bold.ttf -Oblique.ttf Mono.ttf Mono-Bold.ttf", "",
-    ),
-    FontFamily(
-        "DejaVu Serif", "train", "matplotlib", "DejaVuSerif", ".ttf -Bold.ttf -Italic.ttf", "",
-    ),
-    FontFamily(
-        "STIX General", "train", "matplotlib",
-        "STIXGeneral", ".ttf Bol.ttf Italic.ttf BolIta.ttf", "",
-    ),
-    FontFamily("Computer Modern", "validation", "matplotlib", "cm", "r10 b10 ss10"),
-    FontFamily("Manrope", "validation", "font-manrope", "Manrope-", "Regular SemiBold ExtraBold"),
-    FontFamily(
-        "Roboto", "test", "font-roboto",
-        "Roboto-", "Regular Medium Bold Black Italic BoldItalic",
-    ),
-    FontFamily("Lato", "test", "font-lato", "Lato-", "Regular Bold Black Italic BoldItalic"),
-    FontFamily("Caladea", "test", "font-caladea", "Caladea-", "Regular Bold Italic BoldItalic"),
-)  # fmt: skip
+    _packaged("Source Sans Pro", "train", "Regular Semibold Bold Black It BoldIt"),
+    _packaged("Source Serif Pro", "train", "Regular Semibold Bold Black It BoldIt"),
+    _packaged("Hanken Grotesk", "train", "Regular Medium SemiBold Bold Italic BoldItalic", ".otf"),
+    FontFamily("DejaVu Sans", "train", "matplotlib", _SANS),
+    FontFamily("DejaVu Serif", "train", "matplotlib", _SERIF),
+    FontFamily("STIX General", "train", "matplotlib", _STIX),
+    FontFamily("Computer Modern", "validation", "matplotlib", "cmr10 cmb10 cmss10"),
+    _packaged("Manrope", "validation", "Regular SemiBold ExtraBold"),
+    _packaged("Roboto", "test", "Regular Medium Bold Black Italic BoldItalic"),
+    _packaged("Lato", "test", "Regular Bold Black Italic BoldItalic"),
+    _packaged("Caladea", "test", "Regular Bold Italic BoldItalic"),
+)
 """Which family serves which part. No family, and no design derived from it, serves two."""
 
 
@@ -157,13 +146,11 @@ def glyphs(path: Path) -> Mapping[str, Image.Image]:
         InputError: the font lacks one of `CHARACTERS` or draws two of them alike.
     """
     font = ImageFont.truetype(str(path), _EM, layout_engine=ImageFont.Layout.BASIC)
-    missing = _mask(font, "\uffff")
     masks: dict[str, Image.Image] = {}
-    drawn = {missing.tobytes(): "nothing"} if missing else {}
+    drawn = {_mask(font, letter).tobytes(): "nothing" for letter in ("\uffff", " ")}
     for character in CHARACTERS:
         mask = _mask(font, character)
-        same = "nothing" if mask is None else drawn.get(mask.tobytes())
-        if mask is None or same is not None:
+        if same := drawn.get(mask.tobytes()):
             raise InputError(
                 f"{path.name!r} draws {character!r} like {same!r}; the demo set needs fonts with "
                 f"{len(CHARACTERS)} different characters: reinstall the package that carries it"
@@ -173,11 +160,10 @@ def glyphs(path: Path) -> Mapping[str, Image.Image]:
     return masks
 
 
-def _mask(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
+def _mask(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
     canvas = Image.new("L", (2 * _EM, 2 * _EM))
     ImageDraw.Draw(canvas).text((_EM // 2, _EM // 4), character, font=font, fill=255)
-    box = canvas.getbbox()
-    return ImageOps.expand(canvas.crop(box), _MARGIN) if box else None
+    return ImageOps.expand(canvas.crop(canvas.getbbox() or (0, 0, 1, 1)), _MARGIN)
 
 
 # ---------------------------------------------------------------------------- one picture

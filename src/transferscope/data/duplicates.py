@@ -76,9 +76,7 @@ def duplicates_across(split: Split) -> list[tuple[str, str]]:
     """
     pairs = []
     for pictures in _by_content(split.scan.pictures):
-        first: dict[str | None, str] = {}
-        for picture in pictures:
-            first.setdefault(picture.split, picture.path)
+        first = {picture.split: picture.path for picture in reversed(pictures)}
         ordered = [first[name] for name in SPLITS if name in first]
         pairs += [(ordered[0], other) for other in ordered[1:]]
     return sorted(pairs)

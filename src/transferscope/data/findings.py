@@ -70,7 +70,12 @@ def opening(inspection: Inspection) -> str:
 def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
     """What to mend or to know before training, the gravest first; without `names`, no file's name."""
     found = [
-        *_refusals(inspection, names=names),
+        Finding("stop", f"Training is refused: {one[0].upper()}{one[1:].rstrip('.')}.", "")
+        for one in inspection.problems
+    ]
+    if found and not names:
+        found = [Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")]
+    found += [
         *_copies(inspection),
         *_left_out(inspection),
         *_name_findings(inspection),
@@ -81,14 +86,6 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
         *_file_findings(inspection),
     ]
     return sorted(found, key=lambda one: get_args(Gravity).index(one.gravity))
-
-
-def _refusals(inspection: Inspection, *, names: bool) -> Iterator[Finding]:
-    for problem in inspection.problems if names else ():
-        sentence = problem[0].upper() + problem[1:]
-        yield Finding("stop", f"Training is refused: {sentence.rstrip('.')}.", "")
-    if inspection.problems and not names:
-        yield Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")
 
 
 def _copies(inspection: Inspection) -> Iterator[Finding]:

@@ -30,7 +30,18 @@ def draw_groups(
     """
     units = _units(pool)
     labels = np.array([picture.label for picture in pool])
-    _refuse_few_groups(scan, units, labels, shares)
+    pairs = np.unique(np.stack([units, labels]), axis=1)
+    groups = np.bincount(pairs[1], minlength=len(scan.classes))  # of each class
+
+    def named(chosen: np.ndarray) -> str:
+        return ", ".join(f"{scan.classes[label]!r} ({groups[label]})" for label in chosen)
+
+    few = np.flatnonzero(groups < len(shares))
+    if len(few):
+        raise DataError(
+            f"too few groups to draw {listed_parts(shares)} parts from: {named(few)}; each class needs at "
+            f"least {len(shares)} groups that share no file: add some, or remove the class"
+        )
     tally = _Tally.of(units, labels, shares)
     tries: list[np.ndarray] = []
     for attempt in range(_TRIES):
@@ -42,9 +53,8 @@ def draw_groups(
     lacking = np.flatnonzero((tally.counts(best) == 0).any(axis=0))
     if len(lacking):
         raise DataError(
-            f"no split was found that keeps groups whole and has every class in "
-            f"{listed_parts(shares)}: {_with_groups(scan, units, labels, lacking)}; add "
-            "groups of these classes, or remove the classes"
+            f"no split was found that keeps groups whole and has every class in {listed_parts(shares)}: "
+            f"{named(lacking)}; add groups of these classes, or remove the classes"
         )
     names = list(shares)
     return {p.path: names[best[unit]] for p, unit in zip(pool, units.tolist(), strict=True)}
@@ -148,29 +158,6 @@ def _improved(tally: _Tally, parts: np.ndarray) -> np.ndarray:
             break
         parts[mover] = part
     return parts
-
-
-def _refuse_few_groups(
-    scan: Scan, units: np.ndarray, labels: np.ndarray, shares: Mapping[str, int]
-) -> None:
-    few = np.flatnonzero(_groups_of(scan, units, labels) < len(shares))
-    if len(few):
-        raise DataError(
-            f"too few groups to draw {listed_parts(shares)} parts from: "
-            f"{_with_groups(scan, units, labels, few)}; each class needs at least {len(shares)} "
-            "groups that share no file: add some, or remove the class"
-        )
-
-
-def _groups_of(scan: Scan, units: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many units have pictures of each class; (classes,)."""
-    pairs = np.unique(np.stack([units, labels]), axis=1)
-    return np.bincount(pairs[1], minlength=len(scan.classes))
-
-
-def _with_groups(scan: Scan, units: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> str:
-    counts = _groups_of(scan, units, labels)
-    return ", ".join(f"{scan.classes[label]!r} ({counts[label]})" for label in chosen)
 
 
 def listed_parts(shares: Mapping[str, int]) -> str:

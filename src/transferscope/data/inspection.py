@@ -98,19 +98,10 @@ def measured(picture: Image.Image, file: FileFacts) -> PictureFacts:
     tiny = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     levels = np.asarray(grey.histogram(), dtype=np.float64) / (grey.width * grey.height)
     mean = float(levels @ _LEVELS)
-    width, height = file.size
-    return PictureFacts(
-        width,
-        height,
-        file.mode,
-        file.format,
-        file.animated,
-        mean,
-        float(np.sqrt(levels @ (_LEVELS - mean) ** 2)),
-        _hashed(small),
-        _hashed(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
-        tiny.convert("RGB").tobytes(),
-    )
+    tones = mean, float(np.sqrt(levels @ (_LEVELS - mean) ** 2))
+    hashes = _hashed(small), _hashed(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    file_facts = *file.size, file.mode, file.format, file.animated
+    return PictureFacts(*file_facts, *tones, *hashes, tiny.convert("RGB").tobytes())
 
 
 _LEVELS = np.arange(256) / 255
@@ -323,11 +314,7 @@ class Inspection:
             yield picture.path, *labels, *file, *tones, picture.sha256
 
     def save(self, folder: str | Path) -> None:
-        """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes `inspection.json` (see `to_dict`) and `pictures.csv` (see `rows`) into `folder`."""
         write_json(Path(folder) / "inspection.json", self.to_dict())
         write_csv(Path(folder) / "pictures.csv", COLUMNS, self.rows())
 

@@ -18,9 +18,6 @@ from transferscope.records import Record
 FORMAT = "transferscope-export-1"
 """Version of what travels inside; a file of another one is refused with both named."""
 
-_TEXT = ("backbone", "sha256", "version", "format", "preprocessing")
-"""Fields that are plain text where all values must be text; the others are JSON there."""
-
 
 @dataclass(frozen=True)
 class Description(Record):
@@ -63,7 +60,7 @@ class Description(Record):
     def to_text(self) -> dict[str, str]:
         """The same where values must be text: names and sentences as they are, the rest as JSON."""
         return {
-            key: value if key in _TEXT else json.dumps(value, ensure_ascii=False)
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for key, value in self.to_dict().items()
         }
 

@@ -16,8 +16,15 @@ from transferscope.backbones.heads import describe_head
 from transferscope.errors import InputError, RunError, WeightsError
 from transferscope.exports.description import Description, preprocessing
 from transferscope.exports.extras import first_line, require
-from transferscope.exports.parity import Parity, Probabilities
-from transferscope.exports.tracing import check_export, private_copy, probabilities_of, quiet
+from transferscope.exports.parity import Parity
+from transferscope.exports.tracing import (
+    Answers,
+    confirm,
+    first_output,
+    private_copy,
+    probabilities_of,
+    quiet,
+)
 from transferscope.files import hash_tensors, read_json, replaced_folder, write_json, write_text
 from transferscope.images import InputSpec
 
@@ -81,10 +88,13 @@ def export_hub(
         private.save(fresh / WEIGHTS)
         write_json(fresh / CONFIG, _config(private, architecture))
         write_text(fresh / CARD, plain_card(classifier, architecture) if card is None else card)
-        if architecture:
-            return check_export(private, _by_timm(fresh, private), batches)
-        again = private_copy(load_hub(fresh, network=classifier.network))
-        return check_export(private, probabilities_of(again), batches)
+        if architecture:  # as timm opens it, with our normalisation and temperature around it
+            network = _built_by_timm(fresh, str(folder), weights=True)
+            answers = first_output(Answers(network, private.input, private.temperature))
+        else:
+            again = load_hub(fresh, network=classifier.network)
+            answers = probabilities_of(private_copy(again))
+        return confirm(private, answers, batches)
 
 
 def load_hub(
@@ -196,18 +206,6 @@ def _pretrained_cfg(classifier: Classifier) -> dict[str, Any]:
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
-
-
-def _by_timm(folder: Path, private: Classifier) -> Probabilities:
-    """The answers of the folder as timm opens it, with our normalisation and temperature around it."""
-    network = _built_by_timm(folder, str(folder), weights=True)
-
-    def answer(pictures: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            logits = network(private.input.normalise(pictures))
-            return torch.softmax(logits / private.temperature, dim=-1).clone()
-
-    return answer
 
 
 # ---------------------------------------------------------------------------- reading

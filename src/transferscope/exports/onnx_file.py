@@ -13,15 +13,7 @@ from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity
-from transferscope.exports.tracing import (
-    INPUT,
-    OUTPUTS,
-    check_export,
-    private_copy,
-    quiet,
-    traced,
-    untraceable,
-)
+from transferscope.exports.tracing import INPUT, OUTPUTS, confirm, private_copy, traced, untraceable
 from transferscope.files import atomic_path
 
 OPSET = 18
@@ -58,13 +50,18 @@ def export_onnx(
             untouched.
     """
     require("onnx", "onnx", "onnxscript", "onnxruntime")
-    _refuse_large(classifier)
+    size = sum(4 * value.numel() for value in classifier.network.state_dict().values())  # as fp32
+    if size > MOST_BYTES:
+        raise InputError(
+            f"the weights of this {classifier.backbone} take {size / 1e9:.1f} GB and one ONNX file holds "
+            f"{MOST_BYTES / 1e9:.1f} GB; use --format torch"
+        )
     private = private_copy(classifier)
     description = Description.of(classifier)
     with atomic_path(path) as temporary:
         temporary.write_bytes(_serialised(private, description))
         exported, _ = load_onnx(temporary)
-        return check_export(private, lambda pictures: exported(pictures)[0], batches)
+        return confirm(private, lambda pictures: exported(pictures)[0], batches)
 
 
 def load_onnx(path: str | Path) -> tuple[Exported, Description]:
@@ -106,22 +103,12 @@ def load_onnx(path: str | Path) -> tuple[Exported, Description]:
     return run, description
 
 
-def _refuse_large(classifier: Classifier) -> None:
-    values = classifier.network.state_dict().values()
-    size = sum(4 * value.numel() for value in values)  # written as fp32
-    if size > MOST_BYTES:
-        raise InputError(
-            f"the weights of this {classifier.backbone} take {size / 1e9:.1f} GB and one ONNX file holds "
-            f"{MOST_BYTES / 1e9:.1f} GB; use --format torch"
-        )
-
-
 def _serialised(private: Classifier, description: Description) -> bytes:
     """The file's bytes."""
     import onnx
 
     program = traced(private)
-    with quiet(), untraceable(private):
+    with untraceable(private):
         exported: Any = torch.onnx.export(
             program,
             input_names=[INPUT],

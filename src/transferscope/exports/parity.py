@@ -73,13 +73,10 @@ def measure_parity(
         if not n:
             answers.append(torch.cat([exported(one) for one in pictures.split(1)]))
             answers.append(exported(torch.cat([pictures, pictures]))[len(pictures) :])
-        best = wanted.max(dim=-1).values
-        agrees = torch.ones(len(pictures), dtype=torch.bool)
-        for got in answers:
-            difference = float((got - wanted).abs().max())
-            largest = difference if difference != difference else max(largest, difference)
-            said = wanted.gather(-1, got.argmax(dim=-1, keepdim=True)).squeeze(-1)
-            agrees &= best - said < TIE
+        got = torch.stack(answers)
+        largest = float((got - wanted).abs().max().clamp_min(largest))
+        said = wanted.expand_as(got).gather(-1, got.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        agrees = (wanted.max(dim=-1).values - said < TIE).all(dim=0)
         n, same = n + len(pictures), same + int(agrees.sum())
         if largest != largest:  # NaN: more pictures cannot make it better
             break

@@ -15,7 +15,7 @@ from transferscope.errors import WeightsError
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Parity
-from transferscope.exports.tracing import check_export, private_copy, quiet, traced
+from transferscope.exports.tracing import confirm, first_output, private_copy, quiet, traced
 from transferscope.files import atomic_path
 
 _DESCRIPTION = "transferscope.json"
@@ -37,14 +37,7 @@ def export_program(
     with atomic_path(path) as temporary:
         with quiet(), open(temporary, "w+b") as file:
             torch.export.save(program, file, extra_files={_DESCRIPTION: description})
-        exported, _ = load_program(temporary)
-
-        def answer(pictures: torch.Tensor) -> torch.Tensor:
-            with torch.inference_mode():
-                probabilities: torch.Tensor = exported(pictures)[0].clone()
-            return probabilities
-
-        return check_export(private, answer, batches)
+        return confirm(private, first_output(load_program(temporary)[0]), batches)
 
 
 def load_program(path: str | Path) -> tuple[torch.nn.Module, Description]:

@@ -24,13 +24,7 @@ OUTPUTS = ("probabilities", "logits")
 
 
 class Answers(nn.Module):
-    """All that a classifier does to its pictures.
-
-    Args:
-        network: normalised pictures (N, C, H, W) to logits (N, K).
-        input: whose normalisation comes before it.
-        temperature: that the logits are divided by before the softmax.
-    """
+    """All that a classifier does to its pictures: normalisation, network, temperature, softmax."""
 
     def __init__(self, network: nn.Module, input: InputSpec, temperature: float):
         super().__init__()
@@ -69,7 +63,18 @@ def probabilities_of(classifier: Classifier) -> Probabilities:
     return answer
 
 
-def check_export(
+def first_output(module: nn.Module) -> Probabilities:
+    """The probabilities of a module that gives `OUTPUTS`."""
+
+    def answer(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            probabilities: torch.Tensor = module(pictures)[0].clone()
+        return probabilities
+
+    return answer
+
+
+def confirm(
     private: Classifier, exported: Probabilities, batches: Iterable[torch.Tensor] | None
 ) -> Parity:
     """`check_parity` with the `private_copy` that was exported; without batches, on seeded noise."""
@@ -89,7 +94,7 @@ def traced(classifier: Classifier) -> ExportedProgram:
     network = network.to(memory_format=torch.contiguous_format)
     answers = Answers(network, classifier.input, classifier.temperature).eval()
     (example,) = noise(classifier.input, n=2)
-    with quiet(), torch.no_grad(), untraceable(classifier):
+    with torch.no_grad(), untraceable(classifier):
         program = torch.export.export(
             answers, (example,), dynamic_shapes={INPUT: {0: Dim("N", min=1)}}
         )
@@ -102,9 +107,10 @@ def traced(classifier: Classifier) -> ExportedProgram:
 
 @contextmanager
 def untraceable(classifier: Classifier) -> Iterator[None]:
-    """Says in one sentence that a network cannot become a graph, whatever the exporter raises."""
+    """Quiet; and says in one sentence that a network cannot become a graph, whatever is raised."""
     try:
-        yield
+        with quiet():
+            yield
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise InputError(
             f"this {type(classifier.network).__name__} ({classifier.backbone}) cannot be exported as one "

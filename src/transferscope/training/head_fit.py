@@ -15,6 +15,10 @@ from transferscope.errors import DataError, InputError
 from transferscope.files import sha256_json
 
 
+WEIGHT_DECAY = 0.5
+"""AdamW's, on the two weight matrices."""
+
+
 @dataclass(frozen=True)
 class HeadEpoch:
     """One epoch of a head's fit: mean losses in nats, both with the class weights.
@@ -80,9 +84,7 @@ def fit_mlp_head(
     seed: int = 0,
     epochs: int = 30,
     learning_rate: float = 1e-3,
-    weight_decay: float = 0.5,
     batch_size: int | None = None,
-    hidden: int = 256,
     dropout: float = 0.4,
     patience: int = 8,
     names: Sequence[str] = (),
@@ -99,9 +101,8 @@ def fit_mlp_head(
         class_weights: (K,), of both losses; see `class_weights`. None: every picture counts alike.
         label_smoothing, seed: of the training loss only; of all that is drawn.
         epochs, learning_rate: at most so many; a half cosine from the rate to zero is as long.
-        weight_decay: AdamW's, on the two weight matrices.
         batch_size: pictures a step; None: a 32nd of all, though at least 16 and at most 128.
-        hidden, dropout, patience: of the hidden layer; epochs without a lower validation loss.
+        dropout, patience: of the hidden layer; epochs without a lower validation loss.
         names: the training pictures' paths, to name a batch that breaks the loss.
 
     Raises:
@@ -113,12 +114,12 @@ def fit_mlp_head(
     place = features.device
     mean, std = features.float().mean(0), features.float().std(0, correction=0)
     std = torch.where(std < 1e-8, 1.0, std)
-    head = _untrained(features.shape[1], classes, hidden, dropout, seed).to(place)
+    head = _untrained(features.shape[1], classes, dropout, seed).to(place)
     weights = None if class_weights is None else class_weights.float().to(place)
     held = (validation[0].to(place).float() - mean) / std
     labels, held_labels = labels.to(place), validation[1].to(place)
     steps = epochs * math.ceil(len(labels) / batch_size)
-    optimizer, schedule = _optimizer(head, learning_rate, weight_decay, steps)
+    optimizer, schedule = _optimizer(head, learning_rate, steps)
     history: list[HeadEpoch] = []
     best, best_state = 0, copy.deepcopy(head.state_dict())
     for epoch in range(1, epochs + 1):
@@ -197,10 +198,10 @@ def _refuse_broken(
         )
 
 
-def _untrained(in_features: int, classes: int, hidden: int, dropout: float, seed: int) -> MLPHead:
+def _untrained(in_features: int, classes: int, dropout: float, seed: int) -> MLPHead:
     """A head in eval mode with PyTorch's own initialisation for Linear, drawn from the seed alone."""
     with torch.device("meta"):  # draws nothing from the global random state
-        head = MLPHead(in_features, classes, hidden=hidden, dropout=dropout)
+        head = MLPHead(in_features, classes, dropout=dropout)
     head = head.to_empty(device="cpu").eval()
     generator = _generator(seed)
     with torch.no_grad():
@@ -212,12 +213,12 @@ def _untrained(in_features: int, classes: int, hidden: int, dropout: float, seed
 
 
 def _optimizer(
-    head: MLPHead, rate: float, weight_decay: float, steps: int
+    head: MLPHead, rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW whose rate falls to zero in `steps` steps, along half a cosine."""
     optimizer = torch.optim.AdamW(
         [
-            {"params": [head.hidden.weight, head.logits.weight], "weight_decay": weight_decay},
+            {"params": [head.hidden.weight, head.logits.weight], "weight_decay": WEIGHT_DECAY},
             {"params": [head.hidden.bias, head.logits.bias], "weight_decay": 0.0},
         ],
         lr=rate,

@@ -275,7 +275,6 @@ class _MLflow(Logger):
     def _known(self, record: Path) -> str | None:
         """The run of an earlier opening, if this is its store and it is still there."""
         from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
         if not record.is_file() or (kept := read_json(record))["store"] != self._store:
             return None
@@ -283,7 +282,7 @@ class _MLflow(Logger):
         try:
             found = self._client.get_run(run)
         except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
         return run if found.info.lifecycle_stage == "active" else None

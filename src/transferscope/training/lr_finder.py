@@ -85,12 +85,11 @@ def find_rate(
         order = torch.randperm(len(train), generator=generator)
         chunks += [chunk for chunk in order.split(size) if len(chunk) == size]
     low, high = math.log(LOWEST), math.log(HIGHEST)
+    rates = [math.exp(low + n / max(1, steps - 1) * (high - low)) for n in range(steps)]
     seen: list[tuple[float, float, float]] = []  # rate, loss, smoothed loss
     average, lowest = 0.0, (math.inf, 0.0)
     try:
-        for number, rate, loss in fit.at_rates(
-            chunks[:steps], lambda n: math.exp(low + n / max(1, steps - 1) * (high - low))
-        ):
+        for number, rate, loss in fit.at_rates(chunks[:steps], rates.__getitem__):
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             smoothed = average / (1 - _SMOOTHING ** (number + 1))
             seen.append((rate, loss, smoothed))
@@ -104,5 +103,6 @@ def find_rate(
             raise
     suggestion = lowest[1] / SAFETY
     found = suggestion > LOWEST
-    rates, losses, averages = zip(*seen, strict=True)
-    return RateTest(rates, losses, averages, suggestion if found else recipe.learning_rate, found)
+    tried, losses, averages = zip(*seen, strict=True)
+    rate = suggestion if found else recipe.learning_rate
+    return RateTest(tried, losses, averages, rate, found)

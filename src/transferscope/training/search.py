@@ -29,14 +29,7 @@ SHORT = 3
 
 @dataclass(frozen=True)
 class Settings(Record):
-    """What a trial tries.
-
-    Attributes:
-        head: linear or mlp.
-        boundary: the layer that is the last frozen one.
-        learning_rate: peak of the schedule.
-        augment: none, light or strong.
-    """
+    """What a trial tries: `boundary` is the last frozen layer, `learning_rate` the schedule's peak."""
 
     head: HeadName
     boundary: str

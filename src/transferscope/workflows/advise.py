@@ -125,20 +125,11 @@ def advise(
     chosen = choose_backbone(names, [one.hits for one in placed], speeds, seed=seed)
     result = Advice(sample.whole, sample.classes, len(sample.files), tuple(advised), *chosen)
     if out is not None:
-        write_advice(result, out)
+        with replaced_folder(out) as folder:
+            write_text(folder / "stages.svg", stage_figure(result))
+            write_text(folder / "plane.svg", plane_figure(result))
+            write_json(folder / "advice.json", result.to_dict())
     return result
-
-
-def write_advice(advice: Advice, out: str | Path) -> None:
-    """Writes a folder with stages.svg, plane.svg and advice.json.
-
-    Raises:
-        OutputError: `out` holds something that is not ours.
-    """
-    with replaced_folder(out) as folder:
-        write_text(folder / "stages.svg", stage_figure(advice))
-        write_text(folder / "plane.svg", plane_figure(advice))
-        write_json(folder / "advice.json", advice.to_dict())
 
 
 def _load(
@@ -166,14 +157,11 @@ class Sample:
     """The training pictures that are measured, and how.
 
     Attributes:
-        files: N of them.
-        hashes: sha256 of each.
-        labels: int64 (N,), every class present.
-        classes: their number.
+        files, hashes: N of them, and the sha256 of each.
+        labels, classes: int64 (N,), every class present, and how many there are.
         whole: pictures in the training split.
         judged: pictures in the validation split, which `tune` will work through too; never read here.
-        seed: of the folds.
-        precision: of the forward passes.
+        seed, precision: of the folds; of the forward passes.
         reporter: hears of the progress.
     """
 
