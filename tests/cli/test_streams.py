@@ -238,12 +238,17 @@ def test_a_read_only_run_is_told_before_the_work_and_read_by_the_rest(
     options = ("--backbone", "timm/test_efficientnet", "--weights", "random", "--strategy", "probe")
     assert command("tune", data, "--out", out, "--quiet", *options).exit_code == 0
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
-    monkeypatch.setattr(
-        "transferscope.files._writable", lambda folder: out not in (folder, *folder.parents)
-    )
+    for room in ("files", "workflows.atlas", "workflows.evaluate"):
+        monkeypatch.setattr(
+            f"transferscope.{room}.is_writable",
+            lambda folder: out not in (Path(folder), *Path(folder).parents),
+        )
     done = command("evaluate", out)
+    assert done.exit_code == 0
+    assert "cannot be written: the figures are told and not kept" in done.stderr
+    done = command("atlas", out)
     assert done.exit_code == 1
-    assert "is read-only; copy the run to a folder that can be written" in done.stderr
+    assert "say with --out where the atlas is to be" in done.stderr
     assert command("predict", out, data / "a" / "000.png").exit_code == 0
     drawn = ("--layer", "blocks.0", "--channels", "0", "--steps", "1")
     assert command("visualize", out, *drawn, "--out", tmp_path / "v").exit_code == 0

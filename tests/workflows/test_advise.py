@@ -17,6 +17,7 @@ from torch import nn
 from conftest import BACKBONE, SPEC, command, same_state, state_of, tiny_classifier
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
+from transferscope.cli.advise import _advice_tables
 from transferscope.data.scan import Picture, scan
 from transferscope.data.split import make_split
 from transferscope.errors import DataError, InputError, OutputError, UnknownName
@@ -344,6 +345,19 @@ def test_advice_is_told_in_sentences(advice: Advice):
     assert "no BatchNorm" in " ".join(told(without))
     part = replace(advice, pictures=9000)
     assert "Measured on 42" in " ".join(told(part))
+
+
+def test_the_control_is_called_so_and_the_lesson_by_its_name(
+    advice: Advice, capsys: pytest.CaptureFixture[str]
+):
+    one = advice.best
+    equal = replace(one.control, top1=1.0, behind_best=(0.0, 0.0))
+    assert equal.as_good_as_best
+    _advice_tables(replace(advice, backbones=(replace(one, control=equal),)))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.split()]
+    (row,) = [line for line in rows if line.startswith(equal.stage) and "control" in line]
+    assert not row.rstrip().endswith("best")
+    assert "The transfer-learning lesson of Stanford's CS231n advises: " in " ".join(told(advice))
 
 
 def sample_of(folder: Path) -> Sample:

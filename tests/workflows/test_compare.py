@@ -128,7 +128,7 @@ def test_a_comparison_of_an_earlier_version_is_kept_too(fresh):
 
 
 def test_a_run_that_cannot_be_written_is_refused_before_the_work(fresh, monkeypatch):
-    monkeypatch.setattr("transferscope.files._writable", lambda folder: False)
+    monkeypatch.setattr("transferscope.files.is_writable", lambda folder: False)
     said = command("compare", fresh.path, "--sample", "2", "--layers", "blocks.3")
     assert said.exit_code == 1
     assert "is read-only; copy the run to a folder that can be written" in said.stderr

@@ -20,6 +20,7 @@ from transferscope.cli.options import (
 )
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
+from transferscope.wording import short
 
 if TYPE_CHECKING:
     from transferscope.visualize.plan import Plan
@@ -103,8 +104,8 @@ def visualize(
             (
                 r.get("class", str(r["channel"])),
                 r["sign"],
-                "-" if r["activation"] is None else f"{r['activation']:.3f}",
-                "-" if r["exemplar_max"] is None else f"{r['exemplar_max']:.3f}",
+                "-" if r["activation"] is None else short(r["activation"]),
+                "-" if r["exemplar_max"] is None else short(r["exemplar_max"]),
                 r["status"],
                 r["file"],
             )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from transferscope.acceleration.precision import find_device
 from transferscope.activations import Layer, find_layer
@@ -26,7 +27,7 @@ from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep, WorkUnit
 from transferscope.workflows.comparisons import Setting, keep_comparison, shown_keys
-from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Outlook, Reporter
 from transferscope.workflows.run import Run, files_of
 
 COMPARED_STEPS = 48
@@ -87,25 +88,14 @@ def compare(
         with reporter.task(f"real pictures through {network}") as progress:
             responses[network] = channel_responses(classifier, files, names, on_progress=progress)
 
-    sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
-    keys: list[dict[str, Any]] = []
-    renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}, "null": {}}
+    work = _Work(Sweep(cache_dir() / "sweep", kept=run.path / "sweep"), responses, reporter)
     own, further = range(seeds), range(seeds, 2 * seeds)
     for name in names:
         plan = [("base", base, own), ("tuned", tuned, own), ("null", base, further)]
         for network, classifier, chosen in plan[:1] if identical[name] else plan:
-            best = responses["tuned" if network == "tuned" else "base"][name].amax(0)
-            ceiling = {channel: float(best[channel]) for channel in channels[name]}
             units = compared_units(classifier, name, channels[name], chosen)
-            what = "base again (the noise floor)" if network == "null" else network
-            with reporter.task(f"rendering {name}, {what}") as progress:
-                sweep.run(classifier, units, on_progress=progress)
-            renders[network][name] = list(sweep.renders(units, exemplar_max=ceiling))
-            keys += shown_keys(network, units) if network != "null" else []
-        if identical[name]:
-            keys += shown_keys("tuned", units)
-            renders["tuned"][name] = renders["base"][name]
-
+            work.pieces.append((network, classifier, name, units))
+    renders, keys = work.drawn(identical)
     comparison = compare_networks(
         base,
         tuned,
@@ -115,9 +105,43 @@ def compare(
         paths=[picture.path for picture in pictures],
         totals={name: described[name].channels for name in names},
     )
-    setting = Setting(names, sample, seeds, units[0].recipe.to_dict())
+    setting = Setting(names, sample, seeds, work.pieces[0][3][0].recipe.to_dict())
     keep_comparison(run.path / "comparison", setting, comparison, keys)
     return comparison
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What a comparison draws: (network, its classifier, layer, units) in order."""
+
+    sweep: Sweep
+    responses: Mapping[str, Mapping[str, torch.Tensor]]
+    reporter: Reporter
+    pieces: list[tuple[str, Classifier, str, list[WorkUnit]]] = field(default_factory=list)
+
+    def drawn(
+        self, identical: Mapping[str, bool]
+    ) -> tuple[dict[str, dict[str, list[Render]]], list[dict[str, Any]]]:
+        """Renders by network and layer, and the keys of those that are shown; an estimate is said first."""
+        renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}, "null": {}}
+        keys: list[dict[str, Any]] = []
+        lacking = [
+            sum(len(self.sweep.missing(unit)) for unit in units) for *_, units in self.pieces
+        ]
+        outlook = Outlook(sum(lacking), "drawings", self.reporter)
+        for (network, classifier, name, units), lacks in zip(self.pieces, lacking, strict=True):
+            responses = self.responses["tuned" if network == "tuned" else "base"][name]
+            best = responses.amax(0)
+            ceiling = {c: float(best[c]) for unit in units for c in unit.channels}
+            what = "base again (the noise floor)" if network == "null" else network
+            with self.reporter.task(f"rendering {name}, {what}") as progress:
+                self.sweep.run(classifier, units, on_progress=outlook.through(progress, lacks))
+            renders[network][name] = list(self.sweep.renders(units, exemplar_max=ceiling))
+            keys += shown_keys(network, units) if network != "null" else []
+            if identical[name]:
+                keys += shown_keys("tuned", units)
+                renders["tuned"][name] = renders["base"][name]
+        return renders, keys
 
 
 def nothing_changed(run: Run) -> str:

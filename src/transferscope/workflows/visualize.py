@@ -26,7 +26,7 @@ from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.records import Sign
 from transferscope.visualize.render import ObjectiveKind
 from transferscope.visualize.units import Exemplar, Exemplars, Sweep, WorkUnit
-from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.reporter import SILENT, Outlook, Reporter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,12 @@ def visualize(
     store = _store(sweep)
     rows: list[dict[str, Any]] = []
     with replaced_folder(out) as folder:
+        units = work.in_order()
+        lacks = sum(len(store.missing(unit)) for unit in units)
+        outlook = Outlook(lacks, "drawings", reporter)
         with reporter.task(f"drawing {work.name}") as progress:
-            store.run(classifier, work.in_order(), exemplars=work.exemplars, on_progress=progress)
+            heard = outlook.through(progress, lacks)
+            store.run(classifier, units, exemplars=work.exemplars, on_progress=heard)
         tiles = _tiles(store, work, folder, Path(out), rows)
         unit = "class" if wanted.objective == "logit" else "channel"
         write_sheets(folder, tiles, title=f"{work.name}, seed {wanted.seed}", unit=unit)
