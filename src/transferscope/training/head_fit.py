@@ -14,7 +14,6 @@ from transferscope.backbones.heads import MLPHead
 from transferscope.errors import DataError, InputError
 from transferscope.files import sha256_json
 
-
 WEIGHT_DECAY = 0.5
 """AdamW's, on the two weight matrices."""
 
