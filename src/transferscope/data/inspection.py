@@ -281,7 +281,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary: every file that needs attention by name, the others as numbers."""
         counts = self.counts()
-        sizes: dict[str | None, Any] = {**self.sizes()}
+        sizes = {name: _lists(measures) for name, measures in self.sizes().items()}
         return {
             "n": len(self.scan.pictures),
             "classes": {name: sum(parts.values()) for name, parts in counts.items()},
@@ -292,17 +292,17 @@ class Inspection:
             },
             "split_drawn": self.split_drawn,
             "imbalance": self.imbalance,
-            "problems": self.problems,
+            "problems": list(self.problems),
             "excluded": rows(self.scan.excluded),
-            "merged": self.scan.merged,
-            "duplicates": [one.to_dict() for one in self.duplicates],
-            "near_duplicates": [pair.to_dict() for pair in self.near_duplicates],
+            "merged": [list(names) for names in self.scan.merged],
+            "duplicates": [_lists(one.to_dict()) for one in self.duplicates],
+            "near_duplicates": [_lists(pair.to_dict()) for pair in self.near_duplicates],
             "embedding": self.embedding,
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
             "animated": self.animated,
-            "sizes": {"quantiles": QUANTILES, "all": sizes.pop(None, {}), "classes": sizes},
+            "sizes": {"quantiles": list(QUANTILES), "all": sizes.pop(None, {}), "classes": sizes},
         }
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -353,6 +353,10 @@ def _robust_z(values: np.ndarray) -> np.ndarray:
     middle = np.median(values)
     scale = max(1.4826 * float(np.median(np.abs(values - middle))), _LEAST_SCALE)
     return np.asarray((values - middle) / scale)
+
+
+def _lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: [*one] if isinstance(one, tuple) else one for name, one in fields.items()}
 
 
 def _facts_of(row: Mapping[str, str]) -> PictureFacts:
