@@ -92,9 +92,7 @@ def main() -> None:
     draw = np.random.default_rng(0)
     hashes = [draw.integers(0, 2**64, given.pictures, dtype=np.uint64) for _ in range(2)]
     thumbnails = draw.integers(0, 256, (given.pictures, 16, 16, 3), dtype=np.uint8)
-    pictures = tuple(
-        Picture(path, 0, None, None, f"{n:064x}") for n, path in enumerate(paths)
-    )
+    pictures = tuple(Picture(path, 0, None, None, f"{n:064x}") for n, path in enumerate(paths))
     with timed("lookalikes"):
         near_duplicates(Scan(Path(), pictures, names, ()), *hashes, thumbnails)
     print("cpu:", " ".join(sorted(cpu_flags())) or "none of bf16, AMX, AVX-512")

@@ -163,7 +163,9 @@ def test_neighbours_that_are_looked_up_are_those_of_all_pairs() -> None:
             for i, j in zip(one, other, strict=True)
         }
         near = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
-        assert found == {(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)}
+        assert found == {
+            (int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)
+        }
 
 
 def test_a_large_set_joins_what_a_small_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
