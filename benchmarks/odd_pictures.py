@@ -2,8 +2,8 @@
 
     python benchmarks/odd_pictures.py [--pictures 10000] [--limit-gb 2] [--out DIR]
 
-Expected: no crash, and every file is among the pictures or among those left out with a reason. The limit of
-the address space (`RLIMIT_AS`) is set so that memory in use cannot grow above it: what libraries have reserved
+Expected: no crash, and every file is among the pictures or among those left out with a reason. The limit
+of the address space (`RLIMIT_AS`) is set so that memory in use cannot grow above it: what libraries reserve
 and do not use is not counted. Prints one JSON line.
 """
 

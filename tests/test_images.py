@@ -485,3 +485,21 @@ def test_texts_of_a_png_above_pillows_limit_are_no_damage(compressed: bool, plac
         first = data.index(b"iTXt") - 4
         data = data[:first] + data[start:end] + data[first:start] + data[end:]
     assert np.array_equal(np.asarray(read_picture(io.BytesIO(data))), np.asarray(smooth(31, 17)))
+
+
+def test_an_error_that_is_kept_keeps_no_pixels() -> None:
+    """Prediction keeps an error a file until its turn: with a traceback's frames, megabytes each."""
+    file = io.BytesIO()
+    Image.effect_noise((400, 300), 90).save(file, "PNG")
+    with pytest.raises(PictureError) as caught:
+        read_picture(io.BytesIO(file.getvalue()[:-9_000]))
+    kept, error = [], caught.value
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            kept += [
+                one for one in trace.tb_frame.f_locals.values() if isinstance(one, Image.Image)
+            ]
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    assert kept == []

@@ -11,6 +11,7 @@ import math
 import stat
 import struct
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -118,25 +119,39 @@ def read_with_facts(
                 if plain is None:
                     raise
                 return _decoded(plain, mode, least_side, name)
-    except PictureError:
-        raise
-    except UnidentifiedImageError:
-        reason = why_unknown(source)
-    except MemoryError:
-        reason = NO_MEMORY
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except Image.DecompressionBombError:  # Pillow's limit, which a program may have lowered
-        cap = min(PIXEL_CAP, 2 * (Image.MAX_IMAGE_PIXELS or PIXEL_CAP)) / 1_000_000
-        reason = f"more than the cap of {cap:.3g} megapixels; scale it down"
     except Exception as error:  # decoders let anything through when bytes are not as expected
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        of_system = isinstance(error, OSError) and error.errno is not None
-        text = "it cannot be opened" if of_system else "damaged or cut short"
-        if "out of memory" in said:  # Pillow's word for a decoder's own
-            raise PictureError(name, NO_MEMORY) from error
-        raise PictureError(name, f"{text} ({said.rstrip('.')})") from error
-    raise PictureError(name, reason)
+        _forget_pixels(error)
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(name, _why(error, source)) from error
+
+
+def _forget_pixels(error: BaseException | None) -> None:
+    """Empties the frames of an error and of those before it: whoever keeps it would keep what was decoded."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _why(error: Exception, source: str | Path | IO[bytes]) -> str:
+    """What a decoder's error says of the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return why_unknown(source)
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(
+        error, Image.DecompressionBombError
+    ):  # Pillow's limit, which a program may have lowered
+        cap = min(PIXEL_CAP, 2 * (Image.MAX_IMAGE_PIXELS or PIXEL_CAP)) / 1_000_000
+        return f"more than the cap of {cap:.3g} megapixels; scale it down"
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if (
+        isinstance(error, MemoryError) or "out of memory" in said
+    ):  # Pillow's word for a decoder's own
+        return NO_MEMORY
+    of_system = isinstance(error, OSError) and error.errno is not None
+    text = "it cannot be opened" if of_system else "damaged or cut short"
+    return f"{text} ({said.rstrip('.')})"
 
 
 @contextmanager

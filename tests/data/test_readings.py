@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from test_scan import paths, put, several
 
+from conftest import command
 from transferscope.data.scan import scan
 from transferscope.errors import DataError
 
@@ -180,3 +182,19 @@ def test_two_folders_for_one_split_at_any_depth(tmp_path: Path) -> None:
 def test_paths_stay_those_of_the_files(tmp_path: Path) -> None:
     files = of("dataset/Training/cat", "dataset/Training/dog", "dataset/Testing/cat")
     assert paths(scan(put(tmp_path, *files))) == sorted(files)
+
+
+@pytest.mark.parametrize("verb", ["inspect", "tune", "advise"])
+def test_the_command_line_shows_both_readings(verb: str, tmp_path: Path) -> None:
+    put(tmp_path / "set", *of("Training/a", "Training/b", "Testing/a", "Testing/b", "more"))
+    out = ("--out", tmp_path / "run") if verb == "tune" else ()
+    answer = command(verb, tmp_path / "set", *out)
+    assert answer.exit_code == 1
+    assert "--layout splits or --layout classes" in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_takes_the_chosen_reading(tmp_path: Path) -> None:
+    put(tmp_path, *of("Training/a", "Training/b", "Testing/a", "Testing/b", "more"))
+    answer = command("inspect", tmp_path, "--layout", "splits", "--json", "--quiet")
+    assert json.loads(answer.stdout)["classes"] == {"a": 4, "b": 4}

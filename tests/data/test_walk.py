@@ -73,7 +73,7 @@ def test_bytes_decide_what_is_a_picture(name: str, kind: str, tmp_path: Path) ->
         (b"\0\0\1\0", "that is no picture"),
         (b"", "that is no picture"),
         (b"path,label\n", "that is no picture"),
-        (HEIC, "HEIC pictures (pip install 'transferscope[heif]')"),
+        (HEIC, "HEIC picture (pip install 'transferscope[heif]')"),
         (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG (save it as JPEG or PNG)"),
         (b"8BPS" + bytes(30), "Photoshop (save it as JPEG or PNG)"),
         (b"%PDF-1.7", "PDF (save it as JPEG or PNG)"),

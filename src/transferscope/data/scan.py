@@ -112,8 +112,7 @@ def scan(
             classes or with many unreadable files.
         group: where a picture's group is found: the name of a table's column, or a regular
             expression that is searched in its path (`layouts.grouped`).
-        layout: of folders: whether those called train, test and the like are splits or classes; auto: what is
-            certain (`readings.read_folders`).
+        layout: whether folders called train, test and the like are splits (`readings.read_folders`).
         dataset: name of a well-known set, whose original files `root` holds.
         download: with `dataset`, fetches the files that are missing.
         measure: is shown every readable picture. With it, known pictures are decoded too.
