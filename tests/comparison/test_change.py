@@ -212,6 +212,19 @@ def test_what_pictures_do_makes_the_test_more_careful_not_less():
     assert (p < 0.005).mean() < 0.005
 
 
+def test_a_shift_of_a_whole_layer_is_not_taken_for_learning():
+    """A control may gain or lose in all of a layer's channels together."""
+    rng = np.random.default_rng(0)
+    shares, p = [], []
+    for _ in range(300):
+        values = rng.normal() + 0.5 * rng.normal(size=200)
+        controls = rng.normal(size=(2, 1)) + 0.5 * rng.normal(size=(2, 200))
+        p.append(beyond_controls(values, controls, np.zeros((10, 200)), 10)[1])
+        shares.append((q_values(p[-1]) <= 0.05).mean())
+    assert statistics.fmean(shares) <= 0.05
+    assert (np.concatenate(p) < 0.05).mean() < 0.09
+
+
 def test_t_is_the_excess_over_its_error():
     values, controls = np.array([2.0, 0.0]), np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
     differences = np.array([[0.3, 0.1], [-0.3, -0.1]])
