@@ -167,7 +167,7 @@ def read_features(job: Job, split: Split) -> Features:
 def fit(job: Job, features: Features, out: Path) -> Fitted:
     """The probe, and what the strategy fine-tunes; checkpoints and what a search found are kept in `out`."""
     options, strategy, boundary, advice = job.options, str(job.options.strategy), None, None
-    base = _fit_base(job, features)
+    base = fit_base(job, features)
     candidates = {"probe": _head_candidate(job, features, base)}
     if options.advised:
         advice = _advice(job, features.split)
@@ -186,7 +186,7 @@ def fit(job: Job, features: Features, out: Path) -> Fitted:
         start = headed(job, features, base, options.head)[0]
         candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
     elif strategy == "scratch":
-        start = _random(job, features)
+        start = random_start(job, features)
         candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
     return Fitted(features, base, candidates, advice)
 
@@ -228,7 +228,8 @@ def _weights(job: Job, features: Features) -> torch.Tensor | None:
     return class_weights(features.train.labels, len(features.classes)) if balanced else None
 
 
-def _fit_base(job: Job, features: Features) -> Base:
+def fit_base(job: Job, features: Features) -> Base:
+    """The probe of the training pictures and its temperature, and the untuned backbone with it."""
     train, validation = features.train, features.validation
     with job.reporter.task("linear probe") as progress:
         probe = distributed.by_first(
@@ -298,7 +299,7 @@ def _head_candidate(job: Job, features: Features, base: Base) -> Candidate:
     return Candidate(classifier, validation, (row,))
 
 
-def _random(job: Job, features: Features) -> Classifier:
+def random_start(job: Job, features: Features) -> Classifier:
     """The architecture with weights drawn from the seed, and none of the pretrained ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)
@@ -336,7 +337,7 @@ def _fine_tuned(
     recipe: Recipe,
     out: Path,
 ) -> Candidate:
-    train, validation = _parts(job, features, start, boundary, recipe)
+    train, validation = loop_parts(job, features, start, boundary, recipe)
     details: dict[str, Any] = {}
     if job.options.find_rate:
         recipe = _found_rate(job, start, boundary, train, recipe, out)
@@ -396,7 +397,7 @@ def _found_rate(
 # ---------------------------------------------------------------------------- what the loop works on
 
 
-def _parts(
+def loop_parts(
     job: Job, features: Features, start: Classifier, boundary: str | None, recipe: Recipe
 ) -> tuple[Part, Part]:
     """Both parts as the loop takes them: from the boundary cache where they fit in it."""
@@ -491,7 +492,7 @@ def _try(job: Job, features: Features, base: Base, number: int, settings: Settin
     began = time.perf_counter()
     start, _, _ = headed(job, features, base, settings.head)
     recipe = settings.recipe(short(job.options.recipe))
-    train, validation = _parts(job, features, start, settings.boundary, recipe)
+    train, validation = loop_parts(job, features, start, settings.boundary, recipe)
     with job.reporter.task(f"trial {number}") as progress:
         tuned = fine_tune(
             start,
