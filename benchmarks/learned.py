@@ -2,7 +2,7 @@
 
     python benchmarks/learned.py --run runs/photos [--controls 3] [--all-witnesses] [--rows FILE]
 
-Class information gained on held-out pictures, in every stage behind the freeze boundary, against control
+Class information gained on held-out pictures, in the default layers behind the freeze boundary, against control
 transfers: `learned` of the run against all of its controls, and of each control, taken as the tuned network,
 against the others, where whatever is found is false. `any` is the share of controls of which anything is.
 Prints one JSON line; times are of this process and include what it had to make.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backbones.stages import stages_of
+from transferscope.backbones.stages import default_layers, stages_of
 from transferscope.comparison.change import (
     Responses,
     Witnessed,
@@ -63,7 +63,9 @@ def responses_of(run: Run, count: int) -> tuple[dict[str, Responses], np.ndarray
     files, pictures = files_of(run, "test", None)
     rows = boundary_rows(run.base, files, [p.sha256 for p in pictures], boundary)
     stages = stages_of(run.base)
-    layers = stages[stages.index(boundary) + 1 :]
+    layers = [
+        one for one in default_layers(run.base) if one in stages[stages.index(boundary) + 1 :]
+    ]
     networks = {"base": run.base, "tuned": run.classifier}
     networks |= {tail.file.stem: load_tail(run, tail) for tail in tails}
     found: dict[str, Responses] = {
