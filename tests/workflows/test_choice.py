@@ -129,10 +129,8 @@ def test_the_chart_rings_what_was_kept(photos, weights, tmp_path, monkeypatch):
         return real(options, found, scores, n)
 
     monkeypatch.setattr(module, "choose", the_probe)
-    monkeypatch.setattr(
-        "transferscope.training.loop.calibrated_loss",
-        lambda *_, losses=iter([3.0, 1.0, 2.0]): next(losses),
-    )
+    losses = iter([3.0, 1.0, 2.0])  # of the start and of two epochs, the first of which is the best
+    monkeypatch.setattr("transferscope.training.loop.calibrated_loss", lambda *_: next(losses))
     run = ts.tune(
         photos,
         out=tmp_path / "run",
