@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage import data as photographs
 
+from transferscope.data import lookalikes
 from transferscope.data.duplicates import (
     NearPair,
     dedupe,
@@ -25,7 +26,6 @@ from transferscope.data.duplicates import (
     refuse_duplicates,
 )
 from transferscope.data.inspection import THUMBNAIL, PictureFacts, measured
-from transferscope.data import lookalikes
 from transferscope.data.lookalikes import (
     MAX_EMBEDDED,
     MOST_DIFFERENCE,

@@ -24,6 +24,7 @@ from transferscope.workflows.candidates import Candidate
 from transferscope.workflows.choice import choose, command_for, scores_of
 from transferscope.workflows.compare import compare
 from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.model_card import training_facts
 from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -184,6 +185,7 @@ def test_little_validation_is_said_wherever_something_was_chosen_by_it(probe):
     assert "95% interval" in probe.results["choice"]["sentence"]
     assert probe.results["temperature"] == 1.0
     assert probe.classifier.temperature == probe.base.temperature == 1.0
+    assert f"{n} validation pictures" in training_facts(probe)["Temperature"]
     result = evaluate_run(probe)
     assert result.chosen_on == n
     answer = command("evaluate", probe.path)
