@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from transferscope.acceleration.precision import find_device
 from transferscope.activations import Layer, find_layer
@@ -85,6 +86,32 @@ def compare(
         with reporter.task(f"real pictures through {network}") as progress:
             responses[network] = channel_responses(classifier, files, names, on_progress=progress)
 
+    renders, null = _drawn(run, base, tuned, channels, identical, seeds, responses, reporter)
+    comparison = compare_networks(
+        base,
+        tuned,
+        renders=renders,
+        null_renders=null,
+        responses=responses,
+        paths=[picture.path for picture in pictures],
+        totals={name: described[name].channels for name in names},
+    )
+    comparison.save(run.path / "comparison")
+    return comparison
+
+
+def _drawn(
+    run: Run,
+    base: Classifier,
+    tuned: Classifier,
+    channels: Mapping[str, Sequence[int]],
+    identical: Mapping[str, bool],
+    seeds: int,
+    responses: Mapping[str, Mapping[str, torch.Tensor]],
+    reporter: Reporter,
+) -> tuple[dict[str, dict[str, list[Render]]], dict[str, list[Render]]]:
+    """Renders by network and layer, and base's second ones by layer; kept in the run's sweep/."""
+    names = tuple(identical)
     sweep = Sweep(run.path / "sweep")
     renders: dict[str, dict[str, list[Render]]] = {"base": {}, "tuned": {}}
     null: dict[str, list[Render]] = {}
@@ -109,18 +136,7 @@ def compare(
     for name in names:
         if identical[name]:
             renders["tuned"][name] = renders["base"][name]
-
-    comparison = compare_networks(
-        base,
-        tuned,
-        renders=renders,
-        null_renders=null,
-        responses=responses,
-        paths=[picture.path for picture in pictures],
-        totals={name: described[name].channels for name in names},
-    )
-    comparison.save(run.path / "comparison")
-    return comparison
+    return renders, null
 
 
 def nothing_changed(run: Run) -> str:

@@ -16,7 +16,7 @@ from transferscope.data.scan import Picture, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
 from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.metrics import Evaluation, evaluate
-from transferscope.evaluation.mistakes import error_study, write_study
+from transferscope.evaluation.mistakes import ErrorStudy, error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
@@ -115,16 +115,7 @@ def evaluate_run(
     predictions, seconds = predicted(run.classifier, "tuned")
     training = Counter(run.split.scan.class_of(picture) for picture in run.split.part("train"))
     validation = _kept_validation(run) if sample.part != "validation" else None
-    if validation is None and sample.part == "test":
-        reporter.say(
-            "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
-            "gives the answers that they are chosen on"
-        )
-    if not (kept := is_writable(run.path)):
-        reporter.say(
-            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
-            "can be to have them in it"
-        )
+    kept = _writable(run, sample, validation, reporter)
 
     def judged(found: Predictions, chosen_on: Predictions | None) -> Evaluation:
         return evaluate(
@@ -166,15 +157,49 @@ def evaluate_run(
         probable_label_errors=None if held_out is None else study.probable,
         label_suspects=study.flagged(),
     )
-    if not kept:
-        return result
-    predictions.save(sample.folder)
-    write_study(study, sample.folder / "study.csv")
-    write_json(sample.folder / "study.json", study.to_dict())
-    _write_figures(sample.folder, result, before, predictions)
-    metrics = {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
-    write_json(sample.folder / "metrics.json", metrics)
+    if kept:
+        _keep(sample.folder, predictions, study, (plain, result, before))
     return result
+
+
+def _writable(
+    run: Run, sample: _Sample, validation: Predictions | None, reporter: Reporter
+) -> bool:
+    """Whether the figures can be kept in the run; says, before the work, what will be missing."""
+    if validation is None and sample.part == "test":
+        reporter.say(
+            "no thresholds for abstaining are proposed: 'transferscope evaluate --split validation' first "
+            "gives the answers that they are chosen on"
+        )
+    writable = is_writable(run.path)
+    if not writable:
+        reporter.say(
+            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
+            "can be to have them in it"
+        )
+    return writable
+
+
+def _keep(
+    folder: Path,
+    predictions: Predictions,
+    study: ErrorStudy,
+    judged: tuple[Evaluation, Evaluation, Evaluation | None],
+) -> None:
+    """Writes predictions, study, figures and last of all metrics.json.
+
+    Args:
+        judged: the classifier's figures, these with all that was asked for beside them, and those of the
+            base; None: it is a probe, and its own base.
+    """
+    plain, result, before = judged
+    predictions.save(folder)
+    write_study(study, folder / "study.csv")
+    write_json(folder / "study.json", study.to_dict())
+    _write_figures(folder, result, before, predictions)
+    write_json(
+        folder / "metrics.json", {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
+    )
 
 
 def out_of_fold(
