@@ -685,6 +685,7 @@ def test_without_a_test_split_validation_is_taken(run, tmp_path, monkeypatch):
 def test_pictures_that_have_moved_are_found_with_data(run, photos, tmp_path, monkeypatch):
     shutil.copytree(photos, tmp_path / "moved")
     monkeypatch.setitem(run.record, "root", str(tmp_path / "gone"))
+    monkeypatch.setitem(run.record, "root_from_run", "../gone")
     run.__dict__.pop("split", None)
     with pytest.raises(DataError, match="--data"):
         export(run, format="hub", out=tmp_path / "hub")

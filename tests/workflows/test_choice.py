@@ -24,6 +24,7 @@ from transferscope.workflows.candidates import Candidate
 from transferscope.workflows.choice import choose, command_for, scores_of
 from transferscope.workflows.compare import compare
 from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.model_card import training_facts
 from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -129,7 +130,7 @@ def test_the_chart_rings_what_was_kept(photos, weights, tmp_path, monkeypatch):
         return real(options, found, scores, n)
 
     monkeypatch.setattr(module, "choose", the_probe)
-    losses = iter([3.0, 1.0, 2.0])
+    losses = iter([3.0, 1.0, 2.0])  # of the start and of two epochs, the first of which is the best
     monkeypatch.setattr("transferscope.training.loop.calibrated_loss", lambda *_: next(losses))
     run = ts.tune(
         photos,
@@ -184,6 +185,7 @@ def test_little_validation_is_said_wherever_something_was_chosen_by_it(probe):
     assert "95% interval" in probe.results["choice"]["sentence"]
     assert probe.results["temperature"] == 1.0
     assert probe.classifier.temperature == probe.base.temperature == 1.0
+    assert f"{n} validation pictures" in training_facts(probe)["Temperature"]
     result = evaluate_run(probe)
     assert result.chosen_on == n
     answer = command("evaluate", probe.path)

@@ -22,8 +22,8 @@ def class_order(predictions: Predictions) -> list[int]:
     Two classes are the nearer, the larger the share of either's pictures that is taken for the other,
     and the more probability either's pictures give the other; the shares alone would leave classes apart
     that were nearly confused. The order is that of the leaves of a tree (average linkage), turned so
-    that neighbours are as near as the tree permits (not of more than 500 classes), and so that the class
-    named first in the list of classes stands in the first half.
+    that neighbours are as near as the tree permits (of up to 500 classes), and so that the class named
+    first in the list of classes stands in the first half.
 
     Args:
         predictions: of any number of pictures; a class may have none.

@@ -19,7 +19,7 @@ from transferscope.data.scan import Picture, Scan, refuse_unreadable, scan
 from transferscope.errors import DataError, RunError, UnknownName, WeightsError
 from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.metrics import SUREST, Evaluation, LeftOut, evaluate
-from transferscope.evaluation.mistakes import error_study, write_study
+from transferscope.evaluation.mistakes import ErrorStudy, error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
@@ -197,11 +197,7 @@ def evaluate_run(
     sample = _sample(run, split, data, reporter)
     # Refused before the work, too.
     shared = _shared_rows(run, other, sample) if other is not None else []
-    if not (kept := is_writable(run.path)):
-        reporter.say(
-            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
-            "can be to have them in it"
-        )
+    kept = _writable(run, reporter)
     work = _Work(run, sample, find_device(device), precision, reporter)
     began = time.perf_counter()
     predictions = work.predictions(run.classifier, "tuned")
@@ -234,17 +230,43 @@ def evaluate_run(
         label_suspects=study.flagged(),
         surest_errors=study.worst[:SUREST],
     )
-    if not kept:
-        return result
-    predictions.save(sample.folder)
-    write_study(study, sample.folder / "study.csv")
-    write_json(sample.folder / "study.json", study.to_dict())
-    if sample.root is not None:
-        write_json(sample.folder / "set.json", {"name": sample.name, "root": str(sample.root)})
-    _write_figures(sample.folder, result, before, predictions)
-    metrics = {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
-    write_json(sample.folder / "metrics.json", metrics)
+    if kept:
+        _keep(sample, predictions, study, (plain, result, before))
     return result
+
+
+def _writable(run: Run, reporter: Reporter) -> bool:
+    """Whether the figures can be kept in the run; says so before the work where they cannot."""
+    writable = is_writable(run.path)
+    if not writable:
+        reporter.say(
+            f"{run.path} cannot be written: the figures are told and not kept; copy the run to a folder that "
+            "can be to have them in it"
+        )
+    return writable
+
+
+def _keep(
+    sample: _Sample,
+    predictions: Predictions,
+    study: ErrorStudy,
+    judged: tuple[Evaluation, Evaluation, Evaluation | None],
+) -> None:
+    """Writes predictions, study, figures and last of all metrics.json.
+
+    Args:
+        judged: the classifier's figures, these with all that was asked for beside them, and those of the
+            base; None: it is a probe, and its own base.
+    """
+    (plain, result, before), folder = judged, sample.folder
+    predictions.save(folder)
+    write_study(study, folder / "study.csv")
+    write_json(folder / "study.json", study.to_dict())
+    if sample.root is not None:
+        write_json(folder / "set.json", {"name": sample.name, "root": str(sample.root)})
+    _write_figures(folder, result, before, predictions)
+    metrics = {"tuned": result.to_dict(), "base": (before or plain).to_dict()}
+    write_json(folder / "metrics.json", metrics)
 
 
 def out_of_fold(

@@ -11,6 +11,7 @@ from transferscope.data.exclusions import is_loss
 from transferscope.data.inspection import Inspection, across_splits
 from transferscope.data.scan import SPLITS
 from transferscope.errors import InputError, RunError
+from transferscope.evaluation.calibration import LEAST_EVIDENCE
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.exports.description import preprocessing
 from transferscope.exports.hub import timm_architecture
@@ -107,7 +108,11 @@ def training_facts(run: Run) -> dict[str, str]:
         )
         if results.get("share", 1) < 1:
             facts["Weights"] = f"{results['share']:.0%} tuned, the rest those of the start"
-    return facts | {"Temperature": f"{results['temperature']:.3f}"}
+    told = f"{results['temperature']:.3f}"
+    judged = results["pictures"]["validation"]
+    if judged < LEAST_EVIDENCE:
+        told += f"; chosen on {judged} validation pictures, which tell little, as epoch and strategy were"
+    return facts | {"Temperature": told}
 
 
 def _split_told(run: Run) -> str:

@@ -120,7 +120,7 @@ class Run:
             f"is made of them; put the file back, or as {str(places[-1])!r} into the run folder"
         )
 
-    @cached_property
+    @property
     def root(self) -> Path:
         """The folder that the paths of the pictures start from.
 
@@ -128,13 +128,13 @@ class Run:
             DataError: `data` was given, and the run's pictures are not in it.
         """
         if self._data is not None:
-            return folder_in(self._data, self._listed())
+            return folder_in(self._data, self._listed)
         stored = Path(self.record.get("root", self.config.data))
         beside = self.record.get("root_from_run")
-        if beside is None or _present(stored, self._listed()):
+        if beside is None or _present(stored, self._listed):
             return stored
         moved = Path(os.path.normpath(self.path / beside))
-        return moved if _present(moved, self._listed()) else stored
+        return moved if _present(moved, self._listed) else stored
 
     def at(self, data: str | Path | None) -> Run:
         """This run with its pictures in another place; itself for None.
@@ -148,6 +148,7 @@ class Run:
         moved.root  # noqa: B018 - refuses a folder of other pictures before any work
         return moved
 
+    @cached_property
     def _listed(self) -> list[str]:
         """Paths of some pictures, evenly spread; none where split.csv cannot be read."""
         try:
