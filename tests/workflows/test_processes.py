@@ -136,7 +136,11 @@ def test_ctrl_c_finishes_the_step_and_resume_ends_as_if_nothing_had_been(
     assert command(*options("whole")).exit_code == 0
     loud = [option for option in options("stopped") if option != "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED, *loud], capture_output=True, text=True, check=False
+        [sys.executable, "-c", STOPPED, *loud],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 130
     assert (
