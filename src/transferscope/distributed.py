@@ -36,7 +36,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def speaks() -> bool:
+def reports_for_all() -> bool:
     """Whether this process reports for all: `torchrun`'s first, before and after they have joined too."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -123,18 +123,18 @@ def by_first(work: Callable[[], Item]) -> Item:
     """
     if world() == 1:
         return work()
-    told: list[Any] = [None, "it was interrupted"]
+    outcome: list[Any] = [None, "it was interrupted"]
     try:
         if is_first():
-            told = [work(), ""]
+            outcome = [work(), ""]
     except TransferscopeError as error:
-        told[1] = str(error)
+        outcome[1] = str(error)
         raise
     finally:
-        dist.broadcast_object_list(told, 0)
-    if told[1]:
-        raise TransferscopeError(f"process 0 could not go on: {told[1]}")
-    result: Item = told[0]
+        dist.broadcast_object_list(outcome, 0)
+    if outcome[1]:
+        raise TransferscopeError(f"process 0 could not go on: {outcome[1]}")
+    result: Item = outcome[0]
     return result
 
 

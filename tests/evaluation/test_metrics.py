@@ -16,7 +16,7 @@ from transferscope.evaluation.metrics import SUREST, Evaluation, confusion_count
 from transferscope.evaluation.mistakes import error_study
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import Operating
-from transferscope.evaluation.sentences import figures_told, thresholds_told, told
+from transferscope.evaluation.sentences import measure_rows, summary_sentences, threshold_sentences
 
 
 def drawn(n: int = 300, classes: int = 7, seed: int = 0) -> Predictions:
@@ -216,7 +216,7 @@ def test_the_trend_needs_the_training_counts():
     found = evaluate(drawn(), split="test", training=training)
     assert found.trend is not None
     assert found.per_class["class 2"].training == 4
-    assert any("twice the training pictures" in sentence for sentence in told(found))
+    assert any("twice the training pictures" in sentence for sentence in summary_sentences(found))
 
 
 # ---------------------------------------------------------------------------- words
@@ -224,7 +224,7 @@ def test_the_trend_needs_the_training_counts():
 
 def test_every_figure_is_told_with_its_interval_and_method():
     found = evaluate(drawn(), split="test", confusable=[("class 0", "class 1")])
-    rows = {name: (value, words) for name, value, words in figures_told(found, look_alikes="0/1")}
+    rows = {name: (value, words) for name, value, words in measure_rows(found, look_alikes="0/1")}
     low, high = found.top1_interval
     assert rows["top-1"] == (
         f"{found.top1:.2%}",
@@ -256,8 +256,8 @@ def test_top5_of_five_classes_is_no_figure():
     few, many = (
         evaluate(drawn(classes=k), split="test") for k in (5, 7)
     )  # one class has no picture
-    assert "top-5" not in [name for name, *_ in figures_told(few)]
-    assert "top-5" in [name for name, *_ in figures_told(many)]
+    assert "top-5" not in [name for name, *_ in measure_rows(few)]
+    assert "top-5" in [name for name, *_ in measure_rows(many)]
     assert few.top5 == 1  # the JSON has it all the same
 
 
@@ -270,7 +270,7 @@ def test_an_interval_without_width_is_none():
         perfect.classes,
         1.0,
     )
-    rows = {name: words for name, _, words in figures_told(evaluate(perfect, split="test"))}
+    rows = {name: words for name, _, words in measure_rows(evaluate(perfect, split="test"))}
     assert rows["mean per class"].startswith("no interval")
     assert rows["top-1"].startswith("95% interval 91.2% to 100.0%")  # Wilson's has a width
     assert not any("100.0% to 100.0%" in words for words in rows.values())
@@ -280,7 +280,7 @@ def test_a_threshold_that_serves_several_targets_is_told_once():
     def operating(wanted: float, threshold: float) -> Operating:
         return Operating(wanted=wanted, min_confidence=threshold, coverage=0.9, accuracy=0.99)
 
-    found = thresholds_told([operating(0.9, 0.5), operating(0.95, 0.5), operating(0.99, 0.8)])
+    found = threshold_sentences([operating(0.9, 0.5), operating(0.95, 0.5), operating(0.99, 0.8)])
     assert len(found) == 2
     assert "chosen on validation for 90% and 95%," in found[0]
     assert "0.800, chosen on validation for 99%," in found[1]
@@ -290,9 +290,9 @@ def test_the_surest_errors_are_told_and_counted():
     predictions = drawn(n=60)
     study = error_study(predictions, split="test")
     plain = evaluate(predictions, split="test")
-    assert not any("The surest of" in one for one in told(plain))
+    assert not any("The surest of" in one for one in summary_sentences(plain))
     found = replace(plain, surest_errors=study.worst[:SUREST])
-    (said,) = [one for one in told(found) if "The surest of" in one]
+    (said,) = [one for one in summary_sentences(found) if "The surest of" in one]
     first = study.worst[0]
     assert (
         f"{first.path} ({first.label}, taken for {first.predicted}, {first.probability:.1%})"

@@ -16,7 +16,7 @@ from transferscope.data.augmentation import augmentation
 from transferscope.errors import DataError, InputError
 from transferscope.evaluation.paired import PairedDifference, paired_difference, paired_interval
 from transferscope.evaluation.predictions import Predictions, predict_files
-from transferscope.evaluation.sentences import difference_told, views_told
+from transferscope.evaluation.sentences import difference_sentence, views_sentence
 from transferscope.evaluation.tta import ViewsGain, views_gain, with_probabilities
 from transferscope.files import sha256_file
 from transferscope.images import as_float
@@ -92,7 +92,7 @@ def test_other_pictures_and_other_classes_are_refused():
 def test_a_difference_survives_json_and_is_told():
     found = paired_difference(*pair(), names=("tuned", "base"))
     assert PairedDifference.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    words = difference_told(found)
+    words = difference_sentence(found)
     assert f"{found.difference:+.2%}" in words
     assert "McNemar" in words
     assert "left out" not in words
@@ -131,7 +131,7 @@ def test_views_are_averaged_as_a_slow_loop_does(pictures):
     assert found.gain == pytest.approx(found.top1 - float(predictions.right.float().mean()))
     assert found.cost > 1
     assert ViewsGain.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    assert "3 views" in views_told(found)
+    assert "3 views" in views_sentence(found)
 
 
 def test_without_flip_nothing_is_mirrored(pictures):

@@ -132,14 +132,14 @@ def known_heads(network: nn.Module) -> tuple[str, ...]:
     if not callable(ask := getattr(network, "get_classifier", None)):
         return ()
     try:
-        told = ask()
+        answer = ask()
     except (
         AttributeError,
         NotImplementedError,
         TypeError,
     ):  # a network of the user's own with such a method
         return ()
-    heads = told if isinstance(told, tuple | list) else (told,)
+    heads = answer if isinstance(answer, tuple | list) else (answer,)
     names = {module: name for name, module in network.named_modules() if name}
     return tuple(names[head] for head in heads if isinstance(head, nn.Module) and head in names)
 
@@ -178,11 +178,11 @@ def find_head(network: nn.Module, example: torch.Tensor) -> str:
     with torch.no_grad():
         count = still(network)(example).shape[-1]
     last = [name for name in reversed(found) if head_at(network, name).out_features == count]
-    told = [name for name in known_heads(network) if name in found]
-    for name in list(dict.fromkeys([*told, *last]))[:_TRIED]:
+    known = [name for name in known_heads(network) if name in found]
+    for name in list(dict.fromkeys([*known, *last]))[:_TRIED]:
         if _is_head(network, name, example):
             return name
-    return (told or last or found[::-1])[0]  # an MLPHead completes after the Linears inside it
+    return (known or last or found[::-1])[0]  # an MLPHead completes after the Linears inside it
 
 
 _TRIED = 4

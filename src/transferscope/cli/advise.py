@@ -80,10 +80,10 @@ def advise(
     if json_:
         print_json(advice.to_dict())
         return
-    from transferscope.training.advice import told
+    from transferscope.training.advice import advice_sentences
 
     _advice_tables(advice)
-    for sentence in told(advice):
+    for sentence in advice_sentences(advice):
         typer.echo(sentence)
     place = shlex.quote(str(source))
     what = f"--dataset {dataset} --root {place}" if dataset else place

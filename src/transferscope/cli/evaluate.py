@@ -42,7 +42,7 @@ def evaluate(
 
     Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
     """
-    from transferscope.evaluation.sentences import figures_told, told
+    from transferscope.evaluation.sentences import measure_rows, summary_sentences
     from transferscope.workflows.evaluate import evaluate_run
     from transferscope.workflows.run import Run
 
@@ -62,8 +62,8 @@ def evaluate(
         return
     pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
     columns = ("measure", f"-{result.split}, {result.n} pictures", "")
-    table(columns, figures_told(result, look_alikes=pairs))
-    for sentence in told(result):
+    table(columns, measure_rows(result, look_alikes=pairs))
+    for sentence in summary_sentences(result):
         typer.echo(f"\n{plain(sentence)}")
     typer.echo("")
     worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))

@@ -80,7 +80,7 @@ def tune(
     **options: Any,
 ) -> None:
     """Fine-tune a pretrained network on a folder of pictures."""
-    from transferscope.distributed import speaks
+    from transferscope.distributed import reports_for_all
     from transferscope.workflows.tune import tune as run_tune
 
     for name, (_, field) in asked_for(Recipe).items():
@@ -88,8 +88,8 @@ def tune(
             options[name] = not field.default if options[name] else None
     options["loggers"] = options["loggers"] or ()
     source = source_of(data, options["dataset"], root)
-    run = run_tune(source, reporter=Terminal(quiet or not speaks()), **options)
-    if not speaks():
+    run = run_tune(source, reporter=Terminal(quiet or not reports_for_all()), **options)
+    if not reports_for_all():
         return
     results = run.results
     if json_:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,18 +88,21 @@ def visualize(
     )
     reporter = Terminal(quiet)
     if plan:
-        _tell_plan(plan_visualize(classifier, wanted, reporter=reporter), json_)
+        _print_plan(plan_visualize(classifier, wanted, reporter=reporter), json_)
         return
     assert out is not None
     rows = run_visualize(classifier, wanted, out=out, reporter=reporter)
     if json_:
         print_json(rows)
         return
+    _print_drawings(rows)
+    typer.echo(f"\nside by side: {', '.join(str(page) for page in sorted(out.glob('sheet*.png')))}")
+
+
+def _print_drawings(rows: list[dict[str, Any]]) -> None:
+    unit = "class" if rows and "class" in rows[0] else "-channel"
     table(
-        (
-            "class" if objective == "logit" else "-channel",
-            *("sign", "-activation", "-best real", "status", "file"),
-        ),
+        (unit, "sign", "-activation", "-best real", "status", "file"),
         [
             (
                 r.get("class", str(r["channel"])),
@@ -112,10 +115,9 @@ def visualize(
             for r in rows
         ],
     )
-    typer.echo(f"\nside by side: {', '.join(str(page) for page in sorted(out.glob('sheet*.png')))}")
 
 
-def _tell_plan(plan: Plan, json_: bool) -> None:
+def _print_plan(plan: Plan, json_: bool) -> None:
     if json_:
         print_json(plan.to_dict())
         return

@@ -157,13 +157,13 @@ def moderated_variance(controls: Values) -> tuple[Values, float]:
     from scipy.special import digamma, polygamma
 
     own, d = controls.var(0, ddof=1), len(controls) - 1
-    told = own[own > 0]
-    if len(told) < 2:
+    positive = own[own > 0]
+    if len(positive) < 2:
         return np.full_like(own, own.mean()), float(d)
-    logs = np.log(told) - digamma(d / 2) + np.log(d / 2)
+    logs = np.log(positive) - digamma(d / 2) + np.log(d / 2)
     spread = logs.var(ddof=1) - polygamma(1, d / 2)
     if spread <= 0:
-        return np.full_like(own, told.mean()), float(d * len(told))
+        return np.full_like(own, positive.mean()), float(d * len(positive))
     half = _inverse_trigamma(float(spread))
     common = np.exp(logs.mean() + digamma(half) - np.log(half))
     return (2 * half * common + d * own) / (2 * half + d), 2 * half + d

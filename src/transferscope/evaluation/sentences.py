@@ -20,7 +20,7 @@ def tells_top5(result: Evaluation) -> bool:
     return len(result.per_class) > 5 or result.top5 < 1
 
 
-def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
+def measure_rows(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str, str, str]]:
     """Rows of measure, value, and how far it may be off.
 
     Args:
@@ -49,10 +49,10 @@ def figures_told(result: Evaluation, *, look_alikes: str = "") -> list[tuple[str
     return rows
 
 
-def told(result: Evaluation) -> list[str]:
+def summary_sentences(result: Evaluation) -> list[str]:
     """What was found beside the figures, a sentence each."""
-    sentences = [difference_told(result.gain)] if result.gain else []
-    if result.chosen_on is not None and (little := evidence_told(result.chosen_on)):
+    sentences = [difference_sentence(result.gain)] if result.gain else []
+    if result.chosen_on is not None and (little := evidence_sentence(result.chosen_on)):
         sentences.append(little)
     if result.seen:
         sentences.append(
@@ -61,21 +61,21 @@ def told(result: Evaluation) -> list[str]:
     if result.excluded:
         sentences.append(f"{result.excluded} files were left out: they could not be used.")
     useful = [one for one in result.abstention.operating if one.coverage < 1]
-    sentences += thresholds_told(useful, chosen_on=result.chosen_on)
+    sentences += threshold_sentences(useful, chosen_on=result.chosen_on)
     if result.surest_errors:
-        sentences.append(errors_told(result))
+        sentences.append(errors_sentence(result))
     if result.probable_label_errors is not None:
-        sentences.append(labels_told(result))
+        sentences.append(label_errors_sentence(result))
     if result.trend:
-        sentences.append(trend_told(result.trend))
+        sentences.append(trend_sentence(result.trend))
     if result.views:
-        sentences.append(views_told(result.views))
+        sentences.append(views_sentence(result.views))
     if result.against:
-        sentences.append(difference_told(result.against))
+        sentences.append(difference_sentence(result.against))
     return sentences
 
 
-def evidence_told(n: int) -> str | None:
+def evidence_sentence(n: int) -> str | None:
     """How little rests on so few validation pictures; None where there are enough."""
     if n >= LEAST_EVIDENCE:
         return None
@@ -86,7 +86,7 @@ def evidence_told(n: int) -> str | None:
     )
 
 
-def labels_told(result: Evaluation) -> str:
+def label_errors_sentence(result: Evaluation) -> str:
     """How many training labels are probably wrong, and the surest of them."""
     suspects = result.label_suspects
     if not suspects:
@@ -99,7 +99,7 @@ def labels_told(result: Evaluation) -> str:
     return f"{many} probably wrong; look before changing one: {first}{rest}. --json and study.csv list all."
 
 
-def errors_told(result: Evaluation) -> str:
+def errors_sentence(result: Evaluation) -> str:
     """The errors that the classifier was surest of."""
     surest = result.surest_errors[:_SUREST]
     named = "; ".join(
@@ -110,20 +110,20 @@ def errors_told(result: Evaluation) -> str:
     return f"The surest of {wrong:,} error{'s' * (wrong != 1)}: {named}. study.csv and the atlas have all."
 
 
-def thresholds_told(found: Sequence[Operating], *, chosen_on: int | None = None) -> list[str]:
+def threshold_sentences(found: Sequence[Operating], *, chosen_on: int | None = None) -> list[str]:
     """What minimum confidences do, a sentence each; one that serves several targets is told once."""
     by_threshold: dict[float, list[Operating]] = {}
     for one in found:
         by_threshold.setdefault(one.min_confidence, []).append(one)
     return [
-        threshold_told(
+        threshold_sentence(
             same[0], chosen_on=chosen_on, wanted=" and ".join(f"{one.wanted:.0%}" for one in same)
         )
         for same in by_threshold.values()
     ]
 
 
-def threshold_told(
+def threshold_sentence(
     one: Operating, *, chosen_on: int | None = None, wanted: str | None = None
 ) -> str:
     """What a minimum confidence does.
@@ -143,7 +143,7 @@ def threshold_told(
     )
 
 
-def trend_told(trend: SizeTrend) -> str:
+def trend_sentence(trend: SizeTrend) -> str:
     """Whether larger classes are recognised better."""
     low, high = trend.interval
     return (
@@ -153,7 +153,7 @@ def trend_told(trend: SizeTrend) -> str:
     )
 
 
-def views_told(views: ViewsGain) -> str:
+def views_sentence(views: ViewsGain) -> str:
     """What test-time augmentation gains and costs."""
     low, high = views.interval
     return (
@@ -162,7 +162,7 @@ def views_told(views: ViewsGain) -> str:
     )
 
 
-def calibration_told(calibration: Calibration) -> tuple[str, str]:
+def calibration_heading(calibration: Calibration) -> tuple[str, str]:
     """The calibration error before and after the temperature, and whether chance explains it."""
     low, high = calibration.band
     verdict = "inside" if calibration.within_chance else "above"
@@ -175,7 +175,7 @@ def calibration_told(calibration: Calibration) -> tuple[str, str]:
     )
 
 
-def difference_told(found: PairedDifference) -> str:
+def difference_sentence(found: PairedDifference) -> str:
     """How two runs differ."""
     low, high = found.interval
     return (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from transferscope.evaluation.metrics import ClassResult, Evaluation
-from transferscope.evaluation.sentences import figures_told, told
+from transferscope.evaluation.sentences import measure_rows, summary_sentences
 from transferscope.wording import counted, listed
 
 Library = Literal["timm", "transferscope"]
@@ -257,7 +257,7 @@ def _results(card: ModelCard) -> list[Section]:
         words.append(
             f"A linear probe on the untuned backbone has a top-1 of {before.top1:.2%} on the same pictures."
         )
-    words += told(replace(result, against=None))
+    words += summary_sentences(replace(result, against=None))
     hardest = tuple(
         (name, str(one.n), f"{one.accuracy:.1%}", "{:.0%} to {:.0%}".format(*one.interval))
         for name, one in _hardest(result)[:_HARDEST]
@@ -277,7 +277,7 @@ def _results(card: ModelCard) -> list[Section]:
 def _measures(result: Evaluation) -> Table:
     rows: list[tuple[str, str, str]] = []
     of = ""
-    for measure, value, note in figures_told(result):
+    for measure, value, note in measure_rows(result):
         of = of if measure.startswith(" ") else measure  # an indented row belongs to the one above
         name = f"{of}, {measure.strip()}" if measure.startswith(" ") else measure
         rows.append((name, value, note))

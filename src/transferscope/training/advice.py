@@ -313,7 +313,7 @@ def choose_backbone(
     )
 
 
-def told(advice: Advice) -> list[str]:
+def advice_sentences(advice: Advice) -> list[str]:
     """The advice in sentences: where the set stands, what to do, why, and how long it will take."""
     best = advice.best
     similar, large = advice.quadrant

@@ -133,7 +133,7 @@ class Fit:
             batch = _shared(batch)
         mine, labels, targets = _shared(chunk), _shared(labels), _shared(targets)
         self.optimizer.zero_grad(set_to_none=True)
-        told = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(4, dtype=torch.float64)
         bad: list[str] = []
         size = max(1, math.ceil(len(mine) / recipe.accumulate))
         pieces = torch.arange(len(mine)).split(size) if len(mine) else ()
@@ -151,18 +151,18 @@ class Fit:
             self._scaler.scale(losses.sum() / len(chunk)).backward()
             answers = logits.detach().cpu()
             truth = labels[positions]
-            told[0] += float(functional.cross_entropy(answers, truth, reduction="sum"))
-            told[1] += float((answers.argmax(1) == truth).sum())
-        told[2], told[3] = stop, bool(bad)
-        add_up([told])
-        if told[3]:
+            sums[0] += float(functional.cross_entropy(answers, truth, reduction="sum"))
+            sums[1] += float((answers.argmax(1) == truth).sum())
+        sums[2], sums[3] = stop, bool(bad)
+        add_up([sums])
+        if sums[3]:
             self._refuse(bad, number)
         add_up(self._gradients())
         self._scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(list(self.tail.parameters.values()), recipe.clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        return float(told[0]), float(told[1]), bool(told[2])
+        return float(sums[0]), float(sums[1]), bool(sums[2])
 
     def _gradients(self) -> list[torch.Tensor]:
         """Of all that is being trained; zeros where this process had no part of the batch."""

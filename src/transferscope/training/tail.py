@@ -74,10 +74,10 @@ class Tail:
                 example = reached(example)[self.boundary]
         with torch.enable_grad():
             logits = self._rest(example)
-            told = torch.autograd.grad(logits.sum(), list(behind.values()), allow_unused=True)
+            gradients = torch.autograd.grad(logits.sum(), list(behind.values()), allow_unused=True)
         return {
             name: p
-            for (name, p), grad in zip(behind.items(), told, strict=True)
+            for (name, p), grad in zip(behind.items(), gradients, strict=True)
             if grad is not None
         }
 

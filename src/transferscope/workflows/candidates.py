@@ -55,9 +55,6 @@ SEARCHED_STAGES = (2, 3, 4)
 """Numbers of tuned stages that a search chooses from, besides the one it begins with."""
 
 
-# ---------------------------------------------------------------------------- the records
-
-
 @dataclass(frozen=True, eq=False)
 class Job:
     """One tuning: what was asked for, the pretrained network, and who follows along."""
@@ -217,9 +214,6 @@ def _advice(job: Job, split: Split) -> Placed:
     placed = distributed.gathered(place(job.source, sample))[0]
     job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
     return placed
-
-
-# ---------------------------------------------------------------------------- heads
 
 
 def _weights(job: Job, features: Features) -> torch.Tensor | None:
@@ -454,9 +448,6 @@ def _cached(job: Job, part: PartFeatures, boundary: str, view: View | None, name
             view=view,
             on_progress=progress,
         )
-
-
-# ---------------------------------------------------------------------------- search
 
 
 def _search(

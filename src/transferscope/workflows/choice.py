@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from transferscope.evaluation.intervals import wilson_interval
-from transferscope.evaluation.sentences import evidence_told
+from transferscope.evaluation.sentences import evidence_sentence
 from transferscope.training.config import TuneOptions
 from transferscope.training.fit import calibrated_loss, loss_and_top1
 from transferscope.training.options import asked_for
@@ -124,13 +124,13 @@ def _typed(flag: str, value: Any) -> list[str]:
 
 
 def _asked(options: TuneOptions, kept: str, score: Mapping[str, float], n: int) -> str:
-    told = f"kept: {kept}, as it was asked for: {score['top1']:.1%} right on {_pictures(n)}"
+    sentence = f"kept: {kept}, as it was asked for: {score['top1']:.1%} right on {_pictures(n)}"
     if options.strategy == "auto":
-        told = f"kept: {kept}, as advised: {score['top1']:.1%} right on {_pictures(n)}"
+        sentence = f"kept: {kept}, as advised: {score['top1']:.1%} right on {_pictures(n)}"
     if kept == "probe":
         other = "the body is untuned, so 'compare' has nothing to show"
-        told += f"; {other} (--strategy partial, with another --out, tunes it)"
-    return _with_evidence(told, n, score)
+        sentence += f"; {other} (--strategy partial, with another --out, tunes it)"
+    return _with_evidence(sentence, n, score)
 
 
 def _pictures(n: int) -> str:
@@ -139,7 +139,7 @@ def _pictures(n: int) -> str:
 
 def _with_evidence(sentence: str, n: int, score: Mapping[str, float] | None = None) -> str:
     """The sentence, and how little it rests on where that is so."""
-    little = evidence_told(n)
+    little = evidence_sentence(n)
     if little is None:
         return sentence
     between = ""

@@ -43,7 +43,7 @@ def card_of(
         classes=classifier.classes,
         data=run_title(run),
         counts=counts_of(run),
-        split=_split_told(run),
+        split=_split_line(run),
         excluded=sum(map(is_loss, reasons)),
         copies=copies,
         near_duplicates=sum(map(across_splits, alike)) if inspection is not None else None,
@@ -108,14 +108,14 @@ def training_facts(run: Run) -> dict[str, str]:
         )
         if results.get("share", 1) < 1:
             facts["Weights"] = f"{results['share']:.0%} tuned, the rest those of the start"
-    told = f"{results['temperature']:.3f}"
+    value = f"{results['temperature']:.3f}"
     judged = results["pictures"]["validation"]
     if judged < LEAST_EVIDENCE:
-        told += f"; chosen on {judged} validation pictures, which tell little, as epoch and strategy were"
-    return facts | {"Temperature": told}
+        value += f"; chosen on {judged} validation pictures, which tell little, as epoch and strategy were"
+    return facts | {"Temperature": value}
 
 
-def _split_told(run: Run) -> str:
+def _split_line(run: Run) -> str:
     config = run.config
     if config.split_from:
         return "The split is that of another run."

@@ -21,7 +21,7 @@ from transferscope.evaluation.class_order import class_order
 from transferscope.evaluation.class_size import SizedClass, sized_classes
 from transferscope.evaluation.metrics import Evaluation, confusion_counts
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.sentences import trend_told
+from transferscope.evaluation.sentences import trend_sentence
 from transferscope.report.figures import style
 
 NUMBERED = 24
@@ -59,7 +59,7 @@ def size_trend_figure(evaluation: Evaluation) -> str:
     named = sorted(named, key=lambda one: (-abs(one.deviation), one.name))[:_NAMED]
     most = max(one.n for one in classes)
     with style.panel(760, 400) as (figure, axes):
-        style.heading(figure, [trend_told(trend)])
+        style.heading(figure, [trend_sentence(trend)])
         axes.set(xlabel="training pictures of the class", ylabel="pictures recognised")
         axes.set_xscale("log")
         band = (trend.sizes, trend.low, trend.high)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from transferscope.evaluation.calibration import Calibration
 from transferscope.evaluation.selective import Abstention, Operating
-from transferscope.evaluation.sentences import calibration_told
+from transferscope.evaluation.sentences import calibration_heading
 from transferscope.report.figures import style
 
 _SAME_PLACE = 0.03  # difference in coverage below which two thresholds share a label
@@ -34,7 +34,7 @@ def reliability_figure(calibration: Calibration) -> str:
     total = max(sum(one.n for one in bins), 1)
     with style.drawing(500, 560) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1))
-        style.heading(figure, calibration_told(calibration))
+        style.heading(figure, calibration_heading(calibration))
         for axes in (upper, lower):
             axes.yaxis.set_major_formatter(style.percent_tick)
         upper.plot([0, 1], [0, 1], color=style.MUTED, alpha=0.6, linewidth=1, linestyle=(0, (4, 2)))

@@ -13,7 +13,7 @@ from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import error_study
 from transferscope.evaluation.paired import Disagreement, PairedDifference
 from transferscope.evaluation.predictions import Predictions
-from transferscope.evaluation.sentences import difference_told, tells_top5, views_told
+from transferscope.evaluation.sentences import difference_sentence, tells_top5, views_sentence
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.report.pages.registry import Section, page
@@ -53,8 +53,8 @@ def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
         "before": before,
         "networks_shown": ("base", "tuned") if before else ("tuned",),
         "measures": _measures(networks) if result else (),
-        "views": views_told(result.views) if result and result.views else None,
-        "against": difference_told(result.against) if result and result.against else None,
+        "views": views_sentence(result.views) if result and result.views else None,
+        "against": difference_sentence(result.against) if result and result.against else None,
         "wrong": int((~predictions.right).sum()) if predictions else 0,
         "others": [_other_set(one, site) for one in content.others],
         "reordered": len(predictions.classes) > classes.NUMBERED if predictions else False,

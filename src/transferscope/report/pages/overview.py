@@ -64,14 +64,14 @@ def _accuracies(content: AtlasContent) -> dict[str, Any]:
 
 def headline(content: AtlasContent) -> list[str]:
     """How good it is and what changed, as sentences with figures."""
-    sentences = _accuracy_told(content)
+    sentences = _accuracy_sentences(content)
     if content.comparison is not None:
-        sentences += _change_told(content.comparison)
+        sentences += _change_sentences(content.comparison)
         return sentences or ["No layer was compared."]
     return sentences or ["Nothing was evaluated or compared yet."]
 
 
-def _accuracy_told(content: AtlasContent) -> list[str]:
+def _accuracy_sentences(content: AtlasContent) -> list[str]:
     after, before = content.evaluation, content.evaluation_base
     if after is None:
         tuned, base = content.validation_after, content.validation_before
@@ -88,7 +88,7 @@ def _accuracy_told(content: AtlasContent) -> list[str]:
     return [f"{_moved(pictures, before.top1, after.top1)}{gain}."]
 
 
-def _change_told(comparison: Comparison) -> list[str]:
+def _change_sentences(comparison: Comparison) -> list[str]:
     sentences = []
     frozen = [layer.layer for layer in comparison.layers if layer.identical]
     drawn = [layer for layer in comparison.layers if not layer.identical and layer.channels]
