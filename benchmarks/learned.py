@@ -37,7 +37,7 @@ from transferscope.workflows.run import Run, files_of, labels_of
 ONE = {"class_information": WITNESSES["class_information"]}
 
 
-def told(rows: tuple[Witnessed, ...]) -> dict[str, Any]:
+def counts_by_layer(rows: tuple[Witnessed, ...]) -> dict[str, Any]:
     """Counts by layer of channels that learned, gained over base, or lie beyond the controls."""
     asked = [row for row in rows if row.witness == "class_information"]
 
@@ -103,7 +103,7 @@ def main() -> None:
     if given.controls > 2:
         for name, control in networks.items():
             others = [values for other, values in networks.items() if other != name]
-            false[name] = told(witnessed_channels(base, control, others, labels, witnesses=ONE))
+            false[name] = counts_by_layer(witnessed_channels(base, control, others, labels, witnesses=ONE))
     channels = sum(values.shape[1] for values in base.values())
     shares = [sum(one["learned"].values()) / channels for one in false.values()]
     every = {"base": base, "tuned": tuned, **networks}
@@ -113,7 +113,7 @@ def main() -> None:
                 "pictures": len(labels),
                 "channels": channels,
                 "controls": given.controls,
-                **told(rows),
+                **counts_by_layer(rows),
                 "medians": {
                     name: {
                         layer: round(float(np.median(class_information(values, labels))), 3)

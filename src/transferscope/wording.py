@@ -67,6 +67,11 @@ def listed(names: Sequence[str], most: int) -> str:
     return ", ".join(f"“{name}”" for name in names[:most]) + more
 
 
+def series(names: Sequence[str]) -> str:
+    """The names in a sentence: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def duration(seconds: float) -> str:
     """`40 s`, `7 min` or `2.5 h`."""
     if seconds < 90:

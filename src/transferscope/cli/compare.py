@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Quiet, RunPath
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
+from transferscope.wording import number
+
+if TYPE_CHECKING:
+    from transferscope.comparison.records import Comparison
 
 
 @app.command()
@@ -20,48 +24,105 @@ def compare(
     layers: Annotated[
         str | None, typer.Option(help="Layers, with commas; default: the backbone's.")
     ] = None,
-    sample: Annotated[str, typer.Option(help="Channels a layer, a number or all.")] = "16",
-    seeds: Annotated[int, typer.Option(help="Renders of each channel in each network.")] = 2,
+    controls: Annotated[
+        int, typer.Option(help="Transfers from shuffled labels to hold gains against; 0: none.")
+    ] = 3,
+    retunings: Annotated[
+        int, typer.Option(help="Transfers from other seeds: how reproducible a gain is.")
+    ] = 0,
+    draw: Annotated[str, typer.Option(help="Channels a layer to draw, a number or all.")] = "6",
+    seeds: Annotated[int, typer.Option(help="Drawings of each channel in each network.")] = 3,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Draw one of N shares, in a cache that all share."),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what is to be done and how long it takes; do nothing."),
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
     device: Device = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say, channel by channel, what the transfer changed, above the noise of rendering."""
+    """Say, channel by channel, what the transfer taught, against transfers from shuffled labels."""
     from transferscope.workflows.compare import compare as run_compare
+    from transferscope.workflows.compare import plan_compare
     from transferscope.workflows.run import Run
 
-    if sample != "all" and not sample.isdigit():
-        raise InputError(f"--sample is {sample!r}; give a number of channels, or all")
-    comparison = run_compare(
-        Run(run),
-        layers=layers.split(",") if layers else None,
-        sample=None if sample == "all" else int(sample),
-        seeds=seeds,
-        data=data,
-        device=device,
-        reporter=Terminal(quiet),
-    )
+    options = {
+        "layers": layers.split(",") if layers else None,
+        "controls": controls,
+        "retunings": retunings,
+        "draw": _count(draw),
+        "seeds": seeds,
+        "shard": _share(shard),
+    }
+    opened, reporter = Run(run), Terminal(quiet)
+    if plan:
+        found = plan_compare(opened, data=data, device=device, reporter=reporter, **options)
+        if json_:
+            print_json(found.to_dict())
+            return
+        for sentence in found.sentences():
+            typer.echo(sentence)
+        return
+    comparison = run_compare(opened, data=data, device=device, reporter=reporter, **options)
     if json_:
         print_json(comparison.to_dict())
         return
-    rows = [
-        (
-            layer.layer,
-            f"{len(layer.channels)} of {layer.total}",
-            "identical" if layer.identical else f"{sum(c.changed for c in layer.channels)}",
-            f"{layer.similarity:.3f}",
-            f"{layer.rerender:.3f}",
-            f"{layer.chance:.3f}",
-            f"{layer.cka:.3f}",
+    _print(comparison)
+    if comparison.rows:
+        typer.echo(f"\nNext: transferscope atlas {run}")
+
+
+def _print(comparison: Comparison) -> None:
+    """A table of layers, and what was found in sentences."""
+    from transferscope.comparison.headline import sentences
+
+    counts = comparison.to_dict()["layers"]
+    kinds = [k for k in ("base", "tuned", "controls", "retunings") if _has(comparison, k)]
+    rows = []
+    for name, layer in counts.items():
+        known = layer["class_information"]
+        answers = [layer[key] for key in ("moved", "learned", "matters", "looks_different")]
+        said = ["–" if value is None else f"{value:,}" for value in answers]
+        said[-1] += f" of {layer['drawn']}" if said[-1] != "–" else ""
+        rows.append(
+            (
+                name,
+                f"{layer['channels']:,}",
+                *(["identical", "", "", ""] if layer["identical"] else said),
+                *(number(known.get(kind)) for kind in kinds),
+                number(layer["cka"], 3),
+            )
         )
-        for layer in comparison.layers
-    ]
-    columns = ("layer", "-channels", "-changed", "-similarity", "-re-render", "-chance", "-CKA")
-    table(columns, rows)
-    if all(layer.identical and not layer.channels for layer in comparison.layers):
-        return  # why nothing was drawn has been said
-    typer.echo(
-        f"\nsimilarity: base against tuned; re-render: one network against itself (the ceiling); "
-        f"chance: unrelated channels (the floor). Next: transferscope atlas {run}"
-    )
+    columns = ("-channels", "-moved", "-learned", "-matter", "-look different")
+    table(("layer", *columns, *(f"-{kind}" for kind in kinds), "-CKA"), rows)
+    if kinds:
+        typer.echo(
+            f"\n{', '.join(kinds)}: class information of the median channel, the share of its responses' "
+            "variance that lies between classes"
+        )
+    typer.echo()
+    for sentence in sentences(comparison):
+        typer.echo(sentence)
+
+
+def _has(comparison: Comparison, kind: str) -> bool:
+    return any(kind in layer.information for layer in comparison.layers)
+
+
+def _count(draw: str) -> int | None:
+    if draw != "all" and not draw.isdigit():
+        raise InputError(f"--draw is {draw!r}; give a number of channels a layer, or all")
+    return None if draw == "all" else int(draw)
+
+
+def _share(shard: str | None) -> tuple[int, int] | None:
+    if shard is None:
+        return None
+    part, slash, of = shard.partition("/")
+    if not (slash and part.isdigit() and of.isdigit()):
+        raise InputError(f"--shard is {shard!r}; give I/N, such as 1/4")
+    return int(part), int(of)

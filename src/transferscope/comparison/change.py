@@ -28,6 +28,14 @@ DRAWS = 100
 FDR = 0.05
 """False discovery rate at which a channel is called."""
 
+MOVED, LEARNED, MATTERS, LOOKS_DIFFERENT = (
+    "response_change",
+    "class_information",
+    "patching",
+    "drawings",
+)
+"""The witnesses of the four questions."""
+
 Responses = Mapping[str, NDArray[np.float64]]
 """Layer -> responses (N, C) to the same N pictures."""
 
@@ -74,17 +82,18 @@ def witnessed_channels(
     Args:
         base: responses of the base network to held-out pictures.
         tuned: of the tuned one, to the same pictures.
-        controls: of two control transfers or more.
+        controls: of two control transfers or more; of none: gains are held against base alone, which
+            says that a channel differs, and not that it learned.
         labels: int64 (N,), of the pictures.
         witnesses: by name.
         draws: random halvings of the pictures.
         seed: of the halvings; all networks see the same ones.
 
     Raises:
-        InputError: fewer than two controls, or other layers or pictures in one network than in another.
+        InputError: one control, or other layers or pictures in one network than in another.
     """
-    if len(controls) < 2:
-        raise InputError(f"there is {len(controls)} control; a null of controls takes 2 or more")
+    if len(controls) == 1:
+        raise InputError("there is 1 control; a null of controls takes 2 or more")
     shapes = {layer: values.shape for layer, values in base.items()}
     for other in (tuned, *controls):
         if {layer: values.shape for layer, values in other.items()} != shapes:
@@ -118,9 +127,10 @@ def _layer_rows(
     values = witness.measure(before, after, labels)
     own = half_differences(witness.measure, before, after, labels, halves)
     low, high = interval(values, own, freedom)
-    if witness.margin is not None:
-        null = np.full_like(values, witness.margin)
-        _, p = beyond_margin(values, witness.margin, own, freedom)
+    if witness.margin is not None or not controls:
+        margin = witness.margin or 0.0
+        null = np.full_like(values, margin)
+        _, p = beyond_margin(values, margin, own, freedom)
     else:
         there = [control[layer] for control in controls]
         reached = np.stack([witness.measure(before, one, labels) for one in there])
@@ -153,7 +163,7 @@ def learned_channels(rows: Sequence[Witnessed], *, fdr: float = FDR) -> tuple[Wi
     Beyond the controls at a false discovery rate of `fdr`, and with an interval of the gain above zero.
     A channel that loses less than shuffled labels make it lose has not learned.
     """
-    asked = [row for row in rows if row.witness == "class_information"]
+    asked = [row for row in rows if row.witness == LEARNED]
     return tuple(row for row in asked if row.q <= fdr and row.low > 0)
 
 

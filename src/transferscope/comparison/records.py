@@ -1,55 +1,33 @@
-"""What a comparison found: a record a channel, a layer and a pair of networks."""
+"""What a comparison of two networks found: rows a channel and witness, layers, drawings."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import numpy as np
-
-from transferscope.files import read_json, write_csv, write_json
+from transferscope.comparison.change import (
+    FDR,
+    LEARNED,
+    LOOKS_DIFFERENT,
+    MATTERS,
+    MOVED,
+    Witnessed,
+    learned_channels,
+    load_rows,
+    save_rows,
+)
+from transferscope.comparison.headline import headline
+from transferscope.files import read_json, write_json
 from transferscope.records import Record
 
 NETWORKS = ("base", "tuned")
 
-
-class Drawing(Protocol):
-    """What is needed of a render (`visualize.Render`): a picture and how it came about."""
-
-    @property
-    def channel(self) -> int:
-        """Index within its layer."""
-
-    @property
-    def sign(self) -> str:
-        """Direction: "plus" or "minus"."""
-
-    @property
-    def seed(self) -> int:
-        """Of its start and movements."""
-
-    @property
-    def picture(self) -> np.ndarray:
-        """uint8 (H, W, 3)."""
-
-    @property
-    def activation(self) -> float:
-        """What it excites the channel to, times the sign."""
-
-    @property
-    def exemplar_max(self) -> float | None:
-        """What the best real picture does."""
-
-    @property
-    def status(self) -> str:
-        """How the rendering ended."""
-
-    @property
-    def steps(self) -> int:
-        """Optimization steps taken; a drawing that has settled takes fewer than others."""
+LISTED = 10
+"""Channels in `most_learned` and in `least_learned`."""
 
 
 @dataclass(frozen=True)
@@ -66,51 +44,47 @@ class Exemplar:
 
 
 @dataclass(frozen=True)
-class ChannelComparison:
-    """One channel of one layer in both networks.
+class Quartiles:
+    """Of a value over a layer's channels."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ChannelDrawings:
+    """A channel of the shortlist: its drawings in both networks and the pictures that excite it.
 
     Attributes:
         layer: dotted name.
         channel: index.
-        sign: direction compared, "plus" or "minus".
-        similarity: cross-network similarity of renders from different seeds, cosine of pooled base
-            embeddings, in [-1, 1].
-        similarities: further measures by name, each cross-network (at least `pixels` and
-            `activations`: Pearson correlation of the channel's responses to the same real pictures).
-        rerender: within-network similarity between seeds, by network ("base", "tuned").
-        chance: mean similarity of unrelated channels of the layer.
-        statistic: mean within-network minus cross-network similarity; large means changed.
-        p: share of the layer's null statistics at least as large, never 0.
-        q: Benjamini-Hochberg adjusted over all channels compared.
-        changed: q <= the comparison's fdr.
-        identical: everything up to this layer is bit-identical in both networks.
-        statuses: render status by network, the worse of the seeds.
-        activation: of the shown render (first seed), by network.
-        exemplar_max: of the best real picture, by network.
+        sign: direction drawn, "plus" or "minus".
+        reason: why it is on the shortlist, such as "most learned".
+        seeds: that it was drawn from in both networks.
+        statuses: of its drawings by network, in the order of the seeds.
+        activation: of the shown drawing (first seed), by network.
+        exemplar_max: of the best real picture, by network; None where there is none.
         exemplars: pictures that excite it most, best first, by network.
         shared_top20: share of the 20 best pictures that both networks have in common, or of as many
             as there are.
-        class_effect: effect on the classes' logits, or None where it was not measured.
+        similarity: mean cosine of pooled base embeddings of the two networks' drawings, from different
+            seeds; None with one seed.
+        rerender: the same within one network, by network.
     """
 
     layer: str
     channel: int
     sign: str
-    similarity: float
-    similarities: dict[str, float]
-    rerender: dict[str, float]
-    chance: float
-    statistic: float
-    p: float
-    q: float
-    changed: bool
-    identical: bool
-    statuses: dict[str, str]
-    activation: dict[str, float]
+    reason: str
+    seeds: tuple[int, ...]
+    statuses: dict[str, tuple[str, ...]]
+    activation: dict[str, float | None]
     exemplar_max: dict[str, float | None]
     exemplars: dict[str, tuple[Exemplar, ...]]
     shared_top20: float
-    class_effect: float | None = None
+    similarity: float | None = None
+    rerender: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,29 +93,20 @@ class LayerComparison:
 
     Attributes:
         layer: dotted name.
-        channels: those compared, in order of their index.
-        total: number of channels that the layer has.
-        identical: everything up to this layer is bit-identical; nothing was rendered twice.
-        similarity: median cross-network similarity; 1.0 for an identical layer.
-        rerender: median within-network similarity of both networks (the ceiling).
-        chance: mean similarity of unrelated channel pairs (the floor).
-        chance_pairs: how many pairs.
-        chance_values: their similarities.
-        null: the layer's null statistics (one network re-rendered against itself).
-        cka: linear CKA of all of the layer's pooled channels on real pictures.
+        channels: how many the layer has.
+        identical: everything up to this layer is bit-identical, so no channel of it is tested.
+        information: class information of its channels on the held-out pictures, by network: "base", "tuned",
+            "controls" and "retunings" (all of one kind pooled); those that there are.
+        cka: linear CKA of all its channels' responses to the held-out pictures.
+        chance: mean similarity of drawings of unrelated channels; None where nothing was drawn.
     """
 
     layer: str
-    channels: tuple[ChannelComparison, ...]
-    total: int
+    channels: int
     identical: bool
-    similarity: float
-    rerender: float
-    chance: float
-    chance_pairs: int
-    chance_values: tuple[float, ...]
-    null: tuple[float, ...]
+    information: dict[str, Quartiles]
     cka: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,99 +114,160 @@ class Comparison(Record):
     """Two networks compared, layer by layer, shallow to deep.
 
     Attributes:
+        pair: what the two networks are called, the earlier one first.
+        split: of the pictures that were held out: "test", or "validation".
+        pictures: how many they are.
+        classes: how many classes these pictures have.
         layers: in order of depth.
-        fdr: false discovery rate at which a channel is called changed.
-        seeds: seeds that every channel was rendered from.
-        pictures: number of real pictures that exemplars were sought among.
-        steps: most optimization steps that a render took.
-        size: side of a render in pixels.
+        rows: a row a channel and witness, of the layers that are not identical; see `Witnessed`.
+        drawings: of the shortlist, in order of layer and channel.
+        controls: number of control transfers.
+        false_in_controls: channels that each control seems to have learned, taken as the tuned network and
+            held against the others; empty with fewer than three.
+        retunings: number of retunings.
+        reproduced: for each retuning, how many of the channels that learned gained there too, beyond the
+            controls.
+        fdr: false discovery rate at which a channel is called.
+        seeds: that drawings were made from.
+        steps: most optimization steps of a drawing; 0 where nothing was drawn.
+        size: side of a drawing in pixels.
     """
 
-    layers: tuple[LayerComparison, ...]
-    fdr: float
-    seeds: tuple[int, ...]
+    pair: tuple[str, str]
+    split: str
     pictures: int
-    steps: int
-    size: int
+    classes: int
+    layers: tuple[LayerComparison, ...]
+    rows: tuple[Witnessed, ...]
+    drawings: tuple[ChannelDrawings, ...]
+    controls: int
+    false_in_controls: tuple[int, ...] = ()
+    retunings: int = 0
+    reproduced: tuple[int, ...] = ()
+    fdr: float = FDR
+    seeds: tuple[int, ...] = ()
+    steps: int = 0
+    size: int = 0
     made_by: ClassVar[str] = "transferscope compare"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The command line's JSON: see the keys of the contract; 1.0 stands for identical layers."""
-        layers = {
-            layer.layer: {
-                "channels": len(layer.channels),
-                "total": layer.total,
-                "identical": layer.identical,
-                "similarity": layer.similarity,
-                "rerender": layer.rerender,
-                "chance": layer.chance,
-                "changed": sum(channel.changed for channel in layer.channels),
-                "cka": layer.cka,
-                "status": {
-                    network: dict(Counter(c.statuses[network] for c in layer.channels))
-                    for network in NETWORKS
-                },
-            }
-            for layer in self.layers
-        }
-        ranked = sorted(
-            (channel for layer in self.layers if not layer.identical for channel in layer.channels),
-            key=lambda channel: (-channel.statistic, channel.layer, channel.channel),
+    def of_witness(self, name: str, layer: str | None = None) -> tuple[Witnessed, ...]:
+        """The rows of one witness, of one layer or of all."""
+        return tuple(row for row in self.rows if row.witness == name and layer in (None, row.layer))
+
+    def found(self, name: str, layer: str | None = None) -> tuple[Witnessed, ...]:
+        """The channels for which a witness answers yes, at the false discovery rate.
+
+        Of the classes' information: those that learned, see `learned_channels`.
+        """
+        asked = self.of_witness(name, layer)
+        if name == LEARNED:
+            return learned_channels(asked, fdr=self.fdr) if self.controls else ()
+        return tuple(row for row in asked if row.q <= self.fdr)
+
+    @property
+    def tested(self) -> int:
+        """Channels that were asked whether they learned."""
+        return len(self.of_witness(LEARNED)) if self.controls else 0
+
+    def ranked(self) -> list[Witnessed]:
+        """Channels from the most learned to the least: by the gain of class information over the controls'."""
+        return sorted(
+            self.of_witness(LEARNED),
+            key=lambda row: (-(row.value - row.null), row.layer, row.channel),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The command line's JSON: see the keys of the contract; None stands for what was not asked."""
+        layers = {layer.layer: self._layer_counts(layer) for layer in self.layers}
+        ranked = [self._brief(row) for row in self.ranked()]
         return {
+            "pair": list(self.pair),
+            "split": self.split,
+            "pictures": self.pictures,
             "layers": layers,
-            "most_changed": [_brief(channel) for channel in ranked[:LISTED]],
-            "least_changed": [_brief(channel) for channel in ranked[::-1][:LISTED]],
-            "fdr": self.fdr,
+            "learned": {
+                "channels": len(self.found(LEARNED)) if self.controls else None,
+                "tested": self.tested,
+                "fdr": self.fdr,
+                "controls": self.controls,
+                "false_in_controls": list(self.false_in_controls),
+                "retunings": self.retunings,
+                "reproduced": list(self.reproduced),
+            },
+            "most_learned": ranked[:LISTED],
+            "least_learned": ranked[::-1][:LISTED],
+            "headline": headline(self),
+        }
+
+    def _layer_counts(self, layer: LayerComparison) -> dict[str, Any]:
+        name = layer.layer
+        drawn = [one for one in self.drawings if one.layer == name]
+
+        def count(witness: str) -> int | None:
+            if layer.identical:
+                return 0
+            return len(self.found(witness, name)) if self.of_witness(witness, name) else None
+
+        return {
+            "channels": layer.channels,
+            "identical": layer.identical,
+            "moved": count(MOVED),
+            "learned": count(LEARNED) if self.controls or layer.identical else None,
+            "matters": count(MATTERS),
+            "looks_different": count(LOOKS_DIFFERENT),
+            "drawn": len(drawn),
+            "class_information": {
+                network: value.median for network, value in layer.information.items()
+            },
+            "cka": layer.cka,
+            "status": {
+                network: dict(Counter(s for one in drawn for s in one.statuses[network]))
+                for network in NETWORKS
+            },
+        }
+
+    def _brief(self, row: Witnessed) -> dict[str, Any]:
+        return {
+            "layer": row.layer,
+            "channel": row.channel,
+            "gain": row.value,
+            "low": row.low,
+            "high": row.high,
+            "controls": row.null,
+            "q": row.q,
+            "learned": row in self.found(LEARNED),
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes comparison.csv (a row a channel, to read) and comparison.json (all of it)."""
-        rows = [_row(channel) for layer in self.layers for channel in layer.channels]
-        header = tuple(rows[0]) if rows else ()
-        write_csv(Path(folder) / "comparison.csv", header, [tuple(row.values()) for row in rows])
-        write_json(Path(folder) / "comparison.json", _without_nan(asdict(self)))
+        """Writes comparison.csv (tidy rows, one a channel and witness) and comparison.json (the rest)."""
+        save_rows(self.rows, Path(folder) / "comparison.csv")
+        fields = replace(self, rows=()).fields()
+        write_json(Path(folder) / "comparison.json", {**fields, "headline": headline(self)})
+
+    def fields(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        found: dict[str, Any] = _without_nan(super().to_dict())
+        return found
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
         """What `save` wrote.
 
         Raises:
-            RunError: missing or not readable.
+            RunError: missing, not readable, or of an earlier version.
         """
         fields = read_json(Path(folder) / "comparison.json")
-        for layer in fields["layers"]:
-            for channel in layer["channels"]:  # JSON has no NaN
-                reached = channel["activation"].items()
-                channel["activation"] = {k: math.nan if v is None else v for k, v in reached}
-        return cls.from_dict(fields)
+        found = cls.from_dict({**fields, "rows": ()})
+        return replace(found, rows=load_rows(Path(folder) / "comparison.csv"))
 
 
-LISTED = 10
-"""Channels in `most_changed` and in `least_changed`."""
-
-
-def _brief(channel: ChannelComparison) -> dict[str, Any]:
-    names = ("layer", "channel", "sign", "statistic", "p", "q", "similarity", "changed")
-    return {name: getattr(channel, name) for name in names}
-
-
-def _row(channel: ChannelComparison) -> dict[str, Any]:
-    """A line of the CSV by its columns' names."""
-    return {
-        **{name: getattr(channel, name) for name in ("layer", "channel", "sign", "similarity")},
-        **{f"rerender_{network}": channel.rerender[network] for network in NETWORKS},
-        **{name: getattr(channel, name) for name in ("chance", "statistic", "p", "q")},
-        "changed": int(channel.changed),
-        "identical": int(channel.identical),
-        "shared_top20": channel.shared_top20,
-        "activations": channel.similarities.get("activations", ""),
-        **{f"status_{network}": channel.statuses[network] for network in NETWORKS},
-    }
+def channels_of(rows: Sequence[Witnessed]) -> list[tuple[str, int]]:
+    """(layer, channel) of rows."""
+    return [(row.layer, row.channel) for row in rows]
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a rendering that left the numbers has an activation of null."""
+    """JSON has no NaN: a drawing that left the numbers has an activation of null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 from transferscope.comparison.records import Comparison
 from transferscope.errors import RunError
 from transferscope.files import read_json, sha256_json, write_json
-from transferscope.visualize.units import WorkUnit
 
 EARLIER = "earlier"
 """Folder of a comparison that lay in comparison/ itself before there was a folder a setting."""
@@ -28,37 +27,27 @@ class Setting:
 
     Attributes:
         layers: dotted names, shallow to deep.
-        sample: channels a layer; None: all.
-        seeds: renders of each channel in each network.
-        recipe: of the renders, as `RenderRecipe.to_dict`, with the precision that was used.
+        controls: control transfers.
+        retunings: from other seeds.
+        draw: channels a layer that were drawn; None: all.
+        seeds: drawings of each channel in each network.
+        recipe: of the drawings, as `RenderRecipe.to_dict`, with the precision that was used; empty: nothing
+            was drawn.
     """
 
     layers: tuple[str, ...]
-    sample: int | None
+    controls: int
+    retunings: int
+    draw: int | None
     seeds: int
     recipe: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """Of its folder: channels and seeds to read, and a digest of all of it."""
-        channels = "all" if self.sample is None else str(self.sample)
-        return f"{channels}-channels-{self.seeds}-seeds-{sha256_json(asdict(self))[:8]}"
-
-
-def shown_keys(network: str, units: Iterable[WorkUnit]) -> list[dict[str, Any]]:
-    """Rows that say under which key a network's renders lie in a sweep."""
-    return [
-        {
-            "network": network,
-            "layer": unit.layer,
-            "channel": channel,
-            "sign": unit.sign,
-            "seed": unit.seed,
-            "key": key,
-        }
-        for unit in units
-        for channel, key in unit.keys.items()
-    ]
+        """Of its folder: controls, drawn channels and seeds to read, and a digest of all of it."""
+        drawn = "all" if self.draw is None else str(self.draw)
+        read = f"{self.controls}-controls-{drawn}-drawn-{self.seeds}-seeds"
+        return f"{read}-{sha256_json(asdict(self))[:8]}"
 
 
 def keep_comparison(
@@ -70,7 +59,7 @@ def keep_comparison(
         home: comparison/ of a run.
         setting: what was asked for.
         comparison: what was found.
-        keys: of its renders, from `shown_keys`.
+        keys: of its drawings, a row each.
     """
     earlier = home / EARLIER
     if (home / "comparison.json").is_file() and not (home / _SHOWN).is_file():
@@ -126,16 +115,19 @@ def _kept(home: Path) -> list[Path]:
     return sorted(file.parent for file in home.glob("*/comparison.json"))
 
 
-def _fullness(folder: Path) -> tuple[int, int, int, int]:
-    """Channels times seeds, layers, channels, steps; nothing for one that cannot be read."""
+def _fullness(folder: Path) -> tuple[int, ...]:
+    """Rows of witnesses, other transfers, drawings, layers; nothing for one that cannot be read."""
     try:
         found = Comparison.load(folder)
     except RunError:
         return (0, 0, 0, 0)
-    channels = sum(len(layer.channels) for layer in found.layers)
-    return (channels * len(found.seeds), len(found.layers), channels, found.steps)
+    drawn = len(found.drawings) * len(found.seeds)
+    return (len(found.rows), found.controls + found.retunings, drawn, len(found.layers))
 
 
 def _words(found: Comparison) -> str:
-    channels = sum(len(layer.channels) for layer in found.layers)
-    return f"{channels} channels of {len(found.layers)} layers, {len(found.seeds)} seeds"
+    tested = sum(layer.channels for layer in found.layers if not layer.identical)
+    return (
+        f"{tested:,} channels of {len(found.layers)} layers, {found.controls} controls, "
+        f"{len(found.drawings)} channels drawn"
+    )

@@ -93,6 +93,13 @@ def retunings(
     return _tails(run, "retuning", count, device, reporter)
 
 
+def tails_left(run: Run, kind: Kind, count: int) -> int:
+    """How many of the first `count` controls or retunings are still to be made."""
+    end = _End.of(run)
+    tails = _tail_files(run, kind, count)
+    return sum(not _is_there(t, _identity(run, t, _labels(run, t), end)) for t in tails)
+
+
 def load_tail(run: Run, tail: TailFile) -> Classifier:
     """A control or retuning as a classifier, in eval mode.
 
@@ -185,22 +192,25 @@ class _End:
 def _tails(
     run: Run, kind: Kind, count: int, device: str | None, reporter: Reporter
 ) -> tuple[TailFile, ...]:
-    end, folder = _End.of(run), run.path / "controls"
-    seeds = [_seed(run, kind, number) for number in range(count)]
-    tails = [
-        TailFile(folder / f"{kind}-{number:03d}.safetensors", kind, number, seed)
-        for number, seed in enumerate(seeds)
-    ]
+    end, tails = _End.of(run), _tail_files(run, kind, count)
     labels = [_labels(run, tail) for tail in tails]
     identities = [_identity(run, *one, end) for one in zip(tails, labels, strict=True)]
     missing = [n for n in range(count) if not _is_there(tails[n], identities[n])]
     if missing:
-        with locked(folder):
+        with locked(run.path / "controls"):
             job = _job(run, device, reporter)
             features = read_features(job, run.split)
             for number in missing:
                 _make(run, job, features, tails[number], labels[number], end, identities[number])
     return tuple(tails)
+
+
+def _tail_files(run: Run, kind: Kind, count: int) -> list[TailFile]:
+    folder = run.path / "controls"
+    return [
+        TailFile(folder / f"{kind}-{n:03d}.safetensors", kind, n, _seed(run, kind, n))
+        for n in range(count)
+    ]
 
 
 def _seed(run: Run, kind: Kind, number: int) -> int:

@@ -1,0 +1,127 @@
+"""A comparison in sentences: what was learned, where, how sure, and what the controls show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED
+from transferscope.wording import percent, series
+
+if TYPE_CHECKING:
+    from transferscope.comparison.records import Comparison
+
+_NAMED = 4  # frozen layers that are named one by one
+
+
+def headline(found: Comparison) -> str:
+    """All sentences, one after another."""
+    return " ".join(sentences(found))
+
+
+def sentences(found: Comparison) -> list[str]:
+    """What was learned, against which controls, what would be missed, what the drawings show."""
+    tested = [layer.layer for layer in found.layers if not layer.identical]
+    words = []
+    if tested:
+        words += _learned(found, tested) if found.controls else [_not_asked(found)]
+        words += _moved(found)
+        words += _matters(found)
+        words += _drawings(found)
+    return words + _frozen(found)
+
+
+def _learned(found: Comparison, tested: list[str]) -> list[str]:
+    learned, of = found.found(LEARNED), found.tested
+    measured = f"{found.pictures:,} {found.split} pictures"
+    controls = f"{found.controls} control transfers (the same recipe on shuffled labels)"
+    rate = f"at a false discovery rate of {percent(found.fdr, 0)}"
+    if not learned:
+        return [
+            f"No channel of {series(tested)} was found to have learned: on {measured}, none of {of:,} tells "
+            f"the {found.classes} classes apart better than before by more than {controls} do, {rate}. That is "
+            "what these pictures and controls can show, not proof that nothing was learned.",
+            *_checked(found),
+        ]
+    words = [
+        f"{len(learned):,} of {of:,} channels of {series(tested)} learned: on {measured} they tell the "
+        f"{found.classes} classes apart better than before, by more than {controls} do, {rate}."
+    ]
+    by_layer = {name: len(found.found(LEARNED, name)) for name in tested}
+    if len(tested) > 1:
+        totals = {name: len(found.of_witness(LEARNED, name)) for name in tested}
+        most = max(tested, key=lambda name: by_layer[name] / max(1, totals[name]))
+        words.append(f"Most of {most}: {by_layer[most]:,} of {totals[most]:,}.")
+    return words + _checked(found) + _reproduced(found, len(learned))
+
+
+def _not_asked(found: Comparison) -> str:
+    why = "without control transfers there is nothing to hold a gain of class information against"
+    return f"Whether {found.pair[1]} learned anything was not asked: {why}."
+
+
+def _checked(found: Comparison) -> list[str]:
+    """The negative control of the first sentence."""
+    false = found.false_in_controls
+    if not false:
+        return []
+    counts = series([f"{count:,}" for count in false])
+    return [f"Each control asked the same against the others seems to have learned {counts}."]
+
+
+def _reproduced(found: Comparison, learned: int) -> list[str]:
+    if not found.reproduced:
+        return []
+    counts = series([f"{count:,}" for count in found.reproduced])
+    seeds = "another seed" if len(found.reproduced) == 1 else "other seeds"
+    return [f"Tuned again from {seeds}, {counts} of these {learned:,} learned again."]
+
+
+def _moved(found: Comparison) -> list[str]:
+    asked = found.of_witness(MOVED)
+    if not asked:
+        return []
+    return [
+        f"{len(found.found(MOVED)):,} of {len(asked):,} answer held-out pictures differently, which a network "
+        "tuned on shuffled labels does too."
+    ]
+
+
+def _matters(found: Comparison) -> list[str]:
+    asked = found.of_witness(MATTERS)
+    if not asked:
+        return []
+    count = len(found.found(MATTERS))
+    return [
+        f"{count:,} of {len(asked):,} would be missed: with {found.pair[0]}'s activations in their place the "
+        "true class becomes less probable."
+        if count
+        else f"None of {len(asked):,} was found to be missed with {found.pair[0]}'s activations in its place."
+    ]
+
+
+def _drawings(found: Comparison) -> list[str]:
+    if not found.drawings:
+        return []
+    drawn, seeds = len(found.drawings), len(found.seeds)
+    different = len(found.found(LOOKS_DIFFERENT))
+    with_seeds = f"{seeds} seeds" if seeds > 1 else "one seed"
+    rest = drawn - different
+    words = f"{drawn} channels were drawn"
+    if different:
+        words += f"; {different} of them look different"
+    if rest:
+        of = "the others" if different else "they"
+        words += f"; {of} could not be told apart from drawing one network twice with {with_seeds}"
+    return [f"{words}."]
+
+
+def _frozen(found: Comparison) -> list[str]:
+    frozen = [layer.layer for layer in found.layers if layer.identical]
+    if not frozen:
+        return []
+    names = series(frozen)
+    if len(frozen) > _NAMED:
+        names = f"{len(frozen)} layers, up to {frozen[-1]},"
+    return [
+        f"{names} {'is' if len(frozen) == 1 else 'are'} bit-identical in both networks, as frozen."
+    ]

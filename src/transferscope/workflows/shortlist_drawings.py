@@ -1,0 +1,133 @@
+"""A comparison's drawings: channels of the shortlist in both networks, beside the pictures that excite them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from transferscope.backbones.classifier import Classifier
+from transferscope.comparison.records import NETWORKS, ChannelDrawings, Exemplar
+from transferscope.visualize.recipe import RenderRecipe, make_recipe
+from transferscope.visualize.records import Render
+from transferscope.visualize.units import Sweep, WorkUnit
+from transferscope.workflows.reporter import Outlook, Reporter
+
+EXEMPLARS = 9
+"""Real pictures kept for each channel and network."""
+
+_TOP = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """What is drawn.
+
+    Attributes:
+        networks: base and tuned.
+        chosen: layer -> channel -> why.
+        seeds: that each channel is drawn from in each network.
+        paths: of N real pictures.
+        responses: network -> layer -> (N, channels).
+        sweep: where drawings lie.
+    """
+
+    networks: Mapping[str, Classifier]
+    chosen: Mapping[str, Mapping[int, str]]
+    seeds: tuple[int, ...]
+    paths: tuple[str, ...]
+    responses: Mapping[str, Mapping[str, torch.Tensor]]
+    sweep: Sweep
+
+    def units(self) -> list[tuple[str, WorkUnit]]:
+        """(network, unit) in order: by layer, network and seed.
+
+        The recipe is that of `visualize`, and so are the keys: what it has drawn is not drawn again.
+        """
+        found = []
+        for layer, channels in self.chosen.items():
+            for network, classifier in self.networks.items():
+                first = WorkUnit.of(classifier, layer, list(channels), seed=0, recipe=make_recipe())
+                found += [
+                    (network, part)
+                    for seed in self.seeds
+                    for part in replace(first, seed=seed).divided()
+                ]
+        return [(network, unit) for network, unit in found if unit.channels]
+
+    @property
+    def recipe(self) -> RenderRecipe | None:
+        """Of all drawings, with the precision that is used; None where nothing is drawn."""
+        units = self.units()
+        return units[0][1].recipe if units else None
+
+    def draw(self, reporter: Reporter, *, share: tuple[int, int] = (1, 1)) -> None:
+        """Draws what is not there yet; an estimate is said first.
+
+        Args:
+            reporter: hears of the progress.
+            share: (I, N): every N-th unit from the I-th on, so that N machines with one cache share the work.
+        """
+        units = self.units()[share[0] - 1 :: share[1]]
+        lacking = [len(self.sweep.missing(unit)) for _, unit in units]
+        outlook = Outlook(sum(lacking), "drawings", reporter)
+        for (network, unit), lacks in zip(units, lacking, strict=True):
+            name = f"drawing {unit.layer}, {network}, seed {unit.seed}"
+            with reporter.task(name) as progress:
+                self.sweep.run(
+                    self.networks[network], [unit], on_progress=outlook.through(progress, lacks)
+                )
+
+    def drawings(self) -> dict[str, dict[tuple[str, int], list[Render]]]:
+        """Network -> (layer, channel) -> its drawings in the order of the seeds."""
+        found: dict[str, dict[tuple[str, int], list[Render]]] = {n: {} for n in NETWORKS}
+        for network, unit in self.units():
+            best = self.responses[network][unit.layer].amax(0)
+            ceiling = {channel: float(best[channel]) for channel in unit.channels}
+            for render in self.sweep.load(unit, exemplar_max=ceiling):
+                found[network].setdefault((unit.layer, render.channel), []).append(render)
+        return found
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Rows that say under which key each drawing lies in the sweep."""
+        return [
+            {
+                "network": network,
+                "layer": unit.layer,
+                "channel": channel,
+                "sign": unit.sign,
+                "seed": unit.seed,
+                "key": key,
+            }
+            for network, unit in self.units()
+            for channel, key in unit.keys.items()
+        ]
+
+    def record(
+        self, layer: str, channel: int, drawn: Mapping[str, Sequence[Render]]
+    ) -> ChannelDrawings:
+        """What is kept of one channel, but for what its drawings are measured by."""
+        values = {n: self.responses[n][layer][:, channel] for n in NETWORKS}
+        order = {n: values[n].argsort(descending=True, stable=True) for n in NETWORKS}
+        top = min(_TOP, len(self.paths))
+        best = {n: set(order[n][:top].tolist()) for n in NETWORKS}
+        return ChannelDrawings(
+            layer=layer,
+            channel=channel,
+            sign=drawn["base"][0].sign,
+            reason=self.chosen[layer][channel],
+            seeds=self.seeds,
+            statuses={n: tuple(one.status for one in drawn[n]) for n in NETWORKS},
+            activation={n: drawn[n][0].activation for n in NETWORKS},
+            exemplar_max={n: drawn[n][0].exemplar_max for n in NETWORKS},
+            exemplars={
+                n: tuple(
+                    Exemplar(self.paths[i], float(values[n][i]))
+                    for i in order[n][:EXEMPLARS].tolist()
+                )
+                for n in NETWORKS
+            },
+            shared_top20=len(best["base"] & best["tuned"]) / top,
+        )
