@@ -28,6 +28,17 @@ TERMS: tuple[tuple[str, str], ...] = (
         "2019).",
     ),
     (
+        "class information",
+        "The share of the variance of a channel's responses to held-out pictures that lies "
+        "between the classes, less what chance alone would explain (epsilon squared): 0 where "
+        "it knows nothing about them, 1 where it knows all.",
+    ),
+    (
+        "control",
+        "A transfer by the run's own recipe from shuffled training labels. What it gains, any "
+        "tuning gains; what is more was learned.",
+    ),
+    (
         "cross-entropy",
         "The mean of minus the logarithm of the probability that was given to the right class: 0 "
         "is perfect, and sure mistakes cost most. Also called the loss.",
@@ -39,7 +50,7 @@ TERMS: tuple[tuple[str, str], ...] = (
     (
         "false discovery rate",
         "Of the things that are called found, the share that is expected to be chance; 5% here "
-        "(Benjamini and Hochberg 1995). Of many channels some look changed by chance alone.",
+        "(Benjamini and Hochberg 1995). Of many channels some seem to have learned by chance alone.",
     ),
     (
         "freeze boundary",
@@ -60,8 +71,27 @@ TERMS: tuple[tuple[str, str], ...] = (
         "them.",
     ),
     (
+        "learned",
+        "Said of a channel that gained class information, more than the controls and more "
+        "than none.",
+    ),
+    (
         "logit",
         "The number that the head gives a class, before it becomes a probability.",
+    ),
+    (
+        "looks different",
+        "Said of a channel whose drawings in the two networks differ by more than one network's "
+        "drawings from other seeds do.",
+    ),
+    (
+        "matters",
+        "Said of a channel whose replacement by base's makes the true class less probable.",
+    ),
+    (
+        "moved",
+        "Said of a channel that answers held-out pictures differently than before. Any tuning "
+        "moves channels.",
     ),
     (
         "nats",
@@ -77,6 +107,10 @@ TERMS: tuple[tuple[str, str], ...] = (
         "render",
         "A picture that was made from noise, step by step, to excite a channel as much as "
         "possible.",
+    ),
+    (
+        "retuning",
+        "The run tuned again from another seed, with true labels: how well a gain comes back.",
     ),
     (
         "stage",

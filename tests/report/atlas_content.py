@@ -1,4 +1,4 @@
-"""Content for an atlas, made up: tiny pictures, two compared layers and a frozen one."""
+"""Content for an atlas, made up: tiny pictures, two layers that differ and a frozen one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 import inspection_content
+from transferscope.comparison.change import Witnessed
 from transferscope.comparison.records import (
-    ChannelComparison,
+    ChannelDrawings,
     Comparison,
     Exemplar,
     LayerComparison,
+    Quartiles,
 )
 from transferscope.evaluation.calibration import Bin, Calibration
 from transferscope.evaluation.class_size import SizeTrend
@@ -32,6 +34,7 @@ from transferscope.visualize.records import Render, Status
 NASTY = "<b>猫 & \"狗\"</b> $x^2$ '_'"
 CLASSES = ("foxglove", NASTY, "Löwenzahn", "0")
 SEEDS = (0, 1)
+REASONS = ("least learned", "most learned", "at random", "most mattering")
 
 
 def picture(seed: int, side: int = 32) -> np.ndarray:
@@ -51,85 +54,170 @@ def write_pictures(root: Path, count: int = 12) -> tuple[str, ...]:
     return names
 
 
+def rows(layer: str, channels: int, *, drawn: tuple[int, ...], seed: int) -> tuple[Witnessed, ...]:
+    """All witnesses of a layer; the odd channels learned, and every third of them matters."""
+    rng = np.random.default_rng(seed)
+    made: list[Witnessed] = []
+
+    def say(channel: int, witness: str, value: float, null: float, q: float, half: float) -> None:
+        ends = (value - half, value + half)
+        made.append(Witnessed(layer, channel, witness, value, *ends, null, q / 2, q))
+
+    for channel in range(channels):
+        learned = channel % 2 == 1
+        gain = (0.3 + 0.01 * channel if learned else 0.01) + float(rng.normal(0, 0.01))
+        null = -0.02 + float(rng.normal(0, 0.01))
+        say(channel, "response_change", 0.2 + 0.01 * channel, 0.01, 0.0004, 0.05)
+        say(channel, "class_information", gain, null, 0.003 if learned else 0.6, 0.06)
+        say(channel, "mutual_information", gain / 2, null / 2, 0.04 if learned else 0.7, 0.05)
+        say(channel, "best_class_auc", gain / 4, null, 0.2, 0.1)
+        say(channel, "exemplar_turnover", 0.5, 0.45, 0.3, 0.2)
+        say(
+            channel,
+            "patching",
+            0.002 * channel - 0.003,
+            0.0,
+            0.01 if channel % 3 == 2 else 0.5,
+            0.002,
+        )
+    for channel in drawn:
+        say(channel, "drawings", 0.1 * channel - 0.05, 0.0, 0.03 if channel == 3 else 0.4, 0.08)
+    return tuple(made)
+
+
 def channel(
     layer: str,
     index: int,
     paths: tuple[str, ...],
     *,
     sign: str = "plus",
-    changed: bool = False,
-    identical: bool = False,
     status: Status = "optimized",
-) -> ChannelComparison:
-    """One channel whose figures follow from its index."""
-    similarity = 1.0 if identical else 0.72 - 0.03 * index - 0.2 * changed
+) -> ChannelDrawings:
+    """Drawings of one channel, whose figures follow from its index."""
     best = tuple(
         Exemplar(path=paths[(index + step) % len(paths)], activation=4.5 - 0.3 * step)
         for step in range(4)
     )
-    return ChannelComparison(
+    return ChannelDrawings(
         layer=layer,
         channel=index,
         sign=sign,
-        similarity=similarity,
-        similarities={"pixels": similarity - 0.1, "activations": similarity + 0.05},
-        rerender={"base": 0.8, "tuned": 0.78},
-        chance=0.35,
-        statistic=0.0 if identical else 0.79 - similarity,
-        p=1.0 if identical else 0.0004 if changed else 0.4,
-        q=1.0 if identical else 0.003 if changed else 0.6,
-        changed=changed,
-        identical=identical,
-        statuses={"base": "optimized", "tuned": status},
+        reason=REASONS[index % len(REASONS)],
+        seeds=SEEDS,
+        statuses={"base": ("optimized",) * len(SEEDS), "tuned": (status, "optimized")},
         activation={"base": 6.1, "tuned": 5.2 + index},
         exemplar_max={"base": 4.5, "tuned": None if index == 1 else 4.8},
         exemplars={"base": best, "tuned": best[1:]},
-        shared_top20=1.0 if identical else 0.45,
+        shared_top20=0.45,
+        similarity=0.72 - 0.03 * index,
+        rerender={"base": 0.81, "tuned": 0.78 - 0.01 * index},
     )
 
 
 def comparison(paths: tuple[str, ...]) -> Comparison:
-    """A frozen layer, a changed one and one whose two directions were compared."""
-    rng = np.random.default_rng(5)
-    null = tuple(float(value) for value in rng.normal(0, 0.05, 60))
-    chance = tuple(float(value) for value in rng.normal(0.35, 0.08, 50))
-    frozen = tuple(channel("blocks.2.1", index, paths, identical=True) for index in range(2))
-    changed = tuple(
-        channel("blocks.4.2", index, paths, changed=index % 2 == 1, status="below_exemplar")
-        for index in range(6)
-    )
-    signed = tuple(
-        channel("head <conv>", index, paths, sign=sign, changed=sign == "minus")
-        for index in range(3)
-        for sign in ("plus", "minus")
-    )
-    return Comparison(
-        layers=(
-            LayerComparison("blocks.2.1", frozen, 40, True, 1.0, 1.0, 0.3, 0, (), (), 1.0),
-            LayerComparison(
-                "blocks.4.2", changed, 80, False, 0.6, 0.79, 0.35, 50, chance, null, 0.9
-            ),
-            LayerComparison(
-                "head <conv>", signed, 3, False, 0.5, 0.79, 0.35, 50, chance, null, 0.7
-            ),
+    """A frozen layer, one of 24 channels of which half learned, and one with a name that no page may trust."""
+    names = ("blocks.4.2", "head <conv>")
+    drawn = {
+        names[0]: tuple(
+            channel(names[0], index, paths, status="below_exemplar" if index == 3 else "optimized")
+            for index in range(6)
         ),
-        fdr=0.05,
-        seeds=SEEDS,
+        names[1]: tuple(
+            channel(names[1], index, paths, sign=sign)
+            for index in range(3)
+            for sign in ("plus", "minus")
+        ),
+    }
+    known = {
+        "base": Quartiles(0.21, 0.34, 0.44),
+        "tuned": Quartiles(0.38, 0.61, 0.78),
+        "controls": Quartiles(0.17, 0.3, 0.4),
+        "retunings": Quartiles(0.37, 0.6, 0.77),
+    }
+    return Comparison(
+        pair=("base", "tuned"),
+        split="test",
         pictures=12,
+        classes=len(CLASSES),
+        layers=(
+            LayerComparison("blocks.2.1", 40, True, {}, 1.0),
+            LayerComparison(names[0], 24, False, known, 0.9, chance=0.35),
+            LayerComparison(names[1], 3, False, known, 0.7, chance=0.3),
+        ),
+        rows=(
+            *rows(names[0], 24, drawn=tuple(range(6)), seed=5),
+            *rows(names[1], 3, drawn=tuple(range(3)), seed=6),
+        ),
+        drawings=(*drawn[names[0]], *drawn[names[1]]),
+        controls=3,
+        false_in_controls=(1, 0, 0),
+        retunings=1,
+        reproduced=(11,),
+        seeds=SEEDS,
         steps=16,
         size=32,
     )
 
 
+def nothing_learned(record: Comparison) -> Comparison:
+    """The same, with gains that the controls reach too."""
+    quiet = tuple(
+        dataclasses.replace(row, value=0.02, low=-0.05, high=0.09, p=0.4, q=0.8)
+        if row.witness == "class_information"
+        else row
+        for row in record.rows
+    )
+    return dataclasses.replace(record, rows=quiet, reproduced=(), retunings=0)
+
+
+def undrawn(record: Comparison) -> Comparison:
+    """The same with `--draw 0`."""
+    left = tuple(row for row in record.rows if row.witness != "drawings")
+    return dataclasses.replace(record, drawings=(), rows=left, seeds=(), steps=0, size=0)
+
+
+def uncontrolled(record: Comparison) -> Comparison:
+    """The same with `--controls 0`: gains are held against base alone."""
+    bare = tuple(
+        row if row.witness == "response_change" else dataclasses.replace(row, null=0.0)
+        for row in record.rows
+    )
+    layers = tuple(
+        dataclasses.replace(
+            layer, information={k: v for k, v in layer.information.items() if k != "controls"}
+        )
+        for layer in record.layers
+    )
+    return dataclasses.replace(
+        record, rows=bare, layers=layers, controls=0, false_in_controls=(), reproduced=()
+    )
+
+
+def one_seed(record: Comparison) -> Comparison:
+    """The same with `--seeds 1`: there is nothing to hold two drawings against."""
+    drawings = tuple(
+        dataclasses.replace(
+            one,
+            seeds=one.seeds[:1],
+            statuses={network: several[:1] for network, several in one.statuses.items()},
+            similarity=None,
+            rerender={"base": None, "tuned": None},
+        )
+        for one in record.drawings
+    )
+    layers = tuple(dataclasses.replace(layer, chance=None) for layer in record.layers)
+    return dataclasses.replace(
+        undrawn(record), drawings=drawings, layers=layers, seeds=SEEDS[:1], steps=16, size=32
+    )
+
+
 def renders(record: Comparison) -> dict[tuple[str, str, int, str, int], Render]:
-    """A render for every channel, network and seed; of identical layers the base network's alone."""
+    """A drawing for every channel of the shortlist, network and seed."""
     made: dict[tuple[str, str, int, str, int], Render] = {}
     for depth, layer in enumerate(record.layers):
-        for unit in layer.channels:
+        for unit in (one for one in record.drawings if one.layer == layer.layer):
             for number, network in enumerate(("base", "tuned")):
-                if layer.identical and network == "tuned":
-                    continue
-                for seed in record.seeds:
+                for place, seed in enumerate(unit.seeds):
                     key = (network, unit.layer, unit.channel, unit.sign, seed)
                     made[key] = Render(
                         layer=unit.layer,
@@ -139,9 +227,11 @@ def renders(record: Comparison) -> dict[tuple[str, str, int, str, int], Render]:
                         picture=picture(
                             ((depth * 100 + unit.channel) * 2 + number) * 2 + seed, record.size
                         ),
-                        activation=unit.activation[network],
+                        activation=unit.activation[network] or 0.0,
                         exemplar_max=unit.exemplar_max[network],
-                        status="optimized",
+                        status="below_exemplar"
+                        if unit.statuses[network][place] == "below_exemplar"
+                        else "optimized",
                         steps=record.steps,
                     )
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -82,26 +83,43 @@ def probed(atlas: Path, copy: Path, *, before: str = "", after: str = "") -> Pat
     return copy
 
 
-def test_the_grid_sorts_and_filters_and_the_theme_turns(
-    browser: str, atlas: Path, tmp_path: Path
+def test_channels_and_drawings_sort_and_filter_and_the_theme_turns(
+    browser: str, tmp_path: Path
 ) -> None:
+    content = made.content(tmp_path / "pictures")
+    record = content.comparison
+    assert record is not None
+    more = made.channel(
+        "blocks.4.2", 6, ("class 0/片 0 #%.png",)
+    )  # tools stand above more than six drawings
+    atlas = write_atlas(
+        dataclasses.replace(
+            content, comparison=dataclasses.replace(record, drawings=(*record.drawings, more))
+        ),
+        tmp_path / "atlas",
+    ).parent
     copy = probed(
         atlas,
         tmp_path / "copy",
         after="""
         document.addEventListener("DOMContentLoaded", function () {
-          const sort = document.getElementById("sort"), only = document.getElementById("only");
-          sort.value = "statistic";
-          sort.dispatchEvent(new Event("change"));
-          only.click();
+          for (const [name, key] of [["grid", "similarity"], ["channels", "moved"]]) {
+            const tools = document.querySelector(".tools[data-of=" + name + "]");
+            const sort = tools.querySelector("select");
+            sort.value = key;
+            sort.dispatchEvent(new Event("change"));
+            tools.querySelector("input").click();
+            document.documentElement.dataset[name] =
+              Array.from(document.getElementById(name).children)
+              .filter(item => !item.hidden).map(item => item.dataset.index).join(" ");
+          }
           document.getElementById("theme").click();
-          document.documentElement.dataset.probe = Array.from(document.querySelectorAll("#grid li"))
-            .filter(item => !item.hidden).map(item => item.dataset.index).join(" ");
         });""",
     )
     page = (copy / "layers/blocks-4-2.html").as_uri()
     dom = run(browser, tmp_path / "profile", "--dump-dom", page)
-    assert 'data-probe="5 3 1"' in dom
+    assert 'data-grid="1 3 5"' in dom
+    assert 'data-channels="23 21 19 17 15 13 11 9 7 5 3 1"' in dom
     assert 'data-theme="dark"' in dom or 'data-theme="light"' in dom
 
 
@@ -140,7 +158,7 @@ def test_the_arrow_keys_lead_to_the_next_channel(browser: str, atlas: Path, tmp_
     assert "<title>blocks.4.2 2 " in dom
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (520, 900)])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (520, 2400)])
 def test_the_front_page_is_not_blank(
     browser: str, atlas: Path, tmp_path: Path, width: int, height: int
 ) -> None:

@@ -15,8 +15,10 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image, ImageDraw
 
+from transferscope.comparison.records import Comparison
 from transferscope.errors import InputError
 from transferscope.report.figures import classes, comparison, evaluation, style
+from transferscope.report.questions import Answers
 
 PATHS = tuple(f"{number}.png" for number in range(12))
 
@@ -33,8 +35,10 @@ def font_sizes(svg: str) -> list[float]:
 
 
 EVERY: dict[str, Callable[[], str]] = {
-    "layers": lambda: comparison.layer_box_plot(made.comparison(PATHS)),
-    "null": lambda: comparison.channel_null_figure(made.comparison(PATHS).layers[1]),
+    "information": lambda: comparison.information_figure(made.comparison(PATHS)),
+    "gain": lambda: comparison.gain_figure(made.comparison(PATHS)),
+    "similarity": lambda: comparison.similarity_figure(made.comparison(PATHS)),
+    "channel": lambda: channel_figure(made.comparison(PATHS), 3),
     "confusion": lambda: classes.confusion_figure(made.predictions(PATHS)),
     "per_class": lambda: classes.per_class_figure(made.evaluation(0.8), base=made.evaluation(0.7)),
     "reliability": lambda: evaluation.reliability_figure(made.calibration()),
@@ -74,29 +78,141 @@ def test_matplotlibs_settings_are_left_alone(name: str) -> None:
     assert dict(mpl.rcParams) == before
 
 
+def channel_figure(record: Comparison, channel: int) -> str:
+    return comparison.channel_figure(Answers.of(record), "blocks.4.2", channel)
+
+
+def fills(svg: str, colour: str) -> int:
+    return len(re.findall(rf"fill: {colour}", svg))
+
+
 def test_layers_are_named_and_the_frozen_one_is_called_identical() -> None:
     record = made.comparison(PATHS)
-    shown = texts(comparison.layer_box_plot(record))
+    shown = texts(comparison.information_figure(record))
     assert {"blocks.2.1", "blocks.4.2", "head <conv>"} <= set(shown)
-    assert shown.count("identical") == 1
+    assert {"base", "tuned", "controls", "retunings"} <= set(shown)
+    assert shown.count("bit-identical") == 1
     drawn = dataclasses.replace(record, layers=record.layers[1:])
-    assert "identical" not in texts(comparison.layer_box_plot(drawn))
+    assert "bit-identical" not in texts(comparison.information_figure(drawn))
 
 
-def test_no_layer_and_no_null_are_refused() -> None:
+def test_controls_are_shown_only_where_there_are_some() -> None:
     record = made.comparison(PATHS)
-    with pytest.raises(InputError, match="no layers"):
-        comparison.layer_box_plot(dataclasses.replace(record, layers=()))
-    with pytest.raises(InputError, match=r"blocks\.2\.1"):
-        comparison.channel_null_figure(record.layers[0])
+    bare = made.uncontrolled(record)
+    assert "controls" not in texts(comparison.information_figure(bare))
+    shown = texts(comparison.gain_figure(bare))
+    assert "24 channels" in shown
+    assert not {"learned", "controls, mean"} & set(shown)
+    assert "controls −0.02" not in " ".join(texts(channel_figure(bare, 3)))
+    assert any("controls" in text for text in texts(channel_figure(record, 3)))
 
 
-def test_the_null_figure_marks_where_changed_begins_only_if_something_changed() -> None:
-    layer = made.comparison(PATHS).layers[1]
-    assert "changed from here" in texts(comparison.channel_null_figure(layer))
-    quiet = tuple(dataclasses.replace(channel, changed=False) for channel in layer.channels)
-    layer = dataclasses.replace(layer, channels=quiet)
-    assert "changed from here" not in texts(comparison.channel_null_figure(layer))
+def test_gains_are_counted_by_layer_and_none_is_no_proof() -> None:
+    record = made.comparison(PATHS)
+    shown = texts(comparison.gain_figure(record))
+    assert {"12 of 24 learned", "1 of 3 learned"} <= set(shown)
+    alone = texts(comparison.gain_figure(record, "head <conv>"))
+    assert "1 of 3 learned" in alone
+    assert "blocks.4.2" not in alone
+    quiet = texts(comparison.gain_figure(made.nothing_learned(record)))
+    assert {"none found of 24", "none found of 3"} <= set(quiet)
+
+
+def test_bars_are_as_high_as_channels_are_many() -> None:
+    """Both halves are on one scale: areas in one colour are in the ratio of the counts."""
+    record = made.comparison(PATHS)
+    svg = comparison.gain_figure(record, "blocks.4.2")
+    areas = {"learned": 0.0, "others": 0.0, "controls": 0.0}
+    looks = {"learned": (style.TUNED_COLOUR, "0.95"), "others": (style.TUNED_COLOUR, "0.38")}
+    looks["controls"] = ("currentColor", "0.35")
+    for path, look in re.findall(r'<path d="([^"]*)"[^>]*style="([^"]*)"', svg, re.DOTALL):
+        places = [float(one) for one in re.findall(r"-?[\d.]+", path)]
+        if "clip-path" in look or len(places) < 8:
+            continue
+        for name, (colour, alpha) in looks.items():
+            if f"fill: {colour}" in look and f"opacity: {alpha}" in look:
+                areas[name] += np.ptp(places[0::2]) * np.ptp(places[1::2])
+    legend = 0.1 * areas["others"]
+    assert areas["learned"] == pytest.approx(areas["others"], abs=legend)
+    assert areas["controls"] == pytest.approx(2 * areas["others"], abs=2 * legend)
+
+
+def test_failed_drawings_are_counted_beside_the_similarities() -> None:
+    record = made.comparison(PATHS)
+    shown = texts(comparison.similarity_figure(record))
+    assert {"24 drawings: 1 below exemplar", "all 24 drawings optimized", "6 drawn"} <= set(shown)
+    unknown = tuple(dataclasses.replace(layer, chance=None) for layer in record.layers)
+    assert comparison.similarity_figure(dataclasses.replace(record, layers=unknown))
+
+
+def test_a_channels_dot_is_full_where_the_answer_is_yes() -> None:
+    record = made.comparison(PATHS)
+    yes, no = channel_figure(record, 3), channel_figure(record, 2)
+    assert {"Responses", "Class information", "Loss without it", "Drawings"} <= set(texts(yes))
+    assert fills(yes, style.TUNED_COLOUR) > fills(no, style.TUNED_COLOUR)
+    quiet = channel_figure(made.nothing_learned(record), 3)
+    assert fills(quiet, style.TUNED_COLOUR) == fills(yes, style.TUNED_COLOUR) - 1
+
+
+def test_an_interval_that_reaches_too_far_ends_in_an_arrow() -> None:
+    record = made.comparison(PATHS)
+    near = channel_figure(record, 2)
+    wide = tuple(
+        dataclasses.replace(row, low=-50.0, high=50.0)
+        if (row.witness, row.channel) == ("class_information", 2)
+        else row
+        for row in record.rows
+    )
+    far = channel_figure(dataclasses.replace(record, rows=wide), 2)
+    assert fills(far, style.TUNED_COLOUR) == fills(near, style.TUNED_COLOUR) + 2
+
+
+def test_what_was_not_measured_is_refused() -> None:
+    record = made.comparison(PATHS)
+    for bare in (
+        dataclasses.replace(record, layers=()),
+        dataclasses.replace(record, layers=record.layers[:1]),
+    ):
+        with pytest.raises(InputError, match="no layer of the comparison differs"):
+            comparison.information_figure(bare)
+    with pytest.raises(InputError, match=r"no gain of blocks\.2\.1"):
+        comparison.gain_figure(record, "blocks.2.1")
+    for bare in (made.undrawn(record), made.one_seed(record)):
+        with pytest.raises(InputError, match="two seeds or more"):
+            comparison.similarity_figure(bare)
+    with pytest.raises(InputError, match=r"channel 99 of layer 'blocks\.4\.2'"):
+        channel_figure(record, 99)
+
+
+@pytest.mark.parametrize("name", ["information", "gain", "similarity", "channel"])
+def test_a_comparisons_figures_fit_a_telephone_whatever_the_layers_are_called(name: str) -> None:
+    record = made.comparison(PATHS)
+    long = "backbone.encoder.layers." + "block_" * 30 + "conv3"
+    renamed = dataclasses.replace(
+        record,
+        layers=tuple(
+            dataclasses.replace(one, layer=long) if one.layer == "blocks.4.2" else one
+            for one in record.layers
+        ),
+        rows=tuple(
+            dataclasses.replace(one, layer=long) if one.layer == "blocks.4.2" else one
+            for one in record.rows
+        ),
+        drawings=tuple(
+            dataclasses.replace(one, layer=long) if one.layer == "blocks.4.2" else one
+            for one in record.drawings
+        ),
+    )
+    figures = {
+        "information": comparison.information_figure,
+        "gain": comparison.gain_figure,
+        "similarity": comparison.similarity_figure,
+        "channel": lambda record: comparison.channel_figure(Answers.of(record), long, 3),
+    }
+    svg = figures[name](renamed)
+    assert ElementTree.fromstring(svg).get("width") == str(comparison.WIDTH) == "360"
+    for text in texts(svg):
+        assert style.text_width(text) <= 58, text
 
 
 def test_names_are_literal_whatever_their_script() -> None:
@@ -199,5 +315,5 @@ def _with_class(name: str) -> str:
 def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:
     from transferscope.files import write_text
 
-    write_text(tmp_path / "layers.svg", EVERY["layers"]())
+    write_text(tmp_path / "layers.svg", EVERY["information"]())
     assert ElementTree.parse(tmp_path / "layers.svg").getroot().tag.endswith("svg")

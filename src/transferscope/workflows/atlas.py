@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from transferscope.comparison.records import Comparison
+from transferscope.comparison.records import NETWORKS, Comparison
 from transferscope.errors import OutputError, RunError, WeightsError
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.mistakes import ErrorStudy
@@ -16,6 +16,7 @@ from transferscope.report.pages import atlas as pages
 from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
+from transferscope.wording import counted, percent
 from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.inspect import inspect_run, previews
@@ -66,12 +67,12 @@ def write_atlas(
     evaluation, base_evaluation = run_evaluations(run)
     others = _other_sets(run)
     if comparison is None and evaluation is None and not others:
-        changed = f"'transferscope compare {run.path}' what changed"
+        taught = f"'transferscope compare {run.path}' what it learned"
         if run.untuned:
-            changed += " (nothing: its body is untuned)"
+            taught += " (nothing: its body is untuned)"
         raise RunError(
             f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
-            f"{changed}"
+            f"{taught}"
         )
     if which is not None:
         reporter.say(which)
@@ -125,19 +126,38 @@ def _other_sets(run: Run) -> tuple[OtherSet, ...]:
 
 def _facts(run: Run, comparison: Comparison | None, which: str | None) -> dict[str, str]:
     """Where the numbers come from, label to value."""
-    counted = ", ".join(f"{n} {name}" for name, n in run.results["pictures"].items())
-    facts = {**training_facts(run), "Pictures": counted}
+    pictures = ", ".join(f"{n} {name}" for name, n in run.results["pictures"].items())
+    facts = {**training_facts(run), "Pictures": pictures}
     if comparison is not None:
-        seeds = ", ".join(map(str, comparison.seeds))
-        facts["Renders"] = f"{comparison.steps} steps at {comparison.size} px, seeds {seeds}"
-        facts["Exemplars"] = f"best of {comparison.pictures} training pictures"
+        facts |= _comparison_facts(comparison)
+        if which is not None:
+            facts["Comparison"] += f"; {which}"
     elif run.untuned:
         facts["Comparison"] = "none: the body is untuned, every layer is that of the base"
-    if which is not None:
-        facts["Comparison"] = which
     packages = run.record["environment"]["packages"]
     made = ", ".join(f"{name} {version}" for name, version in packages.items())
     return facts | {"Made with": made}
+
+
+def _comparison_facts(comparison: Comparison) -> dict[str, str]:
+    """What a comparison rests on."""
+    facts = {
+        "Comparison": f"{comparison.pictures:,} {comparison.split} pictures, false discovery rate "
+        f"{percent(comparison.fdr, 0)}",
+        "Controls": f"{comparison.controls} from shuffled labels"
+        if comparison.controls
+        else "none",
+    }
+    if comparison.retunings:
+        facts["Retunings"] = f"{comparison.retunings} from other seeds"
+    facts["Drawings"] = "none"
+    if comparison.drawings:
+        drawn = counted(len(comparison.drawings), "channel")
+        seeds = ", ".join(map(str, comparison.seeds))
+        facts["Drawings"] = (
+            f"{drawn}, at most {comparison.steps:,} steps at {comparison.size} px, seeds {seeds}"
+        )
+    return facts
 
 
 def _shown_renders(
@@ -148,20 +168,16 @@ def _shown_renders(
     What is neither in the run's sweep/ nor in the cache is missing; the reporter is told.
     """
     sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
-    best = {
-        (layer.layer, channel.channel): channel.exemplar_max
-        for layer in comparison.layers
-        for channel in layer.channels
-    }
+    best = {(one.layer, one.channel): one.exemplar_max for one in comparison.drawings}
     shown: dict[tuple[str, str, int, str, int], Render] = {}
     for row in render_keys(run.path / "comparison"):
         network, place = row["network"], (row["layer"], row["channel"])
         if place not in best:
             continue
         with suppress(WeightsError):
-            render = sweep.load_key(row["key"], best[place][network])
+            render = sweep.load_key(row["key"], best[place].get(network))
             shown[network, *place, row["sign"], row["seed"]] = render
-    expected = 2 * len(best) * len(comparison.seeds)
+    expected = len(NETWORKS) * sum(len(one.seeds) for one in comparison.drawings)
     if len(shown) < expected:
         reporter.say(
             f"{expected - len(shown)} of {expected} drawings of the comparison are neither in "

@@ -1,138 +1,409 @@
-"""Figures of a comparison of two networks, as SVG text in the style of `style`."""
+"""Figures of a comparison of two networks, as SVG text in the style of `style`.
+
+They are as wide as a telephone, so that it shows them whole; a page with more room puts two beside each
+other. The base network, the tuned one, and grey for what both are held against: controls and chance.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from transferscope.comparison.records import Comparison, LayerComparison
+from transferscope.comparison.change import LEARNED, Witnessed
+from transferscope.comparison.records import NETWORKS, ChannelDrawings, Comparison, Quartiles
 from transferscope.errors import InputError
 from transferscope.report.figures import style
+from transferscope.report.questions import Answers, null_of, null_words, witness_words
 
-_POINTS = 300  # drawn beside a box at most; of more, every n-th is
+WIDTH = 360
+"""Of every figure, in pixels."""
+
+_NAME, _ROW, _GAP = 20, 15, 16  # pixels: a layer's name, a box, and the room below a layer
+_POINTS = 300  # drawn on a box at most; of more, every n-th is
+
+Swatch = tuple[str, str, float]
 
 
-def layer_box_plot(comparison: Comparison) -> str:
-    """Similarity of base and tuned by layer, between the re-render ceiling and the chance floor.
+@contextmanager
+def _stack(height: float, label: str, swatches: Sequence[Swatch]) -> Iterator[tuple[Figure, Axes]]:
+    """One panel whose y axis counts pixels from the top; swatches in as many lines as they need."""
+    lines = math.ceil(sum(style.text_width(words) + 6 for words, _, _ in swatches) / 62)
+    with style.panel(WIDTH, height + 58 + 16 * lines) as (figure, axes):
+        axes.set_ylim(height, 0)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.set_xlabel(label)
+        style.legend(axes, swatches, columns=math.ceil(len(swatches) / lines))
+        yield figure, axes
 
-    A layer has two boxes (quartiles; whiskers from the 5th to the 95th percentile; a point a
-    channel, thinned where there are hundreds): similarity across the networks in the tuned
-    network's colour, and within one network, from one seed to another, in the base network's.
-    The grey band holds the central 90% of chance.
-    A bit-identical layer is a line at 1.
+
+def _line(axes: Axes, at: float, top: float, bottom: float, **look: Any) -> None:
+    """A vertical line beside what is drawn, not through the words above it."""
+    stroke: dict[str, Any] = {"color": style.MUTED, "linewidth": 0.9, "alpha": 0.7}
+    axes.plot([at, at], [top, bottom], solid_capstyle="butt", **stroke | look)
+
+
+def _rule(axes: Axes, bands: Sequence[tuple[float, float]]) -> None:
+    """Lines at the ticks, and a darker one at zero, beside what is drawn: none through the words above."""
+    low, high = axes.get_xlim()
+    for at in axes.get_xticks():
+        if low <= at <= high:
+            for top, bottom in bands:
+                look = {"zorder": 0} if abs(at) < 1e-12 else {"alpha": 0.18, "zorder": 0}
+                _line(axes, at, top, bottom, **look)
+
+
+def _name(axes: Axes, top: float, name: str, said: str = "") -> None:
+    """A layer's name above what is drawn of it, and a few words at the right end of the line."""
+    line: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    room = 54 - style.text_width(said) * 0.9
+    axes.text(0, top + 8, style.clipped(name, room), fontsize=style.TEXT, **line)
+    if said:
+        axes.text(1, top + 8, said, ha="right", color=style.MUTED, **line)
+
+
+# ---------------------------------------------------------------------------- class information by layer
+
+
+_KINDS: Mapping[str, tuple[str, float, float]] = {
+    "base": (style.BASE_COLOUR, 0.5, 1.0),
+    "tuned": (style.TUNED_COLOUR, 0.5, 1.0),
+    "retunings": (style.TUNED_COLOUR, 0.12, 0.7),
+    "controls": (style.MUTED, 0.2, 0.5),
+}
+"""Of the box of each kind of network its colour, and the opacity of what is inside and of its lines."""
+
+
+def information_figure(comparison: Comparison) -> str:
+    """Class information of every layer's channels, shallow to deep: base, tuned, retunings, controls.
+
+    A box holds the middle half of a layer's channels, its line the median.
 
     Raises:
-        InputError: no layer was compared.
+        InputError: no layer differs between the networks, so nothing was measured.
     """
-    if not comparison.layers:
-        raise InputError("the comparison has no layers; compare at least one to draw it")
-    rows = len(comparison.layers)
-    with style.panel(760, 88 + 66 * rows) as (figure, axes):
-        lowest = min(_layer_row(axes, layer, row) for row, layer in enumerate(comparison.layers))
-        names = [layer.layer for layer in comparison.layers]
-        style.named_rows(axes, [style.clipped(name, 34) for name in names])
-        start = min(0.9, math.floor(lowest * 10 - 0.2) / 10)
-        axes.set(xlim=(start, 1.03), ylim=(rows - 0.45, -0.55))
-        style.grid(axes, "x", alpha=0.18)
-        axes.set_xlabel("similarity of two renders")
+    layers = comparison.layers
+    known = [one for layer in layers for one in layer.information.values()]
+    if not known:
+        raise InputError(
+            "no layer of the comparison differs; compare one behind the freeze boundary"
+        )
+    kinds = [kind for kind in _KINDS if any(kind in layer.information for layer in layers)]
+    swatches = [(kind, *_KINDS[kind][:2]) for kind in kinds]
+    height = sum(_NAME + _ROW * len(layer.information) + _GAP for layer in layers) - _GAP + 4
+    with _stack(height, "class information (share of variance)", swatches) as (figure, axes):
+        top, bands = 0.0, []
+        for layer in layers:
+            _name(axes, top, layer.layer, "bit-identical" if layer.identical else "")
+            for row, kind in enumerate(kind for kind in kinds if kind in layer.information):
+                middle = top + _NAME + _ROW * (row + 0.5)
+                _quartiles(axes, layer.information[kind], middle, *_KINDS[kind])
+            bottom = top + _NAME + _ROW * len(layer.information)
+            bands.append((top + _NAME, bottom))
+            top = bottom + _GAP
+        low, high = min(one.low for one in known), max(one.high for one in known)
+        axes.set_xlim(min(0.0, low) - 0.03 * high, min(1.0, high * 1.06) + 0.005)
+        _rule(axes, [(start, end) for start, end in bands if end > start])
+        return style.as_svg(figure, "information", "Class information by layer and network")
+
+
+def _quartiles(
+    axes: Axes, known: Quartiles, row: float, colour: str, inside: float, lines: float
+) -> None:
+    """A box from the first quartile to the third."""
+    half, rgb = 5.0, mpl.colors.to_rgb(colour)
+    looks: dict[str, Any] = {
+        "facecolor": (*rgb, inside),
+        "edgecolor": (*rgb, lines),
+        "linewidth": 1,
+    }
+    axes.add_patch(Rectangle((known.low, row - half), known.high - known.low, 2 * half, **looks))
+    middle = [row - half, row + half]
+    stroke: dict[str, Any] = {"linewidth": 2.4, "solid_capstyle": "butt"}
+    axes.plot([known.median] * 2, middle, color=colour, alpha=lines, **stroke)
+
+
+# ---------------------------------------------------------------------------- gains against controls
+
+
+def gain_figure(comparison: Comparison, layer: str | None = None) -> str:
+    """Gains of class information, and below each layer's line what its channels gain in the controls.
+
+    Bars count channels, of both sides on one scale: up those of the tuned network, the ones that learned in
+    full colour; down the same channels' mean over the controls.
+
+    Args:
+        comparison: of two networks.
+        layer: one alone; None: all that differ.
+
+    Raises:
+        InputError: no channel was asked.
+    """
+    names = [one.layer for one in comparison.layers if layer in (None, one.layer)]
+    every = {name: _finite(comparison.of_witness(LEARNED, name)) for name in names}
+    gains = {name: rows for name, rows in every.items() if rows}
+    if not gains:
+        raise InputError(
+            f"no gain of {layer or 'any layer'} was measured; compare a layer that differs"
+        )
+    learned = {(row.layer, row.channel) for row in comparison.found(LEARNED)}
+    shown = [row.value for rows in gains.values() for row in rows]
+    if comparison.controls:
+        shown += [row.null for rows in gains.values() for row in rows]
+    low, high = min(*shown, 0.0), max(*shown, 0.0)
+    margin = max(0.04 * (high - low), (0.1 - (high - low)) / 2)
+    bars = max(12, min(40, round(len(shown) ** 0.5 * 2)))
+    edges = np.linspace(low - margin, high + margin, bars + 1)
+    room = 110.0 if layer else 62.0
+    swatches: list[Swatch] = [("channels", style.TUNED_COLOUR, 0.38)]
+    if comparison.controls:
         swatches = [
-            ("base against tuned", style.TUNED_COLOUR, 0.9),
-            ("same network, another seed (ceiling)", style.BASE_COLOUR, 0.9),
-            ("unrelated channels (chance)", style.MUTED, 0.3),
+            ("learned", style.TUNED_COLOUR, 0.95),
+            ("others", style.TUNED_COLOUR, 0.38),
+            ("controls, mean", style.MUTED, 0.35),
         ]
-        style.legend(axes, swatches)
-        title = "Similarity of base and tuned renders by layer"
-        return style.as_svg(figure, "layers", title)
+    height = len(gains) * (_NAME + room + _GAP) - _GAP + 4
+    with _stack(height, "gain of class information, tuned minus base", swatches) as (figure, axes):
+        bands = []
+        for place, (name, rows) in enumerate(gains.items()):
+            top = place * (_NAME + room + _GAP)
+            found = [row.value for row in rows if (row.layer, row.channel) in learned]
+            _name(axes, top, name, _counted(len(found), len(rows), comparison.controls))
+            _mirrored(axes, rows, found, edges, (top + _NAME, room), nulls=comparison.controls > 0)
+            bands.append((top + _NAME, top + _NAME + room))
+        axes.set_xlim(edges[0], edges[-1])
+        _rule(axes, bands)
+        axes.xaxis.set_major_formatter(
+            lambda value, _: f"{value:+.3g}".replace("-", "−") if value else "0"
+        )
+        title = f"Gain of class information in {layer or 'every layer'}, against the controls"
+        return style.as_svg(figure, f"gain-{layer or 'all'}", title)
 
 
-def _layer_row(axes: Axes, layer: LayerComparison, row: int) -> float:
-    """Draws one layer; the least similarity that is shown of it."""
-    if layer.identical:
-        axes.plot([1, 1], [row - 0.34, row + 0.34], color=style.TUNED_COLOUR, linewidth=2.5)
-        style.note(axes, "identical", (1, row), (-8, 0), ha="right", va="center")
-        return 1.0
-    shown = [1.0, layer.chance]
-    if layer.chance_values:
-        low, high = np.percentile(layer.chance_values, (5, 95))
-        style.shade(axes, (low, row - 0.4), (high - low, 0.8), style.MUTED, 0.14)
-        shown.append(float(low))
-    axes.plot([layer.chance] * 2, [row - 0.4, row + 0.4], color=style.MUTED, linewidth=1)
-    cross = [channel.similarity for channel in layer.channels]
-    within = [value for channel in layer.channels for value in channel.rerender.values()]
-    _box(axes, within, row - 0.18, style.BASE_COLOUR)
-    _box(axes, cross, row + 0.18, style.TUNED_COLOUR)
-    return min(filter(math.isfinite, shown + cross + within))
+def _counted(found: int, rows: int, controls: int) -> str:
+    if not controls:
+        return f"{rows:,} channels"
+    return f"{found:,} of {rows:,} learned" if found else f"none found of {rows:,}"
+
+
+def _mirrored(
+    axes: Axes,
+    rows: Sequence[Witnessed],
+    found: Sequence[float],
+    edges: np.ndarray,
+    place: tuple[float, float],
+    *,
+    nulls: bool,
+) -> None:
+    """Histogram of the gains upwards, of the nulls downwards."""
+    top, room = place
+    every = np.histogram([row.value for row in rows], edges)[0]
+    yes = np.histogram(found, edges)[0]
+    down = np.histogram([row.null for row in rows], edges)[0] if nulls else np.zeros_like(every)
+    scale = room / max(1, every.max() + down.max())
+    line = top + every.max() * scale
+    for counts, start, colour, alpha in (
+        (yes, np.zeros_like(yes), style.TUNED_COLOUR, 0.95),
+        (every - yes, yes, style.TUNED_COLOUR, 0.38),
+        (-down, np.zeros_like(down), style.MUTED, 0.35),
+    ):
+        bars: dict[str, Any] = {"color": colour, "alpha": alpha, "linewidth": 0, "align": "edge"}
+        widths = np.diff(edges) * 0.9
+        axes.bar(edges[:-1], -counts * scale, widths, bottom=line - start * scale, **bars)
+    axes.axhline(line, color=style.MUTED, linewidth=0.7, alpha=0.8)
+
+
+def _finite(rows: Sequence[Witnessed]) -> list[Witnessed]:
+    return [row for row in rows if math.isfinite(row.value)]
+
+
+# ---------------------------------------------------------------------------- drawings by layer
+
+
+def similarity_figure(comparison: Comparison) -> str:
+    """How alike the drawings of the two networks are, by layer, between ceiling and chance.
+
+    Boxes are quartiles, whiskers reach from the 5th to the 95th percentile, and there is a point a channel.
+    The ceiling is how alike one network's own drawings from different seeds are; the grey line is chance,
+    the mean of unrelated channels. Drawings that failed are counted beside the name.
+
+    Raises:
+        InputError: no similarity is known, as with one seed.
+
+    Reference: Szabó et al. 2020, Figure 9.
+    """
+    by_layer = {
+        layer.layer: [one for one in comparison.drawings if one.layer == layer.layer]
+        for layer in comparison.layers
+    }
+    drawn = {name: several for name, several in by_layer.items() if _similarities(several)[-1][0]}
+    if not drawn:
+        raise InputError("no similarity of drawings is known; compare with two seeds or more")
+    chance = {layer.layer: layer.chance for layer in comparison.layers}
+    swatches: list[Swatch] = [
+        ("base, another seed", style.BASE_COLOUR, 0.6),
+        ("tuned, another seed", style.TUNED_COLOUR, 0.6),
+        ("base against tuned", style.INK, 0.6),
+        ("chance", style.MUTED, 0.35),
+    ]
+    step, head = _ROW + 3, _NAME + 15
+    height = len(drawn) * (head + 3 * step + _GAP) - _GAP + 4
+    with _stack(height, "similarity of two drawings", swatches) as (figure, axes):
+        shown, bands = [1.0], []
+        for place, (name, several) in enumerate(drawn.items()):
+            top = place * (head + 3 * step + _GAP)
+            _name(axes, top, name, f"{len(several)} drawn")
+            axes.text(
+                0, top + _NAME + 4, style.clipped(_failed(several), 58), va="center",
+                color=style.MUTED, transform=axes.get_yaxis_transform(),
+            )  # fmt: skip
+            bands.append((top + head, top + head + 3 * step))
+            floor = chance[name]
+            if floor is not None and math.isfinite(floor):
+                shown.append(floor)
+                style.shade(axes, (-1, top + head), (floor + 1, 3 * step), style.MUTED, 0.16)
+                _line(axes, floor, top + head, top + head + 3 * step, linewidth=1.4, alpha=0.6)
+            for row, (values, colour) in enumerate(_similarities(several)):
+                shown += values
+                _box(axes, values, top + head + step * (row + 0.5), colour)
+        least = min(shown)
+        axes.set_xlim(least - 0.04 * (1 - least) - 0.01, 1 + 0.02 * (1 - least) + 0.005)
+        _rule(axes, bands)
+        return style.as_svg(
+            figure, "drawings", "Similarity of base's and tuned's drawings by layer"
+        )
+
+
+def _similarities(several: Sequence[ChannelDrawings]) -> list[tuple[list[float], str]]:
+    """Values and colours of a layer's boxes, the two networks against each other last."""
+    colours = (style.BASE_COLOUR, style.TUNED_COLOUR)
+    boxes = [
+        ([one.rerender.get(network) for one in several], colour)
+        for network, colour in zip(NETWORKS, colours, strict=True)
+    ]
+    boxes.append(([one.similarity for one in several], style.INK))
+    return [
+        ([value for value in values if value is not None and math.isfinite(value)], colour)
+        for values, colour in boxes
+    ]
+
+
+def _failed(several: Sequence[ChannelDrawings]) -> str:
+    """How drawings ended, each network's and seed's counted."""
+    counts = Counter(status for one in several for n in NETWORKS for status in one.statuses[n])
+    good = counts.pop("optimized", 0)
+    total = good + sum(counts.values())
+    if not counts:
+        return f"all {total} drawings optimized"
+    failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.most_common())
+    return f"{total} drawings: {failed}"
 
 
 def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
     """A horizontal box: quartiles, whiskers from the 5th to the 95th percentile, the points."""
-    sample = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
-    if not len(sample):
+    if not values:
         return
+    sample = np.asarray(values, dtype=float)
     p5, q1, median, q3, p95 = np.percentile(sample, (5, 25, 50, 75, 95))
-    half = 0.11
-    axes.plot([p5, q1], [row, row], color=colour, linewidth=1)
-    axes.plot([q3, p95], [row, row], color=colour, linewidth=1)
-    inside = (*mpl.colors.to_rgb(colour), 0.22)
+    half = 5.5
+    for start, end in ((p5, q1), (q3, p95)):
+        axes.plot([start, end], [row, row], color=colour, linewidth=1)
+    inside = (*mpl.colors.to_rgb(colour), 0.15)
     looks: dict[str, Any] = {"facecolor": inside, "edgecolor": colour, "linewidth": 1}
     axes.add_patch(Rectangle((q1, row - half), q3 - q1, 2 * half, **looks))
-    axes.plot([median] * 2, [row - half, row + half], color=colour, linewidth=2.2)
+    stroke: dict[str, Any] = {"linewidth": 2.4, "solid_capstyle": "butt"}
+    axes.plot([median] * 2, [row - half, row + half], color=colour, **stroke)
     sample = sample[:: math.ceil(len(sample) / _POINTS)]
     # The golden ratio spreads the points without a random number.
-    spread = (np.arange(len(sample)) * 0.618034 % 1 - 0.5) * 1.5 * half
-    dots: dict[str, Any] = {"markersize": 2.6, "alpha": 0.55, "markeredgewidth": 0}
+    spread = (np.arange(len(sample)) * 0.618034 % 1 - 0.5) * 1.3 * half
+    dots: dict[str, Any] = {"markersize": 2.8, "alpha": 0.6, "markeredgewidth": 0}
     axes.plot(sample, row + spread, "o", color=colour, **dots)
 
 
-def channel_null_figure(layer: LayerComparison) -> str:
-    """The null distribution of one layer and the statistics of its channels.
+# ---------------------------------------------------------------------------- one channel
+
+
+_BEYOND = 1.5  # intervals that reach further than so many times the layer's largest effect are cut
+
+
+def channel_figure(answers: Answers, layer: str, channel: int) -> str:
+    """All witnesses of a channel, from what each is held against (0) to the layer's largest effect (1).
+
+    A dot is the value and its line the 95% interval; it is full where the null was rejected. The small
+    line in base's colour is the untuned network, where it is not the null itself.
 
     Raises:
-        InputError: the layer is identical or has no null, so there is nothing to draw.
+        InputError: the channel has no rows.
     """
-    null, values = (
-        np.array([value for value in sample if math.isfinite(value)], dtype=float)
-        for sample in (layer.null, [channel.statistic for channel in layer.channels])
-    )
-    if layer.identical or not len(null) or not len(values):
-        raise InputError(
-            f"layer {layer.layer!r} has {len(null)} null statistics and {len(values)} channels with "
-            "one; a null is drawn of layers that were rendered from two seeds in both networks"
+    rows = [
+        row
+        for name, row in answers.rows.get((layer, channel), {}).items()
+        if witness_words(name).tested and math.isfinite(row.value)
+    ]
+    if not rows:
+        raise InputError(f"channel {channel} of layer {layer!r} has no witnesses")
+    swatches: list[Swatch] = [
+        ("this channel", style.TUNED_COLOUR, 0.95),
+        ("as in base", style.BASE_COLOUR, 0.95),
+        ("held against", style.MUTED, 0.45),
+    ]
+    step = 50.0
+    with _stack(step * len(rows), "", swatches) as (figure, axes):
+        style.ticks(
+            axes.xaxis, (0, 1), lambda value, _: "layer's largest" if value else "held against"
         )
-    known = np.concatenate([null, values])
-    margin = 0.05 * np.ptp(known) or 0.05
-    edges = np.linspace(known.min() - margin, known.max() + margin, 33)
-    with style.panel(760, 270) as (figure, axes):
-        for sample, colour in ((null, style.BASE_COLOUR), (values, style.TUNED_COLOUR)):
-            shares = np.histogram(sample, edges)[0] / len(sample)
-            axes.stairs(shares, edges, fill=False, color=colour, linewidth=1.6)
-            if sample is null:
-                axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-        below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        heights = np.full(len(values), -0.02)
-        axes.plot(values, heights, "|", color=style.TUNED_COLOUR, markersize=7, **below)
-        changed = [channel.statistic for channel in layer.channels if channel.changed]
-        if changed:
-            least = min(changed)
-            axes.axvline(least, color=style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-            across = ("data", "axes fraction")
-            style.note(axes, "changed from here", (least, 0.97), (5, 0), xycoords=across, va="top")
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0)
-        axes.yaxis.set_major_formatter(style.percent_tick)
-        axes.tick_params(axis="x", pad=7)
-        axes.set_xlabel("statistic: similarity within a network − similarity across")
-        axes.set_ylabel("share")
-        swatches = [
-            (f"null: one network re-rendered ({len(null)})", style.BASE_COLOUR, 0.5),
-            (f"channels: base against tuned ({len(values)})", style.TUNED_COLOUR, 0.9),
-        ]
-        style.legend(axes, swatches)
-        title = f"Null and channel statistics of {layer.layer}"
-        return style.as_svg(figure, f"null-{layer.layer}", title)
+        ends = [-0.12, 1.05]
+        for place, row in enumerate(rows):
+            middle = step * place + 34
+            _name_effect(axes, answers.comparison, row, step * place)
+            _line(axes, 0.0, middle - 9, middle + 9, linewidth=2, alpha=0.45)
+            _line(axes, 1.0, middle - 9, middle + 9, linewidth=1, alpha=0.25)
+            ends += _effect(axes, row, middle, answers)
+        reach = 0.03 * (max(ends) - min(ends))
+        axes.set_xlim(min(ends) - reach, max(ends) + reach)
+        return style.as_svg(
+            figure, f"channel-{layer}-{channel}", f"Witnesses of channel {channel} of {layer}"
+        )
+
+
+def _effect(axes: Axes, row: Witnessed, middle: float, answers: Answers) -> list[float]:
+    """Dot and interval on the row's own scale; the ends of what is drawn. What lies further is an arrow."""
+    null = null_of(row)
+    largest = answers.largest[row.layer, row.witness] or 1.0
+
+    def at(value: float) -> float:
+        return (value - null) / largest
+
+    ends = [at(value if math.isfinite(value) else row.value) for value in (row.low, row.high)]
+    shown = np.clip(ends, -_BEYOND, _BEYOND).tolist()
+    axes.plot(shown, [middle] * 2, color=style.TUNED_COLOUR, linewidth=2, solid_capstyle="butt")
+    for end, place, arrow in zip(ends, shown, "<>", strict=True):
+        if end != place:
+            axes.plot(place, middle, arrow, color=style.TUNED_COLOUR, markersize=5)
+    before = at(0.0)
+    if 0.02 < abs(before) <= _BEYOND:
+        _line(axes, before, middle - 6, middle + 6, color=style.BASE_COLOUR, linewidth=2, alpha=1)
+        shown.append(before)
+    dot = style.ring(style.TUNED_COLOUR, 6.5, 1.5)
+    if answers.rejected(row):
+        dot["markerfacecolor"] = style.TUNED_COLOUR
+    axes.plot(at(row.value), middle, **dot)
+    return [*shown, at(row.value)]
+
+
+def _name_effect(axes: Axes, comparison: Comparison, row: Witnessed, top: float) -> None:
+    """The witness and its figures, above its line."""
+    words = witness_words(row.witness)
+    against = f"{null_words(comparison, row.witness)} {words.say(null_of(row))}"
+    _name(axes, top + 6, words.label, f"{words.say(row.value)}, {against}")

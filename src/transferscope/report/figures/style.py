@@ -408,15 +408,19 @@ def count_tick(value: float, _: object = None) -> str:
     return f"{value:,.0f}"
 
 
-def legend(axes: Axes, entries: Sequence[tuple[str, str, float]]) -> None:
-    """Swatches, each (label, colour, alpha), in one line above the axes."""
+def legend(
+    axes: Axes, entries: Sequence[tuple[str, str, float]], *, columns: int | None = None
+) -> None:
+    """Swatches, each (label, colour, alpha), above the axes: in one line, or in so many columns."""
     handles = [
         Rectangle((0, 0), 1, 1, facecolor=colour, alpha=alpha, linewidth=0, label=label)
         for label, colour, alpha in entries
     ]
-    legend_above(axes.figure, handles, handlelength=1.1, handleheight=0.7, columnspacing=1.4)
+    look: dict[str, Any] = {"handlelength": 1.1, "handleheight": 0.7, "columnspacing": 1.4}
+    legend_above(axes.figure, handles, ncols=columns or len(handles), **look)
 
 
 def legend_above(figure: Figure | SubFigure, handles: Sequence[Artist], **settings: Any) -> None:
-    """Labelled handles in one line above all axes."""
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **settings)
+    """Labelled handles above all axes, in one line unless `ncols` says otherwise."""
+    settings = {"ncols": len(handles), **settings}
+    figure.legend(handles=handles, loc="outside upper left", **settings)

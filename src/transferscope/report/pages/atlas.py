@@ -1,13 +1,13 @@
 """The atlas: a folder of static pages that opens by double click, without a server or the net.
 
-    index.html            how good it is and what changed, in words, figures and pairs of renders
+    index.html            how good it is and what it learned, in words, figures and pairs of drawings
     layers/LAYER.html     every channel of a layer that was compared
-    units/LAYER-N.html    one channel: both networks' renders, exemplars and all figures
+    units/LAYER-N.html    one channel that was drawn: both networks' drawings, exemplars and all figures
     evaluation.html       how good the classifier is, how far to trust it, where it errs
     card.html             the model card, as it is written for the Hub
     data.html             what the pictures are, if they were inspected
     glossary.html         what the words mean
-    method.html           what "changed", the noise floor, chance and the intervals mean
+    method.html           what a channel is asked, the controls, and what the intervals mean
     images/ assets/       WebP pictures; the style sheet and the script
 
 Without a comparison there are no layers and units. Links are relative, text is UTF-8 in any script,
@@ -24,6 +24,7 @@ from transferscope.files import replaced_folder
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import all_pages
 from transferscope.report.pages.site import Site
+from transferscope.report.questions import QUESTIONS
 
 if TYPE_CHECKING:
     import os
@@ -58,7 +59,7 @@ def write_atlas(
 
     Raises:
         OutputError: `out` holds files that are not ours, or cannot be written.
-        InputError: two channels of the comparison have the same layer, index and sign.
+        InputError: two drawings of the comparison have the same layer, channel and sign.
     """
     out = Path(out)
     with replaced_folder(out) as folder:
@@ -72,6 +73,7 @@ def write_atlas(
             "content": content,
             "comparison": content.comparison,
             "networks": NETWORKS,
+            "questions": QUESTIONS,
             "status_words": STATUS_WORDS,
             "shown": {page.slug for page in shown},
             "navigation": [(page.file, page.title) for page in shown],

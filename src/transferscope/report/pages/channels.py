@@ -1,4 +1,4 @@
-"""The atlas's pages on layers and channels that were compared."""
+"""The atlas's pages on layers and on channels that were drawn."""
 
 from __future__ import annotations
 
@@ -12,60 +12,136 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from transferscope.comparison.records import (
-    NETWORKS,
-    ChannelComparison,
-    Comparison,
-    LayerComparison,
+from transferscope.comparison.change import LEARNED, MATTERS, MOVED, Witnessed
+from transferscope.comparison.records import NETWORKS, ChannelDrawings, Comparison, LayerComparison
+from transferscope.comparison.shortlist import (
+    AT_RANDOM,
+    LEAST_LEARNED,
+    MOST_LEARNED,
+    MOST_MATTERING,
 )
 from transferscope.errors import InputError
-from transferscope.report.figures.comparison import channel_null_figure
+from transferscope.report.figures.comparison import channel_figure, gain_figure
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.site import PagePicture, Site
+from transferscope.report.questions import (
+    QUESTIONS,
+    Answer,
+    Answers,
+    Question,
+    excess_of,
+    null_of,
+    null_words,
+    witness_words,
+)
+from transferscope.wording import number, percent, probability
+
+REASON_WORDS: Mapping[str, str] = {
+    MOST_LEARNED: "its gain of class information is among the largest of its layer",
+    LEAST_LEARNED: "its gain of class information is among the smallest of its layer: what is said of "
+    "others can be held against it",
+    MOST_MATTERING: "the loss rises with it more than with most of its layer when base's activations take "
+    "its place",
+    AT_RANDOM: "it was drawn by lot, whatever its figures are",
+}
+"""Why a channel is on the shortlist."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A channel's drawings from one seed, by network."""
+
+    seed: int
+    pictures: Mapping[str, PagePicture]
+    statuses: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A witness's figures in words: value, interval, what it is held against, q."""
+
+    label: str
+    unit: str
+    value: str
+    interval: str
+    null: str
+    q: str
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A compared channel with its page and pictures."""
+    """A channel that was drawn, with its page and pictures."""
 
-    record: ChannelComparison
+    record: ChannelDrawings
     label: str
     page: str
     layer_page: str
-    seeds: tuple[tuple[int, dict[str, PagePicture]], ...]
+    drawn: tuple[Drawn, ...]
+    answers: tuple[Answer, ...]
+    gain: Witnessed | None
+    figures: tuple[Figure, ...]
+    measures: tuple[tuple[str, str], ...]
+    figure: Markup | None
+
+    @property
+    def why(self) -> str:
+        """Why it was drawn."""
+        return REASON_WORDS.get(self.record.reason, self.record.reason)
+
+    @property
+    def learned(self) -> Answer:
+        """Its answer to that question."""
+        return next(one for one in self.answers if one.question.witness == LEARNED)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A row of a layer's table: what a channel gained, and its page where it was drawn.
+
+    Attributes:
+        index: within the layer.
+        answers: to the four questions, by their slug.
+        gain: of class information; None where it was not measured.
+        track: places of value, interval and null on the layer's scale, in percent; None without a gain.
+        unit: its drawings, or None.
+    """
+
+    index: int
+    answers: Mapping[str, Answer]
+    gain: Witnessed | None
+    track: Mapping[str, float] | None
+    unit: Unit | None
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A compared layer with its page and channels."""
+    """A compared layer with its page, all its channels, and those that were drawn."""
 
     record: LayerComparison
     page: str
     units: tuple[Unit, ...]
+    channels: tuple[Channel, ...]
+    counts: tuple[tuple[Question, int | None], ...]
     statuses: tuple[tuple[str, int], ...]
     figure: Markup | None
-
-    @property
-    def changed(self) -> int:
-        """How many channels were called changed."""
-        return sum(unit.record.changed for unit in self.units)
 
 
 def compared_layers(content: AtlasContent, site: Site) -> tuple[Layer, ...]:
     """The layers with their channels; writes the channels' pictures.
 
     Raises:
-        InputError: two channels of the comparison have the same layer, index and sign.
+        InputError: two drawings of the comparison have the same layer, channel and sign.
     """
     comparison = content.comparison
     if comparison is None:
         return ()
     slugs: set[str] = set()
-    return tuple(_layer(record, comparison, content, site, slugs) for record in comparison.layers)
+    answers = Answers.of(comparison)
+    return tuple(_layer(record, answers, content, site, slugs) for record in comparison.layers)
 
 
 def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Of each layer and each channel: file to (template, values)."""
+    """Of each layer and each drawn channel: file to (template, values)."""
     units = [(layer, unit) for layer in layers for unit in layer.units]
     pages: dict[str, tuple[str, Mapping[str, Any]]] = {
         layer.page: ("layer", {"layer": layer, "layers": layers}) for layer in layers
@@ -77,63 +153,164 @@ def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, 
     return pages
 
 
+# ---------------------------------------------------------------------------- a layer
+
+
 def _layer(
-    record: LayerComparison,
-    comparison: Comparison,
-    content: AtlasContent,
-    site: Site,
-    slugs: set[str],
+    record: LayerComparison, answers: Answers, content: AtlasContent, site: Site, slugs: set[str]
 ) -> Layer:
-    slug = _slug(record.layer, taken=slugs)
-    marked = {channel.sign for channel in record.channels} != {"plus"}
+    comparison, name = answers.comparison, record.layer
+    slug = _slug(name, taken=slugs)
+    drawings = [one for one in comparison.drawings if one.layer == name]
+    marked = {one.sign for one in drawings} - {"plus"}
     units: dict[str, Unit] = {}
-    for channel in record.channels:
-        stem = f"{slug}-{channel.channel}" + ("-minus" if channel.sign == "minus" else "")
+    for one in drawings:
+        stem = f"{slug}-{one.channel}" + ("-minus" if one.sign == "minus" else "")
         if stem in units:
             raise InputError(
-                f"channel {channel.channel} ({channel.sign}) of layer {channel.layer!r} was "
-                "compared twice; give each channel and sign once"
+                f"channel {one.channel} ({one.sign}) of layer {name!r} was drawn twice; give each channel "
+                "and sign once"
             )
-        mark = {"plus": " +", "minus": " −"}.get(channel.sign, "") if marked else ""
-        renders = [_renders(channel, seed, stem, content, site) for seed in comparison.seeds]
-        units[stem] = Unit(
-            record=channel,
-            label=f"{channel.channel}{mark}",
-            page=f"units/{stem}.html",
-            layer_page=f"layers/{slug}.html",
-            seeds=tuple(zip(comparison.seeds, renders, strict=True)),
-        )
-    counts = Counter(status for channel in record.channels for status in channel.statuses.values())
-    tested = any(math.isfinite(channel.statistic) for channel in record.channels)
-    drawn = tested and not record.identical and any(map(math.isfinite, record.null))
+        units[stem] = _unit(one, stem, answers, content, site, slug, marked=bool(marked))
+    counts = Counter(status for one in drawings for n in NETWORKS for status in one.statuses[n])
+    asked = any(row.layer == name for row in comparison.of_witness(LEARNED))
     return Layer(
         record=record,
         page=f"layers/{slug}.html",
         units=tuple(units.values()),
+        channels=_channels(record, answers, tuple(units.values())) if asked else (),
+        counts=tuple((question, answers.count(question, name)) for question in QUESTIONS),
         statuses=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        figure=Markup(channel_null_figure(record)) if drawn else None,
+        figure=Markup(gain_figure(comparison, name)) if asked else None,
     )
 
 
-def _renders(
-    channel: ChannelComparison, seed: int, stem: str, content: AtlasContent, site: Site
-) -> dict[str, PagePicture]:
-    """Both networks' renders from one seed; of an identical channel one picture, which is both's."""
+def _channels(
+    record: LayerComparison, answers: Answers, units: Sequence[Unit]
+) -> tuple[Channel, ...]:
+    """All channels of a layer, the most learned first."""
+    drawn = {unit.record.channel: unit for unit in units}
+    rows = {
+        channel: answers.rows[record.layer, channel].get(LEARNED)
+        for layer, channel in answers.rows
+        if layer == record.layer
+    }
+    tracks = _tracks([row for row in rows.values() if row is not None])
+
+    def of(channel: int, row: Witnessed | None) -> Channel:
+        said = answers.channel(record.layer, channel)
+        by_slug = {one.question.slug: one for one in said}
+        return Channel(channel, by_slug, row, tracks.get(channel), drawn.get(channel))
+
+    def rank(item: tuple[int, Witnessed | None]) -> tuple[float, int]:
+        channel, row = item
+        excess = excess_of(row)
+        return (math.inf if excess is None else -excess, channel)
+
+    return tuple(of(channel, row) for channel, row in sorted(rows.items(), key=rank))
+
+
+def _tracks(rows: Sequence[Witnessed]) -> dict[int, dict[str, float]]:
+    """Where a layer's gains, their intervals and nulls lie on one scale, in percent, by channel."""
+    known = [row for row in rows if math.isfinite(row.value + row.low + row.high)]
+    ends = [end for row in known for end in (row.low, row.high, null_of(row))]
+    low = min([*ends, 0.0])
+    wide = max([*ends, 0.0]) - low or 1.0
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / wide, 1)
+
+    return {
+        row.channel: {
+            "value": at(row.value),
+            "low": at(row.low),
+            "wide": round(at(row.high) - at(row.low), 1),
+            "null": at(null_of(row)),
+            "zero": at(0.0),
+        }
+        for row in known
+    }
+
+
+# ---------------------------------------------------------------------------- a channel that was drawn
+
+
+def _unit(
+    one: ChannelDrawings,
+    stem: str,
+    answers: Answers,
+    content: AtlasContent,
+    site: Site,
+    slug: str,
+    *,
+    marked: bool,
+) -> Unit:
+    rows = answers.rows.get((one.layer, one.channel), {})
+    tested = any(witness_words(name).tested for name in rows)
+    mark = {"plus": " +", "minus": " −"}.get(one.sign, "") if marked else ""
+    return Unit(
+        record=one,
+        label=f"{one.channel}{mark}",
+        page=f"units/{stem}.html",
+        layer_page=f"layers/{slug}.html",
+        drawn=tuple(
+            Drawn(
+                seed,
+                {
+                    network: _picture(one, network, seed, stem, content, site)
+                    for network in NETWORKS
+                },
+                {network: one.statuses[network][place] for network in NETWORKS},
+            )
+            for place, seed in enumerate(one.seeds)
+        ),
+        answers=answers.channel(one.layer, one.channel),
+        gain=rows.get(LEARNED),
+        figures=tuple(_figure(row, answers.comparison) for row in rows.values()),
+        measures=_measures(one, answers.comparison),
+        figure=Markup(channel_figure(answers, one.layer, one.channel)) if tested else None,
+    )
+
+
+def _figure(row: Witnessed, comparison: Comparison) -> Figure:
+    words = witness_words(row.witness)
+    low, high = words.say(row.low), words.say(row.high)
+    null = f"{null_words(comparison, row.witness)} {words.say(null_of(row))}"
+    return Figure(
+        label=words.label,
+        unit=words.unit,
+        value=words.say(row.value),
+        interval=f"{low} to {high}" if words.tested and "–" not in (low, high) else "–",
+        null=null if words.tested else "–",
+        q=probability(row.q) if words.tested else "–",
+    )
+
+
+def _measures(one: ChannelDrawings, comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    """What is measured of the drawings and exemplars beside the witnesses."""
+    chance = next((x.chance for x in comparison.layers if x.layer == one.layer), None)
+    found = [("Drawings alike, base and tuned", one.similarity)]
+    found += [
+        (f"The same, {network} from another seed", one.rerender.get(network))
+        for network in NETWORKS
+    ]
+    found.append(("The same, unrelated channels (chance)", chance))
+    known = [(label, number(value)) for label, value in found if value is not None]
+    return (*known, ("Of the 20 best pictures, shared", percent(one.shared_top20, 0)))
+
+
+def _picture(
+    one: ChannelDrawings, network: str, seed: int, stem: str, content: AtlasContent, site: Site
+) -> PagePicture:
+    """One drawing."""
     assert content.comparison is not None
-    side, place = content.comparison.size, (channel.layer, channel.channel, channel.sign, seed)
-
-    def shown(network: str) -> PagePicture:
-        render = content.renders.get((network, *place))
-        if render is None:
-            return PagePicture(None, f"no render of seed {seed}", side, side)
-        words = f"channel {channel.channel} of {channel.layer}, {network} network, seed {seed}"
-        file = f"images/renders/{stem}-{network}-{seed}.webp"
-        return site.save(Image.fromarray(render.picture), file, words, quality=90)
-
-    if channel.identical:
-        drawn = (network for network in NETWORKS if (network, *place) in content.renders)
-        return dict.fromkeys(NETWORKS, shown(next(drawn, "base")))
-    return {network: shown(network) for network in NETWORKS}
+    render = content.renders.get((network, one.layer, one.channel, one.sign, seed))
+    if render is None:
+        side = content.comparison.size
+        return PagePicture(None, f"no drawing of seed {seed}", side, side)
+    words = f"channel {one.channel} of {one.layer}, {network} network, seed {seed}"
+    file = f"images/renders/{stem}-{network}-{seed}.webp"
+    return site.save(Image.fromarray(render.picture), file, words, quality=90)
 
 
 def _slug(layer: str, *, taken: set[str]) -> str:
@@ -145,3 +322,33 @@ def _slug(layer: str, *, taken: set[str]) -> str:
         slug = f"{plain}_{number}"
     taken.add(slug.lower())
     return slug
+
+
+# ---------------------------------------------------------------------------- the shortlist
+
+
+def by_reason(layers: Sequence[Layer], most: int) -> dict[str, list[Unit]]:
+    """Drawn channels of all layers by why they were drawn, `most` of each, best first."""
+    orders = {
+        MOST_LEARNED: _by(LEARNED, 1.0),
+        LEAST_LEARNED: _by(LEARNED, -1.0),
+        MOST_MATTERING: _by(MATTERS, 1.0),
+        AT_RANDOM: _by(MOVED, 0.0),
+    }
+    units = [unit for layer in layers for unit in layer.units]
+    reasons = dict.fromkeys([*orders, *(unit.record.reason for unit in units)])
+    found = {reason: [unit for unit in units if unit.record.reason == reason] for reason in reasons}
+    for reason, order in orders.items():
+        found[reason].sort(key=order)
+    return {reason: several[:most] for reason, several in found.items() if several}
+
+
+def _by(witness: str, sign: float) -> Any:
+    """Sort key: the value less its null, the largest first where `sign` is 1; layers keep their order at 0."""
+
+    def key(unit: Unit) -> float:
+        row = next((a.row for a in unit.answers if a.question.witness == witness), None)
+        row = unit.gain if witness == LEARNED else row
+        return -sign * (excess_of(row) or 0.0)
+
+    return key

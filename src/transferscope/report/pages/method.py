@@ -9,5 +9,5 @@ from transferscope.report.pages.site import Site
 
 @page("method", title="Method", order=90)
 def method(content: AtlasContent, _: Site) -> Section | None:
-    """What "changed", the intervals and the calibration mean, where the atlas speaks of them."""
+    """What a channel is asked, the intervals and the calibration, where the atlas speaks of them."""
     return Section({}) if content.evaluation or content.comparison else None

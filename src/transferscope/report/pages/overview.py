@@ -1,44 +1,106 @@
-"""The atlas's front page: how good the classifier is and what the transfer changed."""
+"""The atlas's front page: how good the classifier is and what the transfer taught it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from transferscope.comparison.change import LEARNED
+from transferscope.comparison.headline import sentences as comparison_sentences
 from transferscope.comparison.records import NETWORKS, Comparison
-from transferscope.report.figures.comparison import layer_box_plot
+from transferscope.comparison.shortlist import (
+    AT_RANDOM,
+    LEAST_LEARNED,
+    MOST_LEARNED,
+    MOST_MATTERING,
+)
+from transferscope.report.figures.comparison import (
+    gain_figure,
+    information_figure,
+    similarity_figure,
+)
 from transferscope.report.figures.training import history_figure
-from transferscope.report.pages.channels import channel_pages, compared_layers
+from transferscope.report.pages.channels import Unit, by_reason, channel_pages, compared_layers
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
 from transferscope.wording import percent
 
-_SHORTLIST = 6  # channels shown as most and as least changed
+_SHOWN = 6  # pairs of drawings of each reason
 
 
 @page("index", title="Overview", order=10)
 def overview(content: AtlasContent, site: Site) -> Section:
-    """Sentences, figures and pairs of renders; below it a page a layer and a page a channel."""
+    """Sentences, figures and pairs of drawings; below it a page a layer and a page a drawn channel."""
     layers, comparison = compared_layers(content, site), content.comparison
-    units = [unit for layer in layers for unit in layer.units if not unit.record.identical]
-    ranked = sorted(
-        (unit for unit in units if math.isfinite(unit.record.statistic)),
-        key=lambda unit: (-unit.record.statistic, unit.page),
-    )
-    shown = min(_SHORTLIST, len(ranked) // 2) or len(ranked)
+    lead = headline(content)
+    first = len(_accuracy_sentences(content)) + 1
     values = {
         "layers": layers,
-        "sentences": headline(content),
+        "lead": lead[:first],
+        "more": lead[first:],
         "accuracies": _accuracies(content),
-        "most": ranked[:shown],
-        "least": ranked[shown:][::-1][:shown],
-        "box_plot": Markup(layer_box_plot(comparison)) if comparison and layers else None,
+        "galleries": _galleries(comparison, by_reason(layers, _SHOWN)) if comparison else [],
+        "figures": _figures(comparison),
+        "kinds": _kinds(comparison),
         "history": Markup(history_figure(content.history)) if content.history else None,
     }
     return Section(values, channel_pages(layers))
+
+
+def _figures(comparison: Comparison | None) -> dict[str, Markup | None]:
+    """By name; None where there is nothing to draw."""
+    drawn: dict[str, Markup | None] = dict.fromkeys(("information", "gain", "similarity"))
+    if comparison is None:
+        return drawn
+    if any(layer.information for layer in comparison.layers):
+        drawn["information"] = Markup(information_figure(comparison))
+    if comparison.of_witness(LEARNED):
+        drawn["gain"] = Markup(gain_figure(comparison))
+    known = (one.similarity for one in comparison.drawings)
+    if any(value is not None and math.isfinite(value) for value in known):
+        drawn["similarity"] = Markup(similarity_figure(comparison))
+    return drawn
+
+
+def _kinds(comparison: Comparison | None) -> list[str]:
+    """The networks whose class information is known: base, tuned, controls, retunings."""
+    layers = comparison.layers if comparison else ()
+    return list(dict.fromkeys(kind for layer in layers for kind in layer.information))
+
+
+def _galleries(
+    comparison: Comparison, shortlist: dict[str, list[Unit]]
+) -> list[tuple[str, str, Sequence[Unit]]]:
+    """Headings, notes and pairs of drawings, one for each reason why channels were drawn."""
+    over = "over the controls" if comparison.controls else "over base"
+    words = {
+        MOST_LEARNED: ("Learned most", f"The channels that gained most class information {over}."),
+        LEAST_LEARNED: (
+            "Learned least",
+            f"The channels that gained least {over}, to hold the others against.",
+        ),
+        MOST_MATTERING: (
+            "Matter most",
+            "The channels whose loss rises most when base's activations take their place.",
+        ),
+        AT_RANDOM: ("At random", "Drawn by lot, whatever their figures are."),
+    }
+    if not comparison.found(LEARNED):
+        asked = (
+            "None of them was found to have learned."
+            if comparison.controls
+            else ("Whether they learned was not asked: there are no controls.")
+        )
+        words[MOST_LEARNED] = ("Largest gains", f"{words[MOST_LEARNED][1]} {asked}")
+        words[LEAST_LEARNED] = ("Smallest gains", words[LEAST_LEARNED][1])
+    return [
+        (*words.get(reason, (reason.capitalize(), "")), units)
+        for reason, units in shortlist.items()
+    ]
 
 
 def _accuracies(content: AtlasContent) -> dict[str, Any]:
@@ -63,10 +125,10 @@ def _accuracies(content: AtlasContent) -> dict[str, Any]:
 
 
 def headline(content: AtlasContent) -> list[str]:
-    """How good it is and what changed, as sentences with figures."""
+    """How good it is and what the transfer taught, as sentences with figures."""
     sentences = _accuracy_sentences(content)
     if content.comparison is not None:
-        sentences += _change_sentences(content.comparison)
+        sentences += comparison_sentences(content.comparison)
         return sentences or ["No layer was compared."]
     return sentences or ["Nothing was evaluated or compared yet."]
 
@@ -77,7 +139,7 @@ def _accuracy_sentences(content: AtlasContent) -> list[str]:
         tuned, base = content.validation_after, content.validation_before
         if tuned is None or base is None:
             return []
-        return [f"{_moved('the validation pictures', base, tuned)}."]
+        return [f"{_from_to('the validation pictures', base, tuned)}."]
     pictures = f"the {after.n:,} {after.split} pictures"
     if before is None:
         return [f"{percent(after.top1)} of {pictures} are recognised."]
@@ -85,36 +147,10 @@ def _accuracy_sentences(content: AtlasContent) -> list[str]:
     if after.gain is not None:
         low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in after.gain.interval)
         gain = f" (paired 95% interval of the gain: {low} to {high} points)"
-    return [f"{_moved(pictures, before.top1, after.top1)}{gain}."]
+    return [f"{_from_to(pictures, before.top1, after.top1)}{gain}."]
 
 
-def _change_sentences(comparison: Comparison) -> list[str]:
-    sentences = []
-    frozen = [layer.layer for layer in comparison.layers if layer.identical]
-    drawn = [layer for layer in comparison.layers if not layer.identical and layer.channels]
-    changed = [sum(channel.changed for channel in layer.channels) for layer in drawn]
-    totals = [len(layer.channels) for layer in drawn]
-    if drawn:
-        sentences.append(
-            f"{sum(changed) or 'None'} of the {sum(totals)} channels compared changed more than drawing "
-            "the same channel twice changes it, at a false discovery rate of "
-            f"{percent(comparison.fdr, 0)}."
-        )
-        most = max(range(len(drawn)), key=lambda at: changed[at] / totals[at])
-        if changed[most] and len(drawn) > 1:
-            sentences.append(
-                f"The change is widest in {drawn[most].layer}: {changed[most]} of {totals[most]} channels."
-            )
-    if frozen:
-        listed = " and ".join(filter(None, (", ".join(frozen[:-1]), frozen[-1])))
-        if len(frozen) > 4:
-            listed = f"{len(frozen)} layers, up to {frozen[-1]},"
-        verb = "was" if len(frozen) == 1 else "were"
-        sentences.append(f"{listed} {verb} frozen: bit-identical in both networks.")
-    return sentences
-
-
-def _moved(pictures: str, before: float, after: float) -> str:
+def _from_to(pictures: str, before: float, after: float) -> str:
     start, end = percent(before), percent(after)
     if start == end:
         return f"Tuning left accuracy on {pictures} at {end}"

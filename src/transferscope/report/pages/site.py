@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,17 @@ from transferscope.errors import PictureError
 from transferscope.files import sha256_bytes
 from transferscope.images import read_picture
 from transferscope.report.figures import style
+from transferscope.report.questions import effect_words, excess_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 THUMBNAIL = 160
 """Side of a thumbnail in pixels."""
+
+
+def _key(value: float | None) -> str:
+    """A number that the pages' script sorts by; empty for none."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.5g}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class Site:
             percent=wording.percent,
             chance=wording.probability,
             signed=wording.signed,
+            effect=effect_words,
+            excess=excess_of,
+            key=_key,
             address=partial(quote, safe="/"),
         )
         self._environment.globals["thumbnail"] = self.thumbnail

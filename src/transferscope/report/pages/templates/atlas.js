@@ -1,5 +1,5 @@
 "use strict";
-// Theme, order of a layer's grid, arrow keys. The pages work without it.
+// Theme, order of a layer's drawings and channels, arrow keys. The pages work without it.
 (function () {
   const page = document.documentElement;
   window.addEventListener("error", function () { page.dataset.atlas = "error"; });
@@ -29,33 +29,32 @@
       label();
     });
 
-    const grid = document.getElementById("grid");
-    const tools = document.getElementById("tools");
-    if (grid && tools) {
-      const sort = document.getElementById("sort");
-      const only = document.getElementById("only");
-      const items = Array.from(grid.children);
+    document.querySelectorAll(".tools").forEach(function (tools) {
+      const list = document.getElementById(tools.dataset.of);
+      const sort = tools.querySelector("select");
+      const only = tools.querySelector("input");
+      const items = Array.from(list.children);
       function arrange() {
         const key = sort.value;
         const sign = key === "index" ? 1 : -1;
         function value(item) {
-          const number = Number(item.dataset[key]);
-          return Number.isFinite(number) ? sign * number : Infinity;
+          const text = item.dataset[key];
+          return text && Number.isFinite(Number(text)) ? sign * Number(text) : Infinity;
         }
         items.sort(function (a, b) {
           const x = value(a), y = value(b);
           return x === y ? a.dataset.index - b.dataset.index : x < y ? -1 : 1;
         });
         items.forEach(function (item) {
-          item.hidden = only.checked && item.dataset.changed !== "1";
-          grid.append(item);
+          item.hidden = only !== null && only.checked && item.dataset.found !== "1";
         });
+        list.append(...items);
       }
       sort.addEventListener("change", arrange);
-      only.addEventListener("change", arrange);
+      if (only) only.addEventListener("change", arrange);
       tools.hidden = false;
       arrange();
-    }
+    });
 
     document.addEventListener("keydown", function (event) {
       if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
