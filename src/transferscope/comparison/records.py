@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from transferscope.comparison.change import (
     FDR,
     LEARNED,
@@ -50,6 +53,11 @@ class Quartiles:
     low: float
     median: float
     high: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Quartiles:
+        """Of values (C,)."""
+        return cls(*np.percentile(values, (25, 50, 75)).tolist())
 
 
 @dataclass(frozen=True)
