@@ -64,7 +64,7 @@ def test_every_channel_is_asked_and_what_is_made_is_kept(fresh):
     by_witness = {name: found.of_witness(name) for name in WITNESSES}
     assert {len(rows) for rows in by_witness.values()} == {tuned.channels}
     assert set(tuned.information) == {"base", "tuned", "controls", "retunings"}
-    assert (found.split, found.pictures, found.classes) == ("test", 6, 3)
+    assert (found.split, found.pictures, found.classes) == ("test", 3, 3)
     assert len(found.drawings) == 3
     assert {one.layer for one in found.drawings} == {TUNED}
     assert len(found.reproduced) == found.retunings == 1
@@ -95,7 +95,7 @@ def test_networks_are_left_as_they_were(fresh):
 def test_few_held_out_pictures_are_told(fresh):
     heard = Heard()
     compare(fresh, layers=[TUNED], controls=2, draw=0, reporter=heard)
-    assert any("only 6 held-out pictures (test)" in line for line in heard.lines)
+    assert any("only 3 held-out pictures (test)" in line for line in heard.lines)
 
 
 def test_a_control_in_the_place_of_the_tuned_network_has_learned_nothing(fresh):
