@@ -196,7 +196,7 @@ def test_the_judge_is_of_another_architecture_where_one_is_installed(
     monkeypatch.setattr(interpretability, "load_backbone", load)
     base = tiny_classifier()
     before = state_of(base.network)
-    here = {"efficientnet_lite0", *JUDGES}
+    here = set(JUDGES)
     monkeypatch.setattr(
         interpretability,
         "embedded_weights",
@@ -214,13 +214,15 @@ def test_the_judge_is_of_another_architecture_where_one_is_installed(
         assert asked[-1] == judge
         assert f"The judge is {judge}" in found.sentence
         assert ("same family" in found.sentence) == (own != "custom")
-    here -= {"efficientnet_lite2"}
-    base.backbone = "efficientnet_lite1"
+    here -= {"efficientnet_lite1", "efficientnet_lite2"}
+    base.backbone = "custom"
+    assert "The judge is efficientnet_lite0" in choose_judge(base).sentence
+    base.backbone = "efficientnet_lite0"
     found = choose_judge(base)
     assert found.classifier is base
     assert not found.independent
-    assert "the base network itself (efficientnet_lite1)" in found.sentence
-    assert "flatters it" in found.sentence
+    assert "the base network itself (efficientnet_lite0)" in found.sentence
+    assert "scores flatter it" in found.sentence
     assert "transferscope[lite]" in found.sentence
     assert same_state(before, state_of(base.network))
 

@@ -32,7 +32,7 @@ EXTREME = 0.2
 LEAST = 20
 """Fewest pictures with which a score is computed: two strongly and two weakly exciting ones in each half."""
 
-JUDGES = ("efficientnet_lite1", "efficientnet_lite2")
+JUDGES = ("efficientnet_lite1", "efficientnet_lite2", "efficientnet_lite0")
 """Networks that may judge, the first that is installed and of another architecture than those compared."""
 
 
