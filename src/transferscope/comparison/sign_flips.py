@@ -65,9 +65,11 @@ def flip_test(products: Sequence[Values], *, seed: int = 0) -> tuple[float, floa
     totals: Values | float = 0.0
     largest = 0.0
     for one, signs in zip(products, _signs([len(one) for one in products], seed), strict=True):
-        apart = share_weight(one) * (one - np.diag(np.diag(one))) / (len(one) * (len(one) - 1))
-        totals = totals + np.einsum("fi,ij,fj->f", signs, apart, signs, optimize=True)
-        largest += float(np.abs(apart).sum())
+        scaled = (
+            share_weight(one) * one / (len(one) * (len(one) - 1))
+        )  # no flip changes its diagonal
+        totals = totals + np.einsum("fi,ij,fj->f", signs, scaled, signs, optimize=True)
+        largest += float(np.abs(scaled).sum())
     reached = np.asarray(totals)
     # the first flip turns nothing; rounding must not part what is equal
     count = int((reached >= reached[0] - 1e-9 * largest).sum())
