@@ -61,7 +61,7 @@ def test_the_score_is_the_share_of_right_choices_between_held_out_pictures():
                     [unit[n] @ unit[k] for k in most[:9]]
                 )
 
-            right = [nearer(a) > nearer(b) for a in asked[-24:] for b in asked[:24]]
+            right = [nearer(a) > nearer(b) for a in asked[-33:-9] for b in asked[9:33]]
             shares.append(np.mean(right))
         assert found[channel].score == pytest.approx(np.mean(shares))
         assert found[channel].queries == 48
@@ -98,6 +98,16 @@ def test_shuffled_responses_score_chance_within_the_interval():
             scores.append(values(found).mean())
     assert np.mean(scores) == pytest.approx(0.5, abs=0.01)
     assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_the_interval_holds_chance_where_pictures_come_in_kinds():
+    """Both ways to use the halves would agree by chance if pictures that are shown were asked about too."""
+    rng = np.random.default_rng(0)
+    kinds = np.abs(rng.normal(size=(5, WIDTH)))[rng.integers(0, 5, PICTURES)]
+    features = kinds + 0.2 * rng.normal(size=kinds.shape)
+    found = exemplar_scores(rng.normal(size=(PICTURES, 4000)), features)
+    assert values(found).mean() == pytest.approx(0.5, abs=0.01)
+    assert 0.935 <= np.mean([one.low <= 0.5 <= one.high for one in found]) <= 0.975
 
 
 def test_pictures_in_the_order_of_their_kinds_do_not_help_a_silent_channel():

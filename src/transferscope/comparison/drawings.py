@@ -213,7 +213,8 @@ def chance_pairs(
     # where two channels and two seeds differ, a quarter of all pairs will do: twice as many as wanted
     drawn = rng.choice(every, min(every, 8 * count), replace=False)
     pairs = np.stack([places[drawn // max(1, len(places))], places[drawn % max(1, len(places))]], 1)
-    return pairs[(pairs[:, 0] != pairs[:, 1]).all(1)][:count].astype(np.int64)
+    unrelated: NDArray[np.int64] = pairs[(pairs[:, 0] != pairs[:, 1]).all(1)][:count]
+    return unrelated
 
 
 def chance_similarities(

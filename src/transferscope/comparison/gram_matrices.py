@@ -87,7 +87,8 @@ def _by_place(output: torch.Tensor, name: str) -> torch.Tensor:
         return maps
     draw = torch.Generator().manual_seed(channels)
     directions = torch.linalg.qr(torch.randn(channels, WIDTH, generator=draw)).Q
-    return directions.T.to(maps.device) @ maps
+    projected: torch.Tensor = directions.T.to(maps.device) @ maps
+    return projected
 
 
 def _triangles(maps: torch.Tensor) -> torch.Tensor:
@@ -95,7 +96,8 @@ def _triangles(maps: torch.Tensor) -> torch.Tensor:
     gram = maps @ maps.transpose(1, 2) / maps.shape[2]
     rows, columns = torch.triu_indices(*gram.shape[1:], device=gram.device)
     weight = torch.where(rows == columns, 1.0, math.sqrt(2))
-    return gram[:, rows, columns] * weight
+    triangles: torch.Tensor = gram[:, rows, columns] * weight
+    return triangles
 
 
 def gram_distances(first: Grams, second: Grams) -> dict[str, float]:

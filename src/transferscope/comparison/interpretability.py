@@ -22,12 +22,13 @@ from transferscope.errors import InputError
 from transferscope.records import Record
 
 Values = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 EXEMPLARS = 9
 """Pictures of each kind, most and least exciting, that the judge is shown, as people were."""
 
 EXTREME = 0.2
-"""Share of a part's pictures that count as strongly exciting, and as weakly."""
+"""Share of a part's pictures that are asked about as strongly exciting, and as weakly."""
 
 LEAST = 20
 """Fewest pictures with which a score is computed: two strongly and two weakly exciting ones in each half."""
@@ -43,7 +44,7 @@ class Interpretability(Record):
     Attributes:
         shown: "exemplars" or "drawings".
         score: share of right choices, 0.5 by chance; None for a channel that nothing is shown for, or whose
-            strongly and weakly exciting pictures are not apart, as where fewer than a fifth excite it at all.
+            strongly and weakly exciting pictures are not apart, as where few excite it at all.
         low: lower end of its 95% interval.
         high: upper end.
         queries: strongly exciting pictures asked about, and as many weakly exciting ones.
@@ -104,8 +105,9 @@ def exemplar_scores(
     """Whether a judge can tell by a channel's exemplars which held-out pictures excite it.
 
     The pictures are divided into two halves at random. In one half the `exemplars` pictures that excite the
-    channel most and as many that excite it least are shown; the queries are the fifth of the other half
-    that excites it most and the fifth that excites it least. Of a pair of queries the judge chooses the
+    channel most and as many that excite it least are shown. The queries are pictures of the other half: the
+    fifth of it that excites the channel most and the fifth that excites it least, after as many pictures as
+    are shown in turn, so that none is both shown and asked about. Of a pair of queries the judge chooses the
     one whose mean similarity to the former less that to the latter is larger. The score is the share of
     right choices over all pairs of a strong and a weak query, ties counting half, and the mean of both ways
     to use the halves.
@@ -131,9 +133,9 @@ def exemplar_scores(
     parts = _halves(len(responses), seed)
     asked = []
     for shown, held in (parts, parts[::-1]):
-        strong, weak = _extremes(responses, shown, count=exemplars)
+        strong, weak = _extremes(responses, shown, exemplars)[0]
         direction = features[strong].mean(0) - features[weak].mean(0)
-        asked.append(_right(responses, features @ direction.T, held))
+        asked.append(_right(responses, features @ direction.T, held, exemplars))
     return _records("exemplars", asked)
 
 
@@ -143,6 +145,7 @@ def drawing_scores(
     plus: Sequence[Values],
     minus: Sequence[Values] | None = None,
     *,
+    exemplars: int = EXEMPLARS,
     seed: int = 0,
 ) -> tuple[Interpretability, ...]:
     """Whether a judge can tell by a channel's drawings which pictures excite it.
@@ -156,7 +159,7 @@ def drawing_scores(
         plus: C times (S, D), the judge's of each channel's drawings, as many as are worth showing (status
             `optimized`); none, (0, D), for a channel without, which gets no score.
         minus: the same of the other direction.
-        seed: as `exemplar_scores`.
+        exemplars, seed: as for `exemplar_scores`, so that the queries are the same.
 
     Raises:
         InputError: fewer than `LEAST` pictures, features of other pictures, or drawings of other channels.
@@ -170,9 +173,8 @@ def drawing_scores(
     if minus is not None:
         direction = direction - np.nan_to_num(_means(minus, features.shape[1]))
     judged = features @ direction.T
-    return _records(
-        "drawings", [_right(responses, judged, half) for half in _halves(len(responses), seed)]
-    )
+    asked = [_right(responses, judged, half, exemplars) for half in _halves(len(responses), seed)]
+    return _records("drawings", asked)
 
 
 def judge_features(judge: Classifier, pictures: torch.Tensor, *, batch_size: int = 16) -> Values:
@@ -193,7 +195,8 @@ def _checked(responses: Values, features: Values) -> Values:
 def _unit(vectors: Values) -> Values:
     vectors = np.asarray(vectors, float)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    units: Values = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return units
 
 
 def _means(drawn: Sequence[Values], width: int) -> Values:
@@ -202,26 +205,27 @@ def _means(drawn: Sequence[Values], width: int) -> Values:
     return np.stack([_unit(one).mean(0) if len(one) else none for one in drawn])
 
 
-def _halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _halves(count: int, seed: int) -> tuple[Places, Places]:
     """Two halves in random order: among equal responses (a ReLU's zeros) the files' order says nothing."""
     order = np.random.default_rng(seed).permutation(count)
     return order[: count // 2], order[count // 2 :]
 
 
 def _extremes(
-    responses: Values, places: NDArray[np.int64], *, count: int | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pictures of a part that excite each channel most and least, (m, C) each.
+    responses: Values, places: NDArray[np.int64], exemplars: int
+) -> tuple[tuple[Places, Places], tuple[Places, Places]]:
+    """Pictures of a part to show and to ask about, (strong, weak) of each, (m, C) for every channel.
 
-    m is the extreme share of the part, or `count` if that is less.
+    The extreme share of the part is asked about, behind the most extreme ones, which are shown.
     """
-    extreme = max(1, round(EXTREME * len(places)))
-    wanted = extreme if count is None else min(count, extreme)
+    asked = max(1, round(EXTREME * len(places)))
+    shown = min(exemplars, asked)
     order = places[np.argsort(responses[places], axis=0, kind="stable")]
-    return order[-wanted:], order[:wanted]
+    up = order[::-1]
+    return (up[:shown], order[:shown]), (up[shown : shown + asked], order[shown : shown + asked])
 
 
-def _right(responses: Values, judged: Values, held: NDArray[np.int64]) -> tuple[Values, int]:
+def _right(responses: Values, judged: Values, held: Places, exemplars: int) -> tuple[Values, int]:
     """Share of right choices (C,), nan where there is nothing to tell, and the number of strong queries.
 
     Args:
@@ -229,7 +233,7 @@ def _right(responses: Values, judged: Values, held: NDArray[np.int64]) -> tuple[
     """
     from scipy.stats import rankdata
 
-    strong, weak = _extremes(responses, held)
+    strong, weak = _extremes(responses, held, exemplars)[1]
     m = len(strong)
     high, low = (np.take_along_axis(judged, places, 0) for places in (strong, weak))
     ranks = rankdata(np.concatenate([high, low]), axis=0)  # nan where the judge has none
