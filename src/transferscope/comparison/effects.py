@@ -190,7 +190,7 @@ def effects_of(
 
 
 def check_pair(
-    base: Classifier, tuned: Classifier, boundary: str, rows: int, labels: Labels
+    base: Classifier, tuned: Classifier, boundary: str | None, rows: int, labels: Labels
 ) -> None:
     """Refuses networks, or pictures, that an intervention between the two cannot be made on.
 
@@ -207,7 +207,7 @@ def check_pair(
             f"{len(tuned.classes)} classes) do not have the same layers; what one computes cannot be put "
             "into the other"
         )
-    if not frozen_up_to(base, tuned, boundary):
+    if boundary is not None and not frozen_up_to(base, tuned, boundary):
         raise InputError(
             f"the networks differ up to layer {boundary!r}, so its activations are not those of both; "
             "give a layer up to which they are the same"

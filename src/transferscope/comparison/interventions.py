@@ -19,7 +19,7 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.comparison.effects import Answers, Labels, Progress, Values, answers_of
 from transferscope.copies import copied
 from transferscope.errors import InputError
-from transferscope.features.responses import BoundaryRows
+from transferscope.features.responses import BoundaryRows, resumed
 
 Intervention = Literal["set_back", "brought", "ablated"]
 """A channel of tuned is given base's activations on the same picture; a channel of base is given tuned's;
@@ -68,8 +68,8 @@ class Interventions:
 
     Args:
         base, tuned: the same up to the boundary; unchanged.
-        boundary: a layer.
-        rows: its activations of the pictures.
+        boundary: a layer, or None.
+        rows: its activations of the pictures; without a boundary, normalised pictures.
         labels: int64, of all rows.
         layers: names of layers behind the boundary.
         pictures: indices of the N rows to use.
@@ -83,7 +83,7 @@ class Interventions:
         self,
         base: Classifier,
         tuned: Classifier,
-        boundary: str,
+        boundary: str | None,
         rows: BoundaryRows,
         labels: Labels,
         layers: Sequence[str],
@@ -100,7 +100,7 @@ class Interventions:
             name: copied(one.network).eval().requires_grad_(False)
             for name, one in (("base", base), ("tuned", tuned))
         }
-        self._rests = {name: Resumed(one, boundary, example) for name, one in self._plain.items()}
+        self._rests = {name: resumed(one, boundary, example) for name, one in self._plain.items()}
         fast = {
             name: folded(one, example).to(memory_format=torch.channels_last)
             for name, one in self._plain.items()

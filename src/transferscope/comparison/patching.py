@@ -143,7 +143,7 @@ Key = tuple[str, int]
 def patch_channels(
     base: Classifier,
     tuned: Classifier,
-    boundary: str,
+    boundary: str | None,
     rows: BoundaryRows,
     labels: Labels,
     layers: Sequence[str],
@@ -164,8 +164,8 @@ def patch_channels(
     Args:
         base: the backbone as it was, with the head of its probe; unchanged.
         tuned: of the same architecture and classes; unchanged.
-        boundary: the layer up to which both are the same.
-        rows: its activations of held-out pictures.
+        boundary: the layer up to which both are the same; None: there is none.
+        rows: its activations of N held-out pictures; without a boundary, normalised pictures.
         labels: int64 (N,), of them.
         layers: names of layers behind the boundary whose output determines the network's (stage ends).
         exact: how many channels, of all layers together, are patched.

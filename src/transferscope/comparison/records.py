@@ -23,7 +23,11 @@ from transferscope.comparison.change import (
     load_rows,
     save_rows,
 )
+from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
 from transferscope.comparison.headline import headline
+from transferscope.comparison.interpretability import Interpretability
+from transferscope.comparison.patching import Patching
+from transferscope.comparison.rewinding import Rewinding
 from transferscope.files import read_json, write_json
 from transferscope.records import Record
 
@@ -76,9 +80,9 @@ class ChannelDrawings:
         exemplars: pictures that excite it most, best first, by network.
         shared_top20: share of the 20 best pictures that both networks have in common, or of as many
             as there are.
-        similarity: mean cosine of pooled base embeddings of the two networks' drawings, from different
-            seeds; None with one seed.
-        rerender: the same within one network, by network.
+        test: whether its drawings show the change, with their similarities; None with one seed.
+        interpretability: by network, how well a judge tells by its exemplars, and by its drawings, which
+            pictures excite it; empty where too few pictures are held out.
     """
 
     layer: str
@@ -91,8 +95,8 @@ class ChannelDrawings:
     exemplar_max: dict[str, float | None]
     exemplars: dict[str, tuple[Exemplar, ...]]
     shared_top20: float
-    similarity: float | None = None
-    rerender: dict[str, float | None] = field(default_factory=dict)
+    test: DrawingTest | None = None
+    interpretability: dict[str, tuple[Interpretability, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class LayerComparison:
         information: class information of its channels on the held-out pictures, by network: "base", "tuned",
             "controls" and "retunings" (all of one kind pooled); those that there are.
         cka: linear CKA of all its channels' responses to the held-out pictures.
-        chance: mean similarity of drawings of unrelated channels; None where nothing was drawn.
+        drawings: whether the drawings of its shortlist show a change together; None where nothing was drawn.
+        chance: mean similarity of drawings of unrelated channels; None where fewer than two were drawn.
     """
 
     layer: str
@@ -114,6 +119,7 @@ class LayerComparison:
     identical: bool
     information: dict[str, Quartiles]
     cka: float
+    drawings: PooledDrawingTest | None = None
     chance: float | None = None
 
 
@@ -135,6 +141,11 @@ class Comparison(Record):
         retunings: number of retunings.
         reproduced: for each retuning, how many of the channels that learned gained there too, beyond the
             controls.
+        patching: what setting channels back to base does to the tuned network's answers, channel by channel;
+            None where it was not asked. `rows` have its effects too.
+        rewinding: what setting whole stages back does, and which pictures the transfer won and lost.
+        paths: of the held-out pictures that `rewinding` names by their index, relative to the data folder.
+        judge: whose eyes interpretability scores are, in a sentence.
         fdr: false discovery rate at which a channel is called.
         seeds: that drawings were made from.
         steps: most optimization steps of a drawing; 0 where nothing was drawn.
@@ -152,6 +163,10 @@ class Comparison(Record):
     false_in_controls: tuple[int, ...] = ()
     retunings: int = 0
     reproduced: tuple[int, ...] = ()
+    patching: Patching | None = None
+    rewinding: Rewinding | None = None
+    paths: tuple[str, ...] = ()
+    judge: str = ""
     fdr: float = FDR
     seeds: tuple[int, ...] = ()
     steps: int = 0
@@ -204,6 +219,17 @@ class Comparison(Record):
             },
             "most_learned": ranked[:LISTED],
             "least_learned": ranked[::-1][:LISTED],
+            "stages": [
+                {
+                    "stage": one.stage,
+                    "accuracy": one.effect.accuracy,
+                    "accuracy_interval": [one.effect.accuracy_low, one.effect.accuracy_high],
+                    "loss": one.effect.loss,
+                    "loss_interval": [one.effect.loss_low, one.effect.loss_high],
+                    "gives_back": len(one.gives_back),
+                }
+                for one in (self.rewinding.stages if self.rewinding else ())
+            ],
             "headline": headline(self),
         }
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transferscope.acceleration.numerics import full_precision
-from transferscope.activations import Resumed, state_up_to
+from transferscope.activations import state_up_to
 from transferscope.backbones.classifier import Classifier
 from transferscope.comparison.effects import (
     Answers,
@@ -24,7 +24,7 @@ from transferscope.comparison.effects import (
 )
 from transferscope.copies import copied
 from transferscope.errors import InputError
-from transferscope.features.responses import BoundaryRows
+from transferscope.features.responses import BoundaryRows, resumed
 from transferscope.records import Record
 
 
@@ -91,7 +91,7 @@ class Rewinding(Record):
 def rewind_stages(
     base: Classifier,
     tuned: Classifier,
-    boundary: str,
+    boundary: str | None,
     rows: BoundaryRows,
     labels: Labels,
     stages: Sequence[str],
@@ -109,8 +109,8 @@ def rewind_stages(
     Args:
         base: the backbone as it was, with the head of its probe; unchanged.
         tuned: of the same architecture and classes; unchanged.
-        boundary: the layer up to which both are the same.
-        rows: its activations of N held-out pictures.
+        boundary: the layer up to which both are the same; None: there is none.
+        rows: its activations of N held-out pictures; without a boundary, normalised pictures.
         labels: int64 (N,).
         stages: the layers that end the stages behind the boundary, in order of depth.
         batch_size: pictures a forward pass.
@@ -163,17 +163,17 @@ def rewind_stages(
     return Rewinding(tuple(found), _effect(before, after, labels), flips, len(labels))
 
 
-def _parts(tuned: Classifier, boundary: str, stages: Sequence[str]) -> dict[str, list[str]]:
+def _parts(tuned: Classifier, boundary: str | None, stages: Sequence[str]) -> dict[str, list[str]]:
     """Stage -> names of its parameters and buffers; the head has what is left."""
     network, example = tuned.network, tuned.example()
-    seen = set(state_up_to(network, boundary, example))
+    seen = set(state_up_to(network, boundary, example)) if boundary else set()
     parts: dict[str, list[str]] = {}
     for stage in stages:
         own = [name for name in state_up_to(network, stage, example) if name not in seen]
         if not own:
             raise InputError(
                 f"stage {stage!r} has no weights of its own behind the one before it; give stages behind "
-                f"{boundary!r} in order of depth"
+                f"{boundary or 'the input'!r} in order of depth"
             )
         parts[stage] = own
         seen.update(own)
@@ -182,10 +182,14 @@ def _parts(tuned: Classifier, boundary: str, stages: Sequence[str]) -> dict[str,
 
 
 def _answers(
-    classifier: Classifier, boundary: str, rows: BoundaryRows, labels: Labels, batch_size: int
+    classifier: Classifier,
+    boundary: str | None,
+    rows: BoundaryRows,
+    labels: Labels,
+    batch_size: int,
 ) -> Answers:
     """Of a network in eval mode."""
-    rest = Resumed(classifier.network, boundary, classifier.example())
+    rest = resumed(classifier.network, boundary, classifier.example())
     device, parts = classifier.device, []
     with torch.inference_mode(), full_precision(device):
         for chosen in torch.arange(len(rows)).split(batch_size):

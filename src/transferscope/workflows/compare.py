@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from transferscope.activations import find_layer
 from transferscope.backbones.classifier import Classifier
-from transferscope.backbones.stages import default_layers
+from transferscope.backbones.stages import default_layers, stages_of
 from transferscope.comparison.change import (
     LEARNED,
     Responses,
@@ -20,7 +21,9 @@ from transferscope.comparison.change import (
     witnessed_channels,
 )
 from transferscope.comparison.geometry import frozen_up_to, linear_cka
+from transferscope.comparison.patching import Patching, patch_channels
 from transferscope.comparison.records import NETWORKS, Comparison, LayerComparison, Quartiles
+from transferscope.comparison.rewinding import Rewinding, rewind_stages
 from transferscope.comparison.shortlist import shortlist
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.comparison.witnesses.class_information import class_information
@@ -30,6 +33,7 @@ from transferscope.machine import cache_dir
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.comparisons import Setting, keep_comparison
 from transferscope.workflows.controls import TailFile, control_tails, load_tail, retunings
+from transferscope.workflows.drawing_measures import with_drawings
 from transferscope.workflows.pair import Pair, open_pair
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.responses import ENOUGH, Part, as_arrays, held_out_split, read_part
@@ -38,6 +42,9 @@ from transferscope.workflows.shortlist_drawings import Shortlist
 
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
+
+PATCHED, BESIDE = 400, 48
+"""Held-out pictures that channels are patched on, and channels that are also patched the other way."""
 
 _INFORMATION = {LEARNED: WITNESSES[LEARNED]}
 
@@ -136,6 +143,8 @@ def compare(
     held_out = work.held_out()
     answers = work.answers(held_out, behind)
     rows = _rows(answers, held_out.labels)
+    patching, rewinding = work.interventions(held_out, behind)
+    rows += patching.rows() if patching else ()
     drawn = work.shortlist(rows, behind, held_out)
     drawn.draw(reporter, share=asked.shard or (1, 1))
     comparison = replace(
@@ -148,6 +157,9 @@ def compare(
         false_in_controls=_false_in_controls(answers, held_out.labels),
         retunings=asked.retunings,
         reproduced=_reproduced(answers, held_out.labels, rows),
+        patching=patching,
+        rewinding=rewinding,
+        paths=tuple(picture.path for picture in held_out.pictures),
     )
     if asked.shard is not None:
         reporter.say(
@@ -155,7 +167,7 @@ def compare(
             "when all shares are"
         )
         return comparison
-    comparison = _with_drawings(comparison, drawn)
+    comparison = with_drawings(comparison, drawn, held_out, reporter)
     keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
     return comparison
 
@@ -226,6 +238,35 @@ class Work:
             found[name] = as_arrays(part.responses(classifier, layers, self.reporter, name))
         return found
 
+    def interventions(
+        self, part: Part, layers: Sequence[str]
+    ) -> tuple[Patching | None, Rewinding | None]:
+        """What setting channels, and stages, back to base does; None of a pair that is not a run's own."""
+        if not self.pair.of_run:
+            return None, None
+        base, tuned = self.pair.both
+        boundary, rows = self.pair.boundary, part.rows_of(base.input)
+        with ExitStack() as open_tasks:
+            patching = patch_channels(
+                base,
+                tuned,
+                boundary,
+                rows,
+                part.labels,
+                layers,
+                pictures=PATCHED,
+                beside=BESIDE,
+                seed=self.run.config.seed,
+                on_step=_steps(self.reporter, open_tasks),
+            )
+        stages = stages_of(tuned)
+        behind = stages[stages.index(boundary) + 1 :] if boundary in stages else stages
+        with self.reporter.task("stages set back to base") as progress:
+            rewinding = rewind_stages(
+                base, tuned, boundary, rows, part.labels, behind, on_progress=progress
+            )
+        return patching, rewinding
+
     def shortlist(
         self, rows: Sequence[Witnessed], layers: Sequence[str], held_out: Part
     ) -> Shortlist:
@@ -282,6 +323,19 @@ class Work:
             recipe.to_dict() if recipe else {},
             second=None if self.pair.of_run else self.pair.names[1],
         )
+
+
+def _steps(reporter: Reporter, open_tasks: ExitStack) -> Callable[[str, int, int], None]:
+    """Progress of passes that name themselves, as a task each."""
+    known: dict[str, Callable[[int, int], None]] = {}
+
+    def heard(name: str, done: int, total: int) -> None:
+        if name not in known:
+            open_tasks.close()
+            known[name] = open_tasks.enter_context(reporter.task(f"channels, {name}"))
+        known[name](done, total)
+
+    return heard
 
 
 def _rows(answers: Mapping[str, Responses], labels: np.ndarray) -> tuple[Witnessed, ...]:
@@ -355,23 +409,6 @@ def across_architectures(work: Work) -> Comparison:
     setting = Setting(names, 0, 0, 0, 0, {}, second=work.pair.names[1])
     keep_comparison(work.run.path / "comparison", setting, found, [])
     return found
-
-
-def _with_drawings(comparison: Comparison, drawn: Shortlist) -> Comparison:
-    """The comparison with its drawings."""
-    renders = drawn.drawings()
-    records = [
-        drawn.record(layer, channel, {n: renders[n][layer, channel] for n in NETWORKS})
-        for layer, channel in renders["base"]
-    ]
-    every = [one for several in renders["base"].values() for one in several]
-    return replace(
-        comparison,
-        drawings=tuple(records),
-        seeds=drawn.seeds if every else (),
-        steps=max((one.steps for one in every), default=0),
-        size=every[0].picture.shape[0] if every else 0,
-    )
 
 
 def nothing_changed(run: Run) -> str:

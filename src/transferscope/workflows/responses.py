@@ -16,13 +16,29 @@ from transferscope.data.scan import Picture
 from transferscope.errors import DataError
 from transferscope.features.exemplars import channel_responses, drawn_sample
 from transferscope.features.extraction import boundary_rows
-from transferscope.features.responses import resumed_responses
+from transferscope.features.responses import BoundaryRows, resumed_responses
 from transferscope.features.store import Rows
+from transferscope.images import InputSpec, as_float
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
 
 ENOUGH = 200
 """Held-out pictures below which a comparison says that it rests on few."""
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRows:
+    """Files as normalised pictures (n, C, H, W), decoded when they are asked for."""
+
+    files: Sequence[Path]
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
+        pictures = torch.stack([self.spec.load(self.files[i]) for i in chosen.tolist()])
+        return self.spec.normalise(as_float(pictures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +59,10 @@ class Part:
     files: tuple[Path, ...]
     boundary: str | None
     rows: Rows | None
+
+    def rows_of(self, spec: InputSpec) -> BoundaryRows:
+        """The activations at the boundary; where there is none, the pictures as a network takes them."""
+        return self.rows if self.rows is not None else PictureRows(self.files, spec)
 
     @property
     def labels(self) -> NDArray[np.int64]:
