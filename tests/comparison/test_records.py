@@ -66,8 +66,8 @@ def comparison(**changes) -> Comparison:
         pictures=360,
         classes=36,
         layers=(
-            LayerComparison("blocks.4", 80, True, {}, 1.0),
-            LayerComparison("blocks.6", CHANNELS, False, quartiles, 0.71),
+            LayerComparison("blocks.4", 80, True, {}),
+            LayerComparison("blocks.6", CHANNELS, False, quartiles),
         ),
         rows=rows(),
         drawings=(drawn(),),

@@ -23,11 +23,18 @@ from transferscope.comparison.change import (
     load_rows,
     save_rows,
 )
+from transferscope.comparison.depth_trend import DepthTrend
 from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
 from transferscope.comparison.headline import headline
 from transferscope.comparison.interpretability import Interpretability
+from transferscope.comparison.layer_measures import LayerMeasures
+from transferscope.comparison.neighbours import UnitNeighbours
 from transferscope.comparison.patching import Patching
+from transferscope.comparison.picture_map import PictureMap
 from transferscope.comparison.rewinding import Rewinding
+from transferscope.comparison.timeline import LayerTimeline
+from transferscope.comparison.unit_exemplars import UnitExemplars
+from transferscope.comparison.weight_change import WeightChange
 from transferscope.files import read_json, write_json
 from transferscope.records import Record
 
@@ -77,7 +84,9 @@ class ChannelDrawings:
         statuses: of its drawings by network, in the order of the seeds.
         activation: of the shown drawing (first seed), by network.
         exemplar_max: of the best real picture, by network; None where there is none.
-        exemplars: pictures that excite it most, best first, by network.
+        exemplars: pictures that excite it most, held-out and training ones, best first, by network.
+        crops: where in the pictures, with the receptive field and the outline of the activation.
+        neighbours: the units that answer most alike.
         shared_top20: share of the 20 best pictures that both networks have in common, or of as many
             as there are.
         test: whether its drawings show the change, with their similarities; None with one seed.
@@ -95,6 +104,8 @@ class ChannelDrawings:
     exemplar_max: dict[str, float | None]
     exemplars: dict[str, tuple[Exemplar, ...]]
     shared_top20: float
+    crops: UnitExemplars | None = None
+    neighbours: UnitNeighbours | None = None
     test: DrawingTest | None = None
     interpretability: dict[str, tuple[Interpretability, ...]] = field(default_factory=dict)
 
@@ -109,7 +120,9 @@ class LayerComparison:
         identical: everything up to this layer is bit-identical, so no channel of it is tested.
         information: class information of its channels on the held-out pictures, by network: "base", "tuned",
             "controls" and "retunings" (all of one kind pooled); those that there are.
-        cka: linear CKA of all its channels' responses to the held-out pictures.
+        measures: CKA, Procrustes distance and separation of the classes of all its channels together; None
+            where nothing was measured, or on fewer pictures than they take.
+        weights: how far the weights that write each channel have moved; None where it was not asked.
         drawings: whether the drawings of its shortlist show a change together; None where nothing was drawn.
         chance: mean similarity of drawings of unrelated channels; None where fewer than two were drawn.
     """
@@ -118,9 +131,15 @@ class LayerComparison:
     channels: int
     identical: bool
     information: dict[str, Quartiles]
-    cka: float
+    measures: LayerMeasures | None = None
+    weights: WeightChange | None = None
     drawings: PooledDrawingTest | None = None
     chance: float | None = None
+
+    @property
+    def cka(self) -> float | None:
+        """Debiased linear CKA of both networks' responses; 1 where they are identical."""
+        return 1.0 if self.identical else self.measures.cka.value if self.measures else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,10 @@ class Comparison(Record):
             None where it was not asked. `rows` have its effects too.
         rewinding: what setting whole stages back does, and which pictures the transfer won and lost.
         paths: of the held-out pictures that `rewinding` names by their index, relative to the data folder.
+        timeline: what every channel knew of the classes through training; empty without kept epochs.
+        trends: over depth: "class_information", its gain, and "drawings", the similarity of drawings; those
+            that there are two layers for.
+        map: the held-out pictures placed by both networks.
         judge: whose eyes interpretability scores are, in a sentence.
         fdr: false discovery rate at which a channel is called.
         seeds: that drawings were made from.
@@ -166,6 +189,9 @@ class Comparison(Record):
     patching: Patching | None = None
     rewinding: Rewinding | None = None
     paths: tuple[str, ...] = ()
+    timeline: tuple[LayerTimeline, ...] = ()
+    trends: dict[str, DepthTrend] = field(default_factory=dict)
+    map: PictureMap | None = None
     judge: str = ""
     fdr: float = FDR
     seeds: tuple[int, ...] = ()
@@ -254,6 +280,14 @@ class Comparison(Record):
                 network: value.median for network, value in layer.information.items()
             },
             "cka": layer.cka,
+            "procrustes": layer.measures.procrustes.value if layer.measures else None,
+            "separation": {
+                "base": layer.measures.separation_base.value,
+                "tuned": layer.measures.separation_tuned.value,
+                "controls": list(layer.measures.control_gains),
+            }
+            if layer.measures
+            else None,
             "status": {
                 network: dict(Counter(s for one in drawn for s in one.statuses[network]))
                 for network in NETWORKS

@@ -20,17 +20,20 @@ from transferscope.comparison.change import (
     learned_channels,
     witnessed_channels,
 )
-from transferscope.comparison.geometry import frozen_up_to, linear_cka
+from transferscope.comparison.geometry import frozen_up_to
+from transferscope.comparison.layer_measures import LEAST, layer_measures
 from transferscope.comparison.patching import Patching, patch_channels
 from transferscope.comparison.records import NETWORKS, Comparison, LayerComparison, Quartiles
 from transferscope.comparison.rewinding import Rewinding, rewind_stages
 from transferscope.comparison.shortlist import shortlist
+from transferscope.comparison.weight_change import weight_changes
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.comparison.witnesses.class_information import class_information
 from transferscope.errors import InputError
 from transferscope.files import refuse_read_only
 from transferscope.machine import cache_dir
 from transferscope.visualize.units import Sweep
+from transferscope.workflows.comparison_geometry import with_geometry, with_units
 from transferscope.workflows.comparisons import Setting, keep_comparison
 from transferscope.workflows.controls import TailFile, control_tails, load_tail, retunings
 from transferscope.workflows.drawing_measures import with_drawings
@@ -168,6 +171,8 @@ def compare(
         )
         return comparison
     comparison = with_drawings(comparison, drawn, held_out, reporter)
+    comparison = with_units(comparison, drawn, held_out, answers, reporter)
+    comparison = with_geometry(comparison, run, pair, held_out, answers, reporter)
     keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
     return comparison
 
@@ -286,7 +291,8 @@ class Work:
         paths = tuple(picture.path for one in parts for picture in one.pictures)
         sweep = Sweep(cache_dir() / "sweep", kept=self.run.path / "sweep")
         seeds = tuple(range(self.asked.seeds))
-        return Shortlist(self.pair.networks, chosen, seeds, paths, responses, sweep)
+        files = tuple(file for one in parts for file in one.files)
+        return Shortlist(self.pair.networks, chosen, seeds, paths, files, responses, sweep)
 
     def layer(
         self, name: str, answers: Mapping[str, Responses], labels: np.ndarray, differs: bool
@@ -294,7 +300,7 @@ class Work:
         """What is measured of a layer as a whole."""
         channels = self.pair.channels("tuned")[name]
         if not differs:
-            return LayerComparison(name, channels, True, {}, 1.0)
+            return LayerComparison(name, channels, True, {})
         kinds = {
             "base": [answers["base"]],
             "tuned": [answers["tuned"]],
@@ -308,8 +314,13 @@ class Work:
             for kind, several in kinds.items()
             if several
         }
-        both = [torch.from_numpy(answers[network][name]) for network in NETWORKS]
-        return LayerComparison(name, channels, False, information, linear_cka(both[0], both[1]))
+        measures = None
+        if len(labels) >= LEAST:
+            controls = [one[name] for one in kinds["controls"]]
+            base, tuned = (answers[network][name] for network in NETWORKS)
+            measures = layer_measures(base, tuned, labels, controls=controls)
+        weights = weight_changes(*self.pair.both, [name])[name]
+        return LayerComparison(name, channels, False, information, measures, weights)
 
     def setting(self, names: Sequence[str], drawn: Shortlist) -> Setting:
         """Of the folder that the comparison is kept in."""
@@ -389,15 +400,19 @@ def across_architectures(work: Work) -> Comparison:
     ]
     layers = []
     for one, other in together:
-        values = responses[0][one], responses[1][other]
+        values = [
+            known[layer].double().numpy()
+            for known, layer in zip(responses, (one, other), strict=True)
+        ]
         information = {
-            network: Quartiles.of(class_information(known.double().numpy(), held_out.labels))
+            network: Quartiles.of(class_information(known, held_out.labels))
             for network, known in zip(NETWORKS, values, strict=True)
         }
+        measures = None
+        if len(held_out.pictures) >= LEAST:
+            measures = layer_measures(values[0], values[1], held_out.labels)
         name = one if one == other else f"{one} | {other}"
-        layers.append(
-            LayerComparison(name, values[0].shape[1], False, information, linear_cka(*values))
-        )
+        layers.append(LayerComparison(name, values[0].shape[1], False, information, measures))
     found = replace(
         _nothing(work, ()),
         pictures=len(held_out.pictures),
@@ -429,6 +444,6 @@ def nothing_changed(run: Run) -> str:
 def _nothing(work: Work, names: Sequence[str]) -> Comparison:
     """A comparison of layers in which nothing was measured or drawn."""
     channels = work.pair.channels("tuned")
-    layers = tuple(LayerComparison(name, channels[name], True, {}, 1.0) for name in names)
+    layers = tuple(LayerComparison(name, channels[name], True, {}) for name in names)
     split = held_out_split(work.run)
     return Comparison(work.pair.names, split, 0, 0, layers, rows=(), drawings=(), controls=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class Shortlist:
         networks: base and tuned.
         chosen: layer -> channel -> why.
         seeds: that each channel is drawn from in each network.
-        paths: of N real pictures.
+        paths: of N real pictures, the held-out ones first.
+        files: where they are.
         responses: network -> layer -> (N, channels).
         sweep: where drawings lie.
     """
@@ -38,6 +40,7 @@ class Shortlist:
     chosen: Mapping[str, Mapping[int, str]]
     seeds: tuple[int, ...]
     paths: tuple[str, ...]
+    files: tuple[Path, ...]
     responses: Mapping[str, Mapping[str, torch.Tensor]]
     sweep: Sweep
 
