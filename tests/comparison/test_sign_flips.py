@@ -134,14 +134,29 @@ def test_too_few_seeds_can_find_nothing_however_far():
     assert found_share(6, 1e6, draws=20) == 1
 
 
-@pytest.mark.parametrize("seeds", [2, 4])
-def test_channels_together_find_what_each_alone_cannot(seeds):
-    channels = 16
-    each = products_of(differences(channels * 50, seeds)).reshape(50, channels, seeds, seeds)
-    share = np.mean([detectable_mean_share(list(one)) for one in each])
-    p = pooled_p(channels, seeds, share / (1 - share), draws=200)
-    assert 0.7 <= (p <= 0.05).mean() <= 0.92
-    assert found_share(seeds, share / (1 - share), draws=50) == 0
+@pytest.mark.parametrize(("channels", "seeds"), [(16, 2), (16, 4)])
+def test_channels_together_find_what_each_alone_cannot(channels, seeds):
+    def outcomes(distance: float, draws: int) -> np.ndarray:
+        """Mean share, found or not, and what is called detectable, of every draw."""
+        each = products_of(differences(draws * channels, seeds, distance, seed=seeds))
+        return np.array(
+            [
+                (
+                    np.mean([mean_apart(x) * share_weight(x) for x in one]),
+                    flip_test(list(one), seed=place)[0] <= 0.05,
+                    detectable_mean_share(list(one)),
+                )
+                for place, one in enumerate(each.reshape(draws, channels, seeds, seeds))
+            ],
+            float,
+        )
+
+    stated = outcomes(0.0, 50)[:, 2].mean()
+    distances = [factor * stated / (1 - stated) for factor in (0.9, 1.15, 1.4)]
+    shares, powers, _ = np.transpose([outcomes(one, 200).mean(0) for one in distances])
+    assert np.interp(stated, shares, powers) == pytest.approx(0.8, abs=0.06)
+    assert powers[0] < powers[1] < powers[2]
+    assert found_share(seeds, distances[1], draws=100) < 0.2 * powers[1]
 
 
 def test_effective_dimensions_count_equal_directions():
