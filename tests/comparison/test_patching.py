@@ -383,6 +383,8 @@ def test_what_cannot_be_patched_is_refused():
     tuned, rows = moved(base), rows_of(base, pictures())
     with pytest.raises(InputError, match="bypasses"):
         patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.1.conv2"])
+    with pytest.raises(InputError, match=r"'stem' is not behind 'stages.0'"):
+        patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.1", "stem"])
     with pytest.raises(UnknownName, match=r"stages\.7"):
         patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.7"])
     for name, count in (("exact", -1), ("beside", -2), ("pictures", 1)):

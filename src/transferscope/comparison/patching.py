@@ -156,6 +156,10 @@ def patch_channels(
 ) -> Patching:
     """Sets every channel of layers back to base, one at a time, and measures what the tuned network loses.
 
+    An effect is one of this network, on the true classes: that a channel matters does not say that what it
+    matters for was learned. A tuning on shuffled labels too has channels without which it would be worse,
+    so hold the result against that of control transfers, or read it beside what was learned.
+
     A first-order estimate is made of all channels. Those estimated to matter most are then patched, and
     from the patched ones alone comes whatever is said to matter; of these, the ones that matter most are also
     patched the other way and ablated. That pictures choose the channels which the same pictures test makes
