@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,9 @@ def test_an_intervention_that_changes_no_answer_still_has_an_interval():
     low, high = accuracy_interval(np.array([0]), np.array([0]), 200)
     assert low[0] == -high[0]
     assert 0.005 < high[0] < 0.02
+    low, high = accuracy_interval(np.array([6]), np.array([2]), 48)
+    middle, reach = 4 / 50, 1.959964 * math.sqrt((9 / 50 - (4 / 50) ** 2) / 50)
+    assert (low[0], high[0]) == pytest.approx((middle - reach, middle + reach))
 
 
 def test_effects_count_what_was_won_and_lost():

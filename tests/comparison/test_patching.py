@@ -15,6 +15,7 @@ from transferscope.activations import capture, find_layer
 from transferscope.backbones.classifier import Classifier
 from transferscope.comparison import interventions
 from transferscope.comparison.change import load_rows, save_rows
+from transferscope.comparison.effects import mean_test
 from transferscope.comparison.interventions import Interventions
 from transferscope.comparison.patching import Patching, chosen_pictures, patch_channels
 from transferscope.copies import copied
@@ -180,9 +181,10 @@ def test_a_network_against_itself_has_nothing_that_matters():
         assert (one.estimate, one.set_back.loss, one.set_back.p, one.q) == (0, 0, 1, 1)
         assert one.set_back.accuracy_low < 0 < one.set_back.accuracy_high
         assert one.brought.p == 1
-        assert not one.classes.serves
+        assert (one.classes.serves, one.classes.p, one.classes.q) == ((), 1, 1)
         assert one.ablated.loss != 0
     assert not found.mattering()
+    assert not found.changing_logits()
     assert found.rank_correlation == dict.fromkeys(LAYERS)
 
 
@@ -241,8 +243,10 @@ def test_channels_drawn_anew_are_those_that_matter(trained):
     rows = rows_of(tuned, held)
     found = patch_channels(base, tuned, BOUNDARY, rows, labels, ["stages.2"])
     called = {one.channel for one in found.mattering()}
-    assert called <= set(chosen) - set(idle), "no false discovery"
-    assert len(called) >= 0.95 * 10
+    changing = {one.channel for one in found.changing_logits()}
+    for these in (called, changing):
+        assert these <= set(chosen) - set(idle), "no false discovery"
+        assert len(these) >= 0.95 * 10
     for one in found.channels:
         assert one.set_back is not None
         if one.channel not in called:
@@ -303,12 +307,34 @@ def test_only_the_shortlist_is_measured_and_called():
 
 def test_channels_that_were_not_patched_count_as_tests():
     base = tiny_classifier()
+    tuned, x = moved(base), pictures()
+    labels = tuned(x).argmax(1).numpy()  # what tuned says is right, so its changes matter
+    rows = rows_of(base, x)
+    some = patch_channels(base, tuned, BOUNDARY, rows, labels, LAYERS, exact=4, beside=0)
+    exact = [one for one in some.channels if one.exact]
+    for p, q in (
+        ([one.set_back.p for one in exact], [one.q for one in exact]),
+        ([one.classes.p for one in exact], [one.classes.q for one in exact]),
+    ):
+        order = sorted(p)
+        slow = [min(order[k] * 16 / (k + 1) for k in range(order.index(one), 4)) for one in p]
+        assert q == pytest.approx([min(1, one) for one in slow])
+        assert min(q) < 0.05
+
+
+def test_any_class_is_tested_by_simes():
+    base = tiny_classifier()
     tuned, rows = moved(base), rows_of(base, pictures())
-    some = patch_channels(base, tuned, BOUNDARY, rows, LABELS, LAYERS, exact=4, beside=0)
-    p = sorted(one.set_back.p for one in some.channels if one.exact)
-    slow = [min(p[k] * 16 / (k + 1) for k in range(i, 4)) for i in range(4)]
-    found = sorted(one.q for one in some.channels if one.exact)
-    assert found == pytest.approx([min(1, q) for q in slow])
+    both = Interventions(base, tuned, BOUNDARY, rows, LABELS, LAYERS, np.arange(40))
+    logit = both.measure("set_back", {"stages.2": np.arange(8)})["stages.2"].logit
+    found = patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.2"], beside=0)
+    for one in found.channels:
+        above = [
+            mean_test(logit[k == LABELS][:, [one.channel]], np.zeros(10, int)).p[0]
+            for k in range(4)
+        ]
+        p = sorted(2 * min(side, 1 - side) for side in above)
+        assert one.classes.p == pytest.approx(min(p[k] * 4 / (k + 1) for k in range(4)), rel=1e-6)
 
 
 def test_rows_are_those_of_a_witness_and_records_survive(tmp_path):
@@ -383,6 +409,8 @@ def test_what_cannot_be_patched_is_refused():
     tuned, rows = moved(base), rows_of(base, pictures())
     with pytest.raises(InputError, match="bypasses"):
         patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.1.conv2"])
+    with pytest.raises(InputError, match=r"'stem' is not behind 'stages.0'"):
+        patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.1", "stem"])
     with pytest.raises(UnknownName, match=r"stages\.7"):
         patch_channels(base, tuned, BOUNDARY, rows, LABELS, ["stages.7"])
     for name, count in (("exact", -1), ("beside", -2), ("pictures", 1)):

@@ -13,7 +13,7 @@ from torch import nn
 
 from transferscope.acceleration.folding import TOLERANCE, folded
 from transferscope.acceleration.numerics import full_precision
-from transferscope.activations import Resumed, capture
+from transferscope.activations import Resumed, capture, modules_below
 from transferscope.activations import layers as layers_of
 from transferscope.backbones.classifier import Classifier
 from transferscope.comparison.effects import Answers, Labels, Progress, Values, answers_of
@@ -76,7 +76,8 @@ class Interventions:
         on_progress: called with (pictures passed, all) of every pass.
 
     Raises:
-        UnknownName, InputError: no such layer, or something bypasses one (a shortcut around it).
+        UnknownName, InputError: no such layer, one that is not behind the boundary, or one that something
+            bypasses (a shortcut around it).
     """
 
     def __init__(
@@ -106,8 +107,14 @@ class Interventions:
             for name, one in self._plain.items()
         }
         known = {one.name: one for one in layers_of(self._plain["tuned"], example)}
+        below = set(modules_below(self._plain["tuned"], boundary, example))
         self._layers: list[_Layer] = []
-        for name in layers:
+        for name in dict.fromkeys(layers):
+            if name in below:
+                raise InputError(
+                    f"layer {name!r} is not behind {boundary!r}, up to which the networks are the same; give "
+                    "layers behind it"
+                )
             tails = {which: _tail(self._plain[which], fast[which], name, example) for which in fast}
             found = known[name]
             last = found.channels_last or len(found.output_shape) == 2
@@ -150,8 +157,10 @@ class Interventions:
             intervention: what replaces it.
             channels: of layers among those given.
         """
-        means = self._means() if intervention == "ablated" else {}
         layers = [layer for layer in self._layers if len(channels.get(layer.name, ()))]
+        if not layers:
+            return {}
+        means = self._means() if intervention == "ablated" else {}
         parts: dict[str, list[Changes]] = {layer.name: [] for layer in layers}
         for places, activations in self._chunks():
             labels = self._labels[places]
