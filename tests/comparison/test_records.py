@@ -1,269 +1,211 @@
+"""What a comparison keeps, its JSON, its shortlist and its sentences."""
+
 from __future__ import annotations
 
-import copy
-import itertools
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from conftest import same_state, state_of, tiny_classifier
-from transferscope.comparison import channels as comparison
-from transferscope.comparison.channels import compare_networks
-from transferscope.comparison.geometry import embed, frozen_up_to, linear_cka
-from transferscope.comparison.nulls import change_statistic, null_statistics
-from transferscope.comparison.records import Comparison
-from transferscope.errors import InputError, UnknownName
-from transferscope.images import as_float
+from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED, Witnessed
+from transferscope.comparison.headline import headline, sentences
+from transferscope.comparison.records import (
+    ChannelDrawings,
+    Comparison,
+    Exemplar,
+    LayerComparison,
+    Quartiles,
+)
+from transferscope.comparison.shortlist import (
+    AT_RANDOM,
+    LEAST_LEARNED,
+    MOST_LEARNED,
+    MOST_MATTERING,
+    shortlist,
+)
+from transferscope.errors import RunError
 
-LAYERS = ("stages.0", "stages.2")
+CHANNELS = 8
 
 
-def drawings(layer: str, channels: range, seeds: range, *, salt: int = 0, blend: float = 0.0):
-    """Fake renders: a pattern of the channel with a little noise of the seed."""
+def rows(layer: str = "blocks.6", *, learned: int = 3, losing: int = 1) -> tuple[Witnessed, ...]:
+    """The first `learned` channels gain beyond the controls; the next `losing` lose less than these do."""
     found = []
-    for channel in channels:
-        pattern = (
-            np.random.default_rng([channel, salt]).normal(0, 1, (8, 8, 3)).repeat(4, 0).repeat(4, 1)
-        )
-        for seed in seeds:
-            noise = np.random.default_rng([channel, seed, 77]).normal(0, 1, (32, 32, 3))
-            values = 128 + 60 * ((1 - blend) * pattern + blend * noise)
-            found.append(
-                SimpleNamespace(
-                    layer=layer,
-                    channel=channel,
-                    sign="plus",
-                    seed=seed,
-                    picture=np.clip(values, 0, 255).astype(np.uint8),
-                    activation=float(channel),
-                    exemplar_max=1.0,
-                    status="optimized" if seed != 1 or channel else "below_exemplar",
-                    steps=5,
-                )
-            )
-    return found
+    for channel in range(CHANNELS):
+        gain = 0.4 - 0.1 * channel if channel < learned else -0.05
+        beyond = channel < learned + losing
+        q = 0.01 if beyond else 0.7
+        low, high = gain - 0.04, gain + 0.04
+        found.append(Witnessed(layer, channel, LEARNED, gain, low, high, -0.1, q / 2, q))
+        found.append(Witnessed(layer, channel, MOVED, 0.3, 0.2, 0.4, 0.01, 1e-9, 1e-8))
+    return tuple(found)
 
 
-def compared(*, salt: int = 5, blend: float = 0.4, channels: range = range(8), **changes):
-    base, tuned = tiny_classifier(), tiny_classifier()
-    with torch.no_grad():
-        tuned.network.stages[1].conv1.weight.mul_(1.5)
-    generator = torch.Generator().manual_seed(0)
-    responses = {
-        n: {layer: torch.rand(30, 8, generator=generator) for layer in LAYERS}
-        for n in ("base", "tuned")
-    }
-    responses["tuned"]["stages.0"] = responses["base"]["stages.0"]
-    same, other = LAYERS
-    arguments = {
-        "renders": {
-            "base": {name: drawings(name, channels, range(2), blend=blend) for name in LAYERS},
-            "tuned": {
-                same: drawings(same, channels, range(2), blend=blend),
-                other: drawings(other, channels, range(2), salt=salt, blend=blend),
-            },
-        },
-        "null_renders": {other: drawings(other, channels, range(2, 4), blend=blend)},
-        "responses": responses,
-        "paths": [f"{i}.jpg" for i in range(30)],
-        "totals": dict.fromkeys(LAYERS, 8),
-    }
-    return compare_networks(base, tuned, **(arguments | changes))
-
-
-# ---------------------------------------------------------------------------- measures
-
-
-def test_linear_cka_is_what_the_paper_defines():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(12, 5, generator=generator, dtype=torch.float64)
-    y = torch.randn(12, 7, generator=generator, dtype=torch.float64)
-    centre = torch.eye(12, dtype=torch.float64) - 1 / 12
-
-    def hsic(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float(torch.trace(a @ a.T @ centre @ b @ b.T @ centre))
-
-    wanted = hsic(x, y) / (hsic(x, x) * hsic(y, y)) ** 0.5
-    assert linear_cka(x, y) == pytest.approx(wanted)
-    rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))
-    assert linear_cka(x, 3 * x @ rotation + 2) == pytest.approx(1)
-    assert linear_cka(x, torch.ones(12, 3)) == 0
-
-
-def test_the_statistic_uses_only_pairs_of_different_seeds():
-    generator = torch.Generator().manual_seed(1)
-    vectors = torch.nn.functional.normalize(torch.randn(6, 9, generator=generator), dim=1)
-    s = vectors @ vectors.T
-    within = [float(s[a, b]) for a, b in itertools.permutations(range(3), 2)]
-    within += [float(s[3 + a, 3 + b]) for a, b in itertools.permutations(range(3), 2)]
-    across = [float(s[a, 3 + b]) for a, b in itertools.permutations(range(3), 2)]
-    wanted = sum(within) / len(within) - sum(across) / len(across)
-    assert change_statistic(s) == pytest.approx(wanted, abs=1e-6)
-    spoiled = s.clone()
-    for index in range(3):
-        spoiled[index, 3 + index] = spoiled[3 + index, index] = 99.0
-        spoiled[index, index] = -99.0
-    assert change_statistic(spoiled) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_null_draws_are_all_groupings_and_alignments():
-    generator = torch.Generator().manual_seed(2)
-    vectors = torch.nn.functional.normalize(torch.randn(4, 9, generator=generator), dim=1)
-    s = vectors @ vectors.T
-
-    def t(a: int, b: int, c: int, d: int) -> float:
-        return float((s[a, b] + s[c, d]) / 2 - (s[a, d] + s[b, c]) / 2)
-
-    wanted = [
-        t(0, 1, 2, 3),
-        t(0, 1, 3, 2),
-        t(0, 2, 1, 3),
-        t(0, 2, 3, 1),
-        t(0, 3, 1, 2),
-        t(0, 3, 2, 1),
-    ]
-    assert sorted(null_statistics(s)) == pytest.approx(sorted(wanted), abs=1e-6)
-
-
-def test_embedding_is_the_base_networks_pooled_features_whatever_the_batch():
-    classifier = tiny_classifier()
-    before = state_of(classifier)
-    pictures = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
-    found = embed(classifier, pictures, batch_size=2)
-    features = classifier.pooled_features(as_float(pictures.permute(0, 3, 1, 2)))
-    torch.testing.assert_close(found, torch.nn.functional.normalize(features, dim=1).detach())
-    assert same_state(before, state_of(classifier))
-
-
-def test_frozen_is_bit_by_bit_up_to_the_layer():
-    base, tuned = tiny_classifier(), tiny_classifier()
-    assert frozen_up_to(base, tuned, "stages.2")
-    tuned.network.stages[1].bn2.running_mean[0] += 1e-7
-    assert frozen_up_to(base, tuned, "stages.0")
-    assert not frozen_up_to(base, tuned, "stages.1")
-    assert not frozen_up_to(base, tuned, "stages.2")
-    with pytest.raises(UnknownName):
-        frozen_up_to(base, tuned, "stages.7")
-
-
-def test_parameters_of_an_enclosing_module_count_too():
-    from transferscope.backbones.weights import load_backbone
-
-    base = load_backbone("timm/test_vit", weights="random")
-    tuned = copy.deepcopy(base)
-    assert frozen_up_to(base, tuned, "blocks.0")
-    with torch.no_grad():
-        tuned.network.pos_embed += 1e-3
-    assert not frozen_up_to(base, tuned, "blocks.0")
-
-
-# ---------------------------------------------------------------------------- comparing
-
-
-def test_a_render_that_left_the_numbers_is_not_called_changed_and_is_saved(tmp_path):
-    other = LAYERS[1]
-    broken = drawings(other, range(3), range(2))
-    for one in broken:
-        one.activation, one.status = float("nan"), "non_finite"
-    found = compared(
-        renders={"base": {other: drawings(other, range(3), range(2))}, "tuned": {other: broken}},
-        null_renders={other: drawings(other, range(3), range(2, 4))},
+def drawn(channel: int = 0, *, status: str = "optimized") -> ChannelDrawings:
+    activation = float("nan") if status == "non_finite" else 3.5
+    return ChannelDrawings(
+        layer="blocks.6",
+        channel=channel,
+        sign="plus",
+        reason=MOST_LEARNED,
+        seeds=(0, 1),
+        statuses={"base": ("optimized", "optimized"), "tuned": ("optimized", status)},
+        activation={"base": 2.0, "tuned": activation},
+        exemplar_max={"base": 1.5, "tuned": None},
+        exemplars={"base": (Exemplar("a/1.jpg", 1.5),), "tuned": (Exemplar("猫/2.jpg", 1.2),)},
+        shared_top20=0.45,
     )
-    assert not any(channel.changed for channel in found.layers[0].channels)
-    found.save(tmp_path)
-    loaded = Comparison.load(tmp_path).layers[0].channels[0]
-    assert np.isnan(loaded.activation["tuned"])
-    assert loaded.statuses["tuned"] == "non_finite"
 
 
-def test_a_real_change_is_called_changed_and_a_frozen_layer_identical():
-    frozen, deep = compared().layers
-    assert frozen.identical
-    assert frozen.similarity == frozen.cka == 1.0
-    assert not any(channel.changed for channel in frozen.channels)
-    assert all(channel.statistic == 0 and channel.p == 1 for channel in frozen.channels)
-    assert not deep.identical
-    assert all(channel.changed for channel in deep.channels)
-    assert deep.similarity < deep.rerender
-    assert len(deep.null) == 8 * 6
-    assert all(channel.p == 1 / 49 for channel in deep.channels), "no p is ever 0"
+def comparison(**changes) -> Comparison:
+    quartiles = {"base": Quartiles(0.1, 0.2, 0.3), "tuned": Quartiles(0.2, 0.3, 0.4)}
+    made = Comparison(
+        pair=("base", "tuned"),
+        split="test",
+        pictures=360,
+        classes=36,
+        layers=(
+            LayerComparison("blocks.4", 80, True, {}),
+            LayerComparison("blocks.6", CHANNELS, False, quartiles),
+        ),
+        rows=rows(),
+        drawings=(drawn(),),
+        controls=3,
+        false_in_controls=(0, 0, 1),
+        seeds=(0, 1),
+        steps=120,
+        size=224,
+    )
+    return replace(made, **changes)
 
 
-def test_the_same_network_under_other_seeds_is_not_called_changed():
-    """The same patterns, fresh noise: what re-rendering does by itself."""
-    calls = 0
-    for trial in range(10):
-        start = 10 * trial
-        seeds, further = range(start, start + 2), range(start + 2, start + 4)
-        other = LAYERS[1]
-        fresh = drawings(other, range(8), range(start + 5, start + 7), blend=0.6)
-        for one in fresh:
-            one.seed -= 5
-        found = compared(
-            renders={
-                "base": {other: drawings(other, range(8), seeds, blend=0.6)},
-                "tuned": {other: fresh},
-            },
-            null_renders={other: drawings(other, range(8), further, blend=0.6)},
-        )
-        calls += sum(channel.changed for channel in found.layers[0].channels)
-    assert calls <= 8, f"{calls} of 80 unchanged channels were called changed at a rate of 5%"
-
-
-def test_q_is_benjamini_hochberg_over_all_layers_that_are_not_identical():
-    found = compared(salt=0, blend=0.5)
-    channels = found.layers[1].channels
-    order = sorted(channels, key=lambda channel: channel.p)
-    bound = 1.0
-    for rank, channel in reversed(list(enumerate(order, start=1))):
-        bound = min(bound, channel.p * len(order) / rank)
-        assert channel.q == pytest.approx(bound)
-
-
-def test_records_name_what_was_found():
-    found = compared()
-    channel = found.layers[1].channels[0]
-    assert channel.statuses == {"base": "below_exemplar", "tuned": "below_exemplar"}
-    assert channel.exemplars["base"][0].activation >= channel.exemplars["base"][1].activation
-    assert len(channel.exemplars["tuned"]) == comparison.EXEMPLARS
-    assert 0 <= channel.shared_top20 <= 1
-    assert set(channel.similarities) == {"pixels", "activations"}
-    assert found.layers[1].chance_pairs == len(found.layers[1].chance_values) == 8 * 7 * 2
-    assert found.layers[1].chance < found.layers[1].rerender
-
-
-def test_it_survives_a_round_trip_and_speaks_the_contracts_json(tmp_path):
-    found = compared()
+def test_it_survives_a_round_trip(tmp_path):
+    found = comparison(retunings=1, reproduced=(2,))
     found.save(tmp_path)
     assert Comparison.load(tmp_path) == found
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    keys = {"channels", "identical", "similarity", "rerender", "chance", "changed", "status"}
-    assert keys <= set(told["layers"]["stages.2"])
-    assert told["layers"]["stages.0"]["similarity"] == 1.0
-    ranked = [one["statistic"] for one in told["most_changed"]]
-    assert ranked == sorted(ranked, reverse=True)
-    assert told["least_changed"][0]["statistic"] == min(
-        c.statistic for c in found.layers[1].channels
+    lines = (tmp_path / "comparison.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "layer,channel,witness,value,low,high,null,p,q"
+    assert len(lines) == 1 + len(found.rows)
+
+
+def test_a_drawing_that_left_the_numbers_is_saved(tmp_path):
+    comparison(drawings=(drawn(status="non_finite"),)).save(tmp_path)
+    (loaded,) = Comparison.load(tmp_path).drawings
+    assert loaded.activation == {"base": 2.0, "tuned": None}
+    assert loaded.statuses["tuned"] == ("optimized", "non_finite")
+
+
+def test_what_an_earlier_version_wrote_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "comparison.json").write_text(json.dumps({"layers": [], "fdr": 0.05}))
+    with pytest.raises(RunError, match="'transferscope compare' makes it again"):
+        Comparison.load(tmp_path)
+
+
+def test_it_speaks_the_contracts_json():
+    told = json.loads(json.dumps(comparison().to_dict(), allow_nan=False))
+    keys = {"channels", "identical", "moved", "learned", "matters", "looks_different", "drawn"}
+    assert keys | {"class_information", "cka"} <= set(told["layers"]["blocks.6"])
+    layer = told["layers"]["blocks.6"]
+    assert (layer["channels"], layer["moved"], layer["learned"], layer["drawn"]) == (8, 8, 3, 1)
+    assert layer["matters"] is layer["looks_different"] is None, "not asked is not none found"
+    assert layer["class_information"] == {"base": 0.2, "tuned": 0.3}
+    assert told["layers"]["blocks.4"]["identical"]
+    assert told["layers"]["blocks.4"]["learned"] == 0
+    assert told["learned"]["channels"] == 3
+    assert told["learned"]["tested"] == CHANNELS
+    assert told["learned"]["false_in_controls"] == [0, 0, 1]
+    gains = [one["gain"] - one["controls"] for one in told["most_learned"]]
+    assert gains == sorted(gains, reverse=True)
+    assert [one["learned"] for one in told["most_learned"][:4]] == [True, True, True, False]
+    assert told["least_learned"] == told["most_learned"][::-1]
+    assert told["headline"] == headline(comparison())
+
+
+def test_losing_less_than_the_controls_is_not_counted_as_learned():
+    found = comparison(rows=rows(learned=0, losing=CHANNELS))
+    assert found.to_dict()["learned"]["channels"] == 0
+
+
+# ---------------------------------------------------------------------------- sentences
+
+
+def test_the_headline_says_what_where_how_sure_and_what_the_controls_show():
+    said = headline(comparison(retunings=1, reproduced=(2,)))
+    assert "3 of 8 channels of blocks.6 learned: on 360 test pictures" in said
+    assert "36 classes apart better than before, by more than 3 control transfers" in said
+    assert "at a false discovery rate of 5%" in said
+    assert (
+        "Each control asked the same against the others seems to have learned 0, 0 and 1." in said
     )
-    assert len((tmp_path / "comparison.csv").read_text().splitlines()) == 1 + 16
+    assert "Tuned again from another seed, 2 of these 3 learned again." in said
+    assert "blocks.4 is bit-identical in both networks" in said
 
 
-def test_comparisons_without_a_noise_floor_are_refused():
-    other = LAYERS[1]
-    one_seed = {n: {other: drawings(other, range(3), range(1))} for n in ("base", "tuned")}
-    with pytest.raises(InputError, match="1 seed"):
-        compared(renders=one_seed)
-    two = {n: {other: drawings(other, range(3), range(2))} for n in ("base", "tuned")}
-    with pytest.raises(InputError, match="needs base rendered from 2 further seeds"):
-        compared(renders=two, null_renders={})
-    with pytest.raises(InputError, match="further seeds"):
-        compared(renders=two, null_renders={other: drawings(other, range(3), range(2))})
-    uneven = {**two, "tuned": {other: drawings(other, range(4), range(2))}}
-    with pytest.raises(InputError, match="other channels"):
-        compared(renders=uneven)
-    missing = {**two, "tuned": {other: drawings(other, range(3), range(2))[:-1]}}
-    with pytest.raises(InputError, match="render it from all"):
-        compared(renders=missing)
+def test_where_nothing_is_beyond_the_controls_it_says_that_and_not_more():
+    said = headline(comparison(rows=rows(learned=0)))
+    assert said.startswith("No channel of blocks.6 was found to have learned")
+    assert "not proof that nothing was learned" in said
+    assert "8 of 8 answer held-out pictures differently, which a network tuned on shuffled" in said
+
+
+def test_without_controls_nothing_is_said_to_have_learned():
+    found = comparison(controls=0, false_in_controls=())
+    assert not found.found(LEARNED)
+    told = found.to_dict()
+    assert told["learned"]["channels"] is None
+    assert told["layers"]["blocks.6"]["learned"] is None
+    said = headline(found)
+    assert (
+        "8 channels tell the 36 classes of 360 test pictures apart better in tuned than in base"
+        in said
+    )
+    assert "whether tuned learned anything was not asked" in said
+    alone = headline(replace(found, rows=(), pair=("photos", "resnet")))
+    assert alone.startswith("photos and resnet have no channels in common: only layers")
+
+
+def test_drawings_that_no_test_tells_apart_are_not_called_the_same():
+    (said,) = [one for one in sentences(comparison()) if "drawn" in one]
+    assert said == (
+        "1 channel was drawn; it could not be told apart from drawing one network twice with 2 seeds."
+    )
+
+
+def test_matters_and_looks_are_told_where_they_were_asked():
+    extra = (
+        Witnessed("blocks.6", 0, MATTERS, 0.2, 0.1, 0.3, 0.0, 0.001, 0.008),
+        Witnessed("blocks.6", 1, MATTERS, 0.0, -0.1, 0.1, 0.0, 0.5, 0.5),
+        Witnessed("blocks.6", 0, LOOKS_DIFFERENT, 0.2, 0.1, 0.3, 0.0, 0.01, 0.01),
+    )
+    found = comparison(rows=rows() + extra)
+    said = headline(found)
+    assert "1 of 2 would be missed: with base's activations in their place" in said
+    assert "1 channel was drawn; 1 of them looks different." in said
+    counts = found.to_dict()["layers"]["blocks.6"]
+    assert (counts["matters"], counts["looks_different"]) == (1, 1)
+
+
+# ---------------------------------------------------------------------------- the shortlist
+
+
+def test_the_shortlist_takes_turns_and_says_why():
+    matters = tuple(
+        Witnessed("blocks.6", c, MATTERS, float(c == 6), 0.0, 1.0, 0.0, 0.5, 0.5) for c in range(8)
+    )
+    chosen = shortlist(rows() + matters, "blocks.6", CHANNELS, 4, seed=0)
+    reasons = {reason: channel for channel, reason in chosen.items()}
+    assert set(reasons) == {MOST_LEARNED, MOST_MATTERING, LEAST_LEARNED, AT_RANDOM}
+    assert reasons[MOST_LEARNED] == 0
+    assert reasons[MOST_MATTERING] == 6
+    assert list(chosen) == sorted(chosen)
+    assert list(shortlist(rows(), "blocks.6", CHANNELS, None, seed=0)) == list(range(CHANNELS))
+    assert shortlist(rows(), "blocks.6", CHANNELS, 0, seed=0) == {}
+    assert len(shortlist((), "blocks.6", 300, 6, seed=0)) == 6
+    assert len(shortlist(rows(), "blocks.6", CHANNELS, 100, seed=0)) == CHANNELS
+
+
+def test_what_is_drawn_at_random_follows_the_seed():
+    draws = {tuple(shortlist((), "blocks.6", 300, 6, seed=seed)) for seed in (0, 0, 1)}
+    assert len(draws) == 2
+    assert all(np.diff(one).min() > 0 for one in draws)

@@ -1,23 +1,33 @@
-"""`compare`: what it draws once for all runs, and how comparisons of several settings lie."""
+"""`compare`: its controls and drawings are made once, and comparisons of several settings lie side by side."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 import transferscope as ts
-from conftest import BACKBONE, Heard, command
+from conftest import BACKBONE, Heard, command, same_state, state_of
+from transferscope.comparison.change import LEARNED
+from transferscope.comparison.records import Comparison
+from transferscope.comparison.witnesses import WITNESSES
+from transferscope.errors import InputError
 from transferscope.files import read_json
-from transferscope.visualize.units import Sweep
+from transferscope.visualize.recipe import RenderRecipe
+from transferscope.visualize.units import Sweep, WorkUnit
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
+from transferscope.workflows.comparison_plan import plan_compare
+from transferscope.workflows.controls import control_tails, load_tail
 from transferscope.workflows.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-LAYERS = ("blocks.0", "blocks.3")
+FROZEN, TUNED = "blocks.0", "blocks.3"
+LAYERS = (FROZEN, TUNED)
+FEW = {"layers": LAYERS, "controls": 2, "draw": 3, "seeds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,8 @@ def run(photos, weights, tmp_path_factory) -> Run:
 def fresh(run, tmp_path, monkeypatch) -> Run:
     """A copy of the run with a cache of its own, and short drawings."""
     monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("transferscope.workflows.compare.COMPARED_STEPS", 4)
+    short = RenderRecipe(steps=4)
+    monkeypatch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
     shutil.copytree(run.path, tmp_path / "copy")
     return Run(tmp_path / "copy")
 
@@ -45,8 +56,70 @@ def pictures(folder: Path) -> set[str]:
     return {file.name for file in folder.glob("*.safetensors")}
 
 
+def test_every_channel_is_asked_and_what_is_made_is_kept(fresh):
+    found = compare(fresh, **FEW, retunings=1)
+    frozen, tuned = found.layers
+    assert (frozen.layer, frozen.identical, tuned.identical) == (FROZEN, True, False)
+    assert {row.layer for row in found.rows} == {TUNED}
+    by_witness = {name: found.of_witness(name) for name in WITNESSES}
+    assert {len(rows) for rows in by_witness.values()} == {tuned.channels}
+    assert set(tuned.information) == {"base", "tuned", "controls", "retunings"}
+    assert (found.split, found.pictures, found.classes) == ("test", 3, 3)
+    assert len(found.drawings) == 3
+    assert {one.layer for one in found.drawings} == {TUNED}
+    assert len(found.reproduced) == found.retunings == 1
+    assert pictures(fresh.path / "controls") == {
+        "control-000.safetensors", "control-001.safetensors", "retuning-000.safetensors",
+    }  # fmt: skip
+    for one in found.drawings:
+        assert all(len(statuses) == 2 for statuses in one.statuses.values())
+        assert one.exemplar_max["base"] == pytest.approx(one.exemplars["base"][0].activation)
+    loaded = Comparison.load(fresh.path / "comparison")
+    assert loaded == found
+    before = {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()}
+    again = compare(fresh, **FEW, retunings=1)
+    assert again == found
+    assert {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()} == before
+
+
+def test_networks_are_left_as_they_were(fresh):
+    before = {name: state_of(getattr(fresh, name)) for name in ("base", "classifier")}
+    compare(fresh, **FEW)
+    for name, state in before.items():
+        classifier = getattr(fresh, name)
+        assert same_state(state, state_of(classifier))
+        assert not any(module._forward_hooks for module in classifier.modules())
+        assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_few_held_out_pictures_are_told(fresh):
+    heard = Heard()
+    compare(fresh, layers=[TUNED], controls=2, draw=0, reporter=heard)
+    assert any("only 3 held-out pictures (test)" in line for line in heard.lines)
+
+
+def test_a_control_in_the_place_of_the_tuned_network_has_learned_nothing(fresh):
+    """The same transfer from shuffled labels, through the whole verb."""
+    tails = control_tails(fresh, 3)
+    shuffled = load_tail(fresh, tails[2])
+    fresh.__dict__["classifier"] = shuffled
+    found = compare(fresh, layers=[TUNED], controls=2, draw=0)
+    assert not found.found(LEARNED)
+    assert "No channel" in found.to_dict()["headline"]
+
+
+def test_a_network_against_itself_has_nothing_to_compare(fresh):
+    fresh.__dict__["classifier"] = fresh.base
+    heard = Heard()
+    found = compare(fresh, **FEW, reporter=heard)
+    assert all(layer.identical for layer in found.layers)
+    assert not found.rows
+    assert not found.drawings
+    assert any("bit-identical" in line for line in heard.lines)
+
+
 def test_base_is_drawn_once_for_all_runs(fresh, run, photos, weights, tmp_path):
-    compare(fresh, layers=LAYERS, sample=3)
+    compare(fresh, **FEW | {"draw": None})
     cache = tmp_path / "cache" / "sweep"
     first = pictures(cache)
     assert pictures(fresh.path / "sweep") == first
@@ -54,18 +127,23 @@ def test_base_is_drawn_once_for_all_runs(fresh, run, photos, weights, tmp_path):
         photos, out=tmp_path / "second", backbone=BACKBONE, weights=weights, strategy="partial",
         unfreeze=4, epochs=2, batch_size=6,
     )  # fmt: skip
-    compare(second, layers=LAYERS, sample=3)
-    # Of the tuned network's unfrozen layer alone, 3 channels from 2 seeds.
-    assert len(pictures(cache) - first) == 6
-    compare(second, layers=LAYERS, sample=3, seeds=3)
+    found = compare(second, **FEW | {"draw": None})
+    assert len(pictures(cache) - first) == len(found.drawings) * 2, "of the tuned network alone"
     shutil.rmtree(tmp_path / "cache")
     heard = Heard()
     write_atlas(second, reporter=heard)  # the run alone, without the cache
     assert not [line for line in heard.lines if "drawings of the comparison" in line]
 
 
+def test_what_visualize_has_drawn_is_not_drawn_again(fresh, tmp_path):
+    chosen = compare(fresh, **FEW).drawings[0]
+    cache = tmp_path / "cache" / "sweep"
+    unit = WorkUnit.of(fresh.base, TUNED, [chosen.channel], seed=0, recipe=RenderRecipe(steps=4))
+    assert not Sweep(cache).missing(unit)
+
+
 def test_an_atlas_made_at_another_precision_finds_its_pictures(fresh, monkeypatch, tmp_path):
-    compare(fresh, layers=LAYERS, sample=3)
+    compare(fresh, **FEW)
     monkeypatch.setattr("transferscope.visualize.units.fast_bf16", lambda device: True)
     other = Run(fresh.path)
     shutil.rmtree(tmp_path / "cache")
@@ -73,63 +151,98 @@ def test_an_atlas_made_at_another_precision_finds_its_pictures(fresh, monkeypatc
     index = write_atlas(other, reporter=heard)
     assert not [line for line in heard.lines if "drawings of the comparison" in line]
     page = next((index.parent / "units").glob("*.html")).read_text(encoding="utf-8")
-    assert page.count("images/renders") >= 4 or page.count(".webp") >= 4
+    assert page.count("images/renders") >= 4
     (setting,) = (fresh.path / "comparison").glob("*/setting.json")
     kept = read_json(setting)
     assert kept["recipe"]["precision"] in ("fp32", "bf16")
-    assert len(kept["renders"]) == 2 * 2 * 3 * 2
+    assert len(kept["renders"]) == 3 * 2 * 2
     sweep = Sweep(tmp_path / "nowhere", kept=fresh.path / "sweep")
     assert sweep.load_key(kept["renders"][0]["key"]).channel == kept["renders"][0]["channel"]
 
 
 def test_drawings_that_are_gone_are_told_and_the_atlas_is_written(fresh, tmp_path):
-    compare(fresh, layers=LAYERS, sample=3)
+    compare(fresh, **FEW)
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(fresh.path / "sweep")
     heard = Heard()
     assert write_atlas(fresh, reporter=heard).is_file()
     (line,) = [line for line in heard.lines if "drawings of the comparison" in line]
-    assert line.startswith("24 of 24 drawings")
+    assert line.startswith("12 of 12 drawings")
     assert f"'transferscope compare {fresh.path}' draws them" in line
 
 
 def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(fresh):
     home = fresh.path / "comparison"
-    long = compare(fresh, layers=LAYERS, sample=4)
+    long = compare(fresh, **FEW)
     whole = (home / "comparison.json").read_bytes()
-    compare(fresh, layers=["blocks.3"], sample=2)
+    compare(fresh, layers=[TUNED], controls=0, draw=1, seeds=1)
     assert (home / "comparison.json").read_bytes() == whole
     assert len(list(home.glob("*/comparison.json"))) == 2
     heard = Heard()
     index = write_atlas(fresh, reporter=heard)
-    units = list((index.parent / "units").glob("*.html"))
-    assert len(units) == sum(len(layer.channels) for layer in long.layers) == 8
+    assert len(list((index.parent / "units").glob("*.html"))) == len(long.drawings) == 3
     (line,) = [line for line in heard.lines if "fullest" in line]
-    assert "the fullest of 2 comparisons is shown, comparison/4-channels-2-seeds-" in line
-    assert "8 channels of 2 layers, 2 seeds" in line
+    assert "the fullest of 2 comparisons is shown, comparison/2-controls-3-drawn-2-seeds-" in line
     assert "fullest of 2 comparisons" in index.read_text(encoding="utf-8")
-    compare(fresh, layers=LAYERS, sample=4)  # again: no third one
+    compare(fresh, **FEW)  # again: no third one
     assert len(list(home.glob("*/comparison.json"))) == 2
-    compare(fresh, layers=LAYERS, sample=5)
+    compare(fresh, **FEW | {"controls": 3})
     assert (home / "comparison.json").read_bytes() != whole
 
 
-def test_a_comparison_of_an_earlier_version_is_kept_too(fresh):
-    home = fresh.path / "comparison"
-    compare(fresh, layers=LAYERS, sample=4)
-    (folder,) = [file.parent for file in home.glob("*/comparison.json")]
-    shutil.rmtree(folder)
-    (home / "shown.json").unlink()
-    whole = (home / "comparison.json").read_bytes()
-    compare(fresh, layers=["blocks.3"], sample=2)
-    assert (home / "comparison.json").read_bytes() == whole
-    assert (home / "earlier" / "comparison.json").read_bytes() == whole
-    assert write_atlas(fresh).is_file()
+def test_shares_draw_what_the_whole_then_finds(fresh, tmp_path):
+    for share in (1, 2):
+        assert not compare(fresh, **FEW, shard=(share, 2)).drawings
+    drawn = pictures(tmp_path / "cache" / "sweep")
+    assert not (fresh.path / "comparison").exists()
+    assert len(compare(fresh, **FEW).drawings) == 3
+    assert pictures(tmp_path / "cache" / "sweep") == drawn
+
+
+def test_a_plan_says_what_is_left_and_does_nothing(fresh, tmp_path):
+    plan = plan_compare(fresh, **FEW)
+    assert (plan.tails, plan.tails_left, plan.drawings) == (2, 2, 12)
+    assert not (fresh.path / "controls").exists()
+    assert not (tmp_path / "cache" / "sweep").exists()
+    compare(fresh, **FEW)
+    assert plan_compare(fresh, **FEW).tails_left == 0
+    said = command("compare", fresh.path, "--controls", "2", "--plan")
+    assert said.exit_code == 0
+    assert "0 of 2 control transfers and retunings are to be made" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"controls": 1}, "--controls is 1; how much controls differ takes 2 or more"),
+        ({"draw": -1}, "--draw is -1"),
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"shard": (3, 2)}, "--shard is 3/2"),
+        ({"retunings": -1}, "--retunings is -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(fresh, wrong, said):
+    with pytest.raises(InputError, match=said):
+        compare(fresh, **wrong)
+    assert not (fresh.path / "controls").exists()
+
+
+def test_the_command_line_tells_and_gives_json(fresh):
+    options = ("--layers", TUNED, "--controls", "2", "--draw", "1", "--seeds", "1", "--quiet")
+    said = command("compare", fresh.path, *options)
+    assert said.exit_code == 0
+    assert TUNED in said.stdout
+    assert "control transfers (the same recipe on shuffled labels)" in said.stdout
+    told = json.loads(command("compare", fresh.path, *options, "--json").stdout)
+    assert told["layers"][TUNED]["drawn"] == 1
+    assert told["learned"]["controls"] == 2
+    for wrong in (("--draw", "few"), ("--shard", "half")):
+        assert command("compare", fresh.path, *wrong).exit_code == 2
 
 
 def test_a_run_that_cannot_be_written_is_refused_before_the_work(fresh, monkeypatch):
     monkeypatch.setattr("transferscope.files.is_writable", lambda folder: False)
-    said = command("compare", fresh.path, "--sample", "2", "--layers", "blocks.3")
+    said = command("compare", fresh.path, "--draw", "2", "--layers", "blocks.3")
     assert said.exit_code == 1
     assert "is read-only; copy the run to a folder that can be written" in said.stderr
-    assert "rendering" not in said.stderr
+    assert not (fresh.path / "controls").exists()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transferscope.cli.app import app, print_json, table, verb
-from transferscope.cli.options import Device, Json, Quiet, RunPath
+from transferscope.cli.options import Device, Json, Quiet, RunPath, Weights
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
 from transferscope.wording import number
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 @verb
 def compare(
     run: RunPath,
+    second: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN2]",
+            help="Hold RUN against another run, a classifier's file or a backbone.",
+            show_default=False,
+        ),
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(help="Layers, with commas; default: the backbone's.")
     ] = None,
@@ -40,6 +48,7 @@ def compare(
         bool,
         typer.Option("--plan", help="Say what is to be done and how long it takes; do nothing."),
     ] = False,
+    weights: Weights = None,
     data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,
     device: Device = None,
     json_: Json = False,
@@ -47,10 +56,10 @@ def compare(
 ) -> None:
     """Say, channel by channel, what the transfer taught, against transfers from shuffled labels."""
     from transferscope.workflows.compare import compare as run_compare
-    from transferscope.workflows.compare import plan_compare
+    from transferscope.workflows.comparison_plan import plan_compare
     from transferscope.workflows.run import Run
 
-    options = {
+    options: dict[str, Any] = {
         "layers": layers.split(",") if layers else None,
         "controls": controls,
         "retunings": retunings,
@@ -58,16 +67,21 @@ def compare(
         "seeds": seeds,
         "shard": _share(shard),
     }
-    opened, reporter = Run(run), Terminal(quiet)
+    places: dict[str, Any] = {
+        "weights": weights,
+        "data": data,
+        "device": device,
+        "reporter": Terminal(quiet),
+    }
     if plan:
-        found = plan_compare(opened, data=data, device=device, reporter=reporter, **options)
+        found = plan_compare(Run(run), second, **places, **options)
         if json_:
             print_json(found.to_dict())
             return
         for sentence in found.sentences():
             typer.echo(sentence)
         return
-    comparison = run_compare(opened, data=data, device=device, reporter=reporter, **options)
+    comparison = run_compare(Run(run), second, **places, **options)
     if json_:
         print_json(comparison.to_dict())
         return

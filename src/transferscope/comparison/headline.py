@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED
-from transferscope.wording import percent, series
+from transferscope.wording import counted, percent, series
 
 if TYPE_CHECKING:
     from transferscope.comparison.records import Comparison
@@ -55,8 +55,19 @@ def _learned(found: Comparison, tested: list[str]) -> list[str]:
 
 
 def _not_asked(found: Comparison) -> str:
-    why = "without control transfers there is nothing to hold a gain of class information against"
-    return f"Whether {found.pair[1]} learned anything was not asked: {why}."
+    first, second = found.pair
+    asked = found.of_witness(LEARNED)
+    unknown = (
+        f"whether {second} learned anything was not asked: without control transfers there is nothing to hold "
+        "a gain of class information against"
+    )
+    if not asked:
+        return f"{first} and {second} have no channels in common: only layers are compared."
+    more = sum(row.q <= found.fdr and row.low > 0 for row in asked)
+    return (
+        f"{more:,} of {len(asked):,} channels tell the {found.classes} classes of {found.pictures:,} "
+        f"{found.split} pictures apart better in {second} than in {first}; {unknown}."
+    )
 
 
 def _checked(found: Comparison) -> list[str]:
@@ -104,14 +115,15 @@ def _drawings(found: Comparison) -> list[str]:
         return []
     drawn, seeds = len(found.drawings), len(found.seeds)
     different = len(found.found(LOOKS_DIFFERENT))
-    with_seeds = f"{seeds} seeds" if seeds > 1 else "one seed"
-    rest = drawn - different
-    words = f"{drawn} channels were drawn"
+    words = f"{counted(drawn, 'channel')} {'was' if drawn == 1 else 'were'} drawn"
     if different:
-        words += f"; {different} of them look different"
-    if rest:
-        of = "the others" if different else "they"
-        words += f"; {of} could not be told apart from drawing one network twice with {with_seeds}"
+        words += f"; {different} of them {'looks' if different == 1 else 'look'} different"
+    if drawn > different:
+        rest = "the others" if different else "it" if drawn == 1 else "they"
+        words += (
+            f"; {rest} could not be told apart from drawing one network twice with "
+            f"{counted(seeds, 'seed')}"
+        )
     return [f"{words}."]
 
 

@@ -36,6 +36,9 @@ def split_halves(labels: Labels, draws: int, seed: int) -> NDArray[np.bool_]:
         order = np.argsort(rng.random((draws, len(places))), axis=1)
         size = (len(places) + rng.integers(0, 2, (draws, 1))) // 2
         halves[:, places] = order < size
+    for draw in np.flatnonzero(halves.all(1) | ~halves.any(1)):  # classes of one picture each
+        chosen = rng.integers(len(labels))
+        halves[draw, chosen] = ~halves[draw, chosen]
     return halves
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from transferscope.comparison.change import (
     FDR,
     LEARNED,
@@ -20,7 +23,18 @@ from transferscope.comparison.change import (
     load_rows,
     save_rows,
 )
+from transferscope.comparison.depth_trend import DepthTrend
+from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
 from transferscope.comparison.headline import headline
+from transferscope.comparison.interpretability import Interpretability
+from transferscope.comparison.layer_measures import LayerMeasures
+from transferscope.comparison.neighbours import UnitNeighbours
+from transferscope.comparison.patching import Patching
+from transferscope.comparison.picture_map import PictureMap
+from transferscope.comparison.rewinding import Rewinding
+from transferscope.comparison.timeline import LayerTimeline
+from transferscope.comparison.unit_exemplars import UnitExemplars
+from transferscope.comparison.weight_change import WeightChange
 from transferscope.files import read_json, write_json
 from transferscope.records import Record
 
@@ -51,6 +65,11 @@ class Quartiles:
     median: float
     high: float
 
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Quartiles:
+        """Of values (C,)."""
+        return cls(*np.percentile(values, (25, 50, 75)).tolist())
+
 
 @dataclass(frozen=True)
 class ChannelDrawings:
@@ -65,12 +84,14 @@ class ChannelDrawings:
         statuses: of its drawings by network, in the order of the seeds.
         activation: of the shown drawing (first seed), by network.
         exemplar_max: of the best real picture, by network; None where there is none.
-        exemplars: pictures that excite it most, best first, by network.
+        exemplars: pictures that excite it most, held-out and training ones, best first, by network.
+        crops: where in the pictures, with the receptive field and the outline of the activation.
+        neighbours: the units that answer most alike.
         shared_top20: share of the 20 best pictures that both networks have in common, or of as many
             as there are.
-        similarity: mean cosine of pooled base embeddings of the two networks' drawings, from different
-            seeds; None with one seed.
-        rerender: the same within one network, by network.
+        test: whether its drawings show the change, with their similarities; None with one seed.
+        interpretability: by network, how well a judge tells by its exemplars, and by its drawings, which
+            pictures excite it; empty where too few pictures are held out.
     """
 
     layer: str
@@ -83,8 +104,10 @@ class ChannelDrawings:
     exemplar_max: dict[str, float | None]
     exemplars: dict[str, tuple[Exemplar, ...]]
     shared_top20: float
-    similarity: float | None = None
-    rerender: dict[str, float | None] = field(default_factory=dict)
+    crops: UnitExemplars | None = None
+    neighbours: UnitNeighbours | None = None
+    test: DrawingTest | None = None
+    interpretability: dict[str, tuple[Interpretability, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,16 +120,26 @@ class LayerComparison:
         identical: everything up to this layer is bit-identical, so no channel of it is tested.
         information: class information of its channels on the held-out pictures, by network: "base", "tuned",
             "controls" and "retunings" (all of one kind pooled); those that there are.
-        cka: linear CKA of all its channels' responses to the held-out pictures.
-        chance: mean similarity of drawings of unrelated channels; None where nothing was drawn.
+        measures: CKA, Procrustes distance and separation of the classes of all its channels together; None
+            where nothing was measured, or on fewer pictures than they take.
+        weights: how far the weights that write each channel have moved; None where it was not asked.
+        drawings: whether the drawings of its shortlist show a change together; None where nothing was drawn.
+        chance: mean similarity of drawings of unrelated channels; None where fewer than two were drawn.
     """
 
     layer: str
     channels: int
     identical: bool
     information: dict[str, Quartiles]
-    cka: float
+    measures: LayerMeasures | None = None
+    weights: WeightChange | None = None
+    drawings: PooledDrawingTest | None = None
     chance: float | None = None
+
+    @property
+    def cka(self) -> float | None:
+        """Debiased linear CKA of both networks' responses; 1 where they are identical."""
+        return 1.0 if self.identical else self.measures.cka.value if self.measures else None
 
 
 @dataclass(frozen=True)
@@ -127,6 +160,15 @@ class Comparison(Record):
         retunings: number of retunings.
         reproduced: for each retuning, how many of the channels that learned gained there too, beyond the
             controls.
+        patching: what setting channels back to base does to the tuned network's answers, channel by channel;
+            None where it was not asked. `rows` have its effects too.
+        rewinding: what setting whole stages back does, and which pictures the transfer won and lost.
+        paths: of the held-out pictures that `rewinding` names by their index, relative to the data folder.
+        timeline: what every channel knew of the classes through training; empty without kept epochs.
+        trends: over depth: "class_information", its gain, and "drawings", the similarity of drawings; those
+            that there are two layers for.
+        map: the held-out pictures placed by both networks.
+        judge: whose eyes interpretability scores are, in a sentence.
         fdr: false discovery rate at which a channel is called.
         seeds: that drawings were made from.
         steps: most optimization steps of a drawing; 0 where nothing was drawn.
@@ -144,6 +186,13 @@ class Comparison(Record):
     false_in_controls: tuple[int, ...] = ()
     retunings: int = 0
     reproduced: tuple[int, ...] = ()
+    patching: Patching | None = None
+    rewinding: Rewinding | None = None
+    paths: tuple[str, ...] = ()
+    timeline: tuple[LayerTimeline, ...] = ()
+    trends: dict[str, DepthTrend] = field(default_factory=dict)
+    map: PictureMap | None = None
+    judge: str = ""
     fdr: float = FDR
     seeds: tuple[int, ...] = ()
     steps: int = 0
@@ -196,6 +245,17 @@ class Comparison(Record):
             },
             "most_learned": ranked[:LISTED],
             "least_learned": ranked[::-1][:LISTED],
+            "stages": [
+                {
+                    "stage": one.stage,
+                    "accuracy": one.effect.accuracy,
+                    "accuracy_interval": [one.effect.accuracy_low, one.effect.accuracy_high],
+                    "loss": one.effect.loss,
+                    "loss_interval": [one.effect.loss_low, one.effect.loss_high],
+                    "gives_back": len(one.gives_back),
+                }
+                for one in (self.rewinding.stages if self.rewinding else ())
+            ],
             "headline": headline(self),
         }
 
@@ -220,6 +280,14 @@ class Comparison(Record):
                 network: value.median for network, value in layer.information.items()
             },
             "cka": layer.cka,
+            "procrustes": layer.measures.procrustes.value if layer.measures else None,
+            "separation": {
+                "base": layer.measures.separation_base.value,
+                "tuned": layer.measures.separation_tuned.value,
+                "controls": list(layer.measures.control_gains),
+            }
+            if layer.measures
+            else None,
             "status": {
                 network: dict(Counter(s for one in drawn for s in one.statuses[network]))
                 for network in NETWORKS

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from transferscope.activations import Resumed, capture, evaluating
 from transferscope.activations import layers as layers_of
@@ -19,6 +20,13 @@ class BoundaryRows(Protocol):
     def __getitem__(self, chosen: torch.Tensor, /) -> torch.Tensor: ...
 
     def __len__(self) -> int: ...
+
+
+def resumed(
+    network: nn.Module, boundary: str | None, example: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network from the boundary on; without one, all of it, whose rows are normalised pictures."""
+    return network if boundary is None else Resumed(network, boundary, example)
 
 
 def resumed_responses(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from transferscope.acceleration.precision import find_device
-from transferscope.activations import Layer, find_layer
-from transferscope.activations import layers as layers_of
+from transferscope.activations import find_layer
 from transferscope.backbones.classifier import Classifier
-from transferscope.backbones.stages import default_layers
+from transferscope.backbones.stages import default_layers, stages_of
 from transferscope.comparison.change import (
     LEARNED,
     Responses,
@@ -21,20 +20,24 @@ from transferscope.comparison.change import (
     learned_channels,
     witnessed_channels,
 )
-from transferscope.comparison.geometry import frozen_up_to, linear_cka
+from transferscope.comparison.geometry import frozen_up_to
+from transferscope.comparison.layer_measures import LEAST, layer_measures
+from transferscope.comparison.patching import Patching, patch_channels
 from transferscope.comparison.records import NETWORKS, Comparison, LayerComparison, Quartiles
+from transferscope.comparison.rewinding import Rewinding, rewind_stages
 from transferscope.comparison.shortlist import shortlist
+from transferscope.comparison.weight_change import weight_changes
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.comparison.witnesses.class_information import class_information
 from transferscope.errors import InputError
 from transferscope.files import refuse_read_only
 from transferscope.machine import cache_dir
-from transferscope.records import Record
-from transferscope.visualize.plan import Plan
 from transferscope.visualize.units import Sweep
-from transferscope.wording import duration
+from transferscope.workflows.comparison_geometry import with_geometry, with_units
 from transferscope.workflows.comparisons import Setting, keep_comparison
-from transferscope.workflows.controls import control_tails, load_tail, retunings, tails_left
+from transferscope.workflows.controls import TailFile, control_tails, load_tail, retunings
+from transferscope.workflows.drawing_measures import with_drawings
+from transferscope.workflows.pair import Pair, open_pair
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.responses import ENOUGH, Part, as_arrays, held_out_split, read_part
 from transferscope.workflows.run import Run
@@ -42,6 +45,9 @@ from transferscope.workflows.shortlist_drawings import Shortlist
 
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
+
+PATCHED, BESIDE = 400, 48
+"""Held-out pictures that channels are patched on, and channels that are also patched the other way."""
 
 _INFORMATION = {LEARNED: WITNESSES[LEARNED]}
 
@@ -85,7 +91,9 @@ class Question:
 
 def compare(
     run: Run,
+    second: Run | Classifier | str | Path | None = None,
     *,
+    weights: str | Path | None = None,
     data: str | Path | None = None,
     device: str | None = None,
     reporter: Reporter = SILENT,
@@ -99,8 +107,14 @@ def compare(
     drawings in the cache that all runs share and in sweep/; killed and run again it goes on. The result goes to
     comparison/SETTING/, and the fullest of all to comparison/ itself.
 
+    With a second model the run's network is held against that one: there are no control transfers of such a
+    pair, so whether anything was learned is not asked. Networks of two architectures have no channels
+    in common, and only layers are compared.
+
     Args:
         run: a finished run.
+        second: another run, a classifier, or what `open_model` takes; None: the run before and after.
+        weights: for a second model that is a backbone's name.
         data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
@@ -114,71 +128,96 @@ def compare(
     """
     asked = Question(**options)  # type: ignore[arg-type]  # checked by its own __post_init__
     run = run.at(data)
-    place = find_device(device)
-    base, tuned = run.base.to(place), run.classifier.to(place)
-    described = {layer.name: layer for layer in layers_of(tuned.network, tuned.example())}
-    names = _ordered(tuned, described, asked.layers)
-    identical = {name: frozen_up_to(base, tuned, name) for name in names}
-    if all(identical.values()):
-        reporter.say(nothing_changed(run))
-        return _nothing(run, names, described)
+    pair = open_pair(run, second, weights=weights, device=device)
+    if not pair.of_run:
+        asked = replace(asked, controls=0, retunings=0)
+    work = Work(run, asked, pair, device, reporter)
+    if not pair.one_architecture:
+        return across_architectures(work)
+    names = work.layers()
+    behind = [name for name in names if not frozen_up_to(*pair.both, name)]
+    if not behind:
+        reporter.say(
+            nothing_changed(run) if pair.of_run else "both networks are bit-identical there"
+        )
+        return _nothing(work, names)
     refuse_read_only(run.path / "comparison")
 
-    work = _Work(run, asked, {"base": base, "tuned": tuned}, device, reporter)
-    held_out = work.part(held_out_split(run))
-    behind = [name for name in names if not identical[name]]
+    held_out = work.held_out()
     answers = work.answers(held_out, behind)
     rows = _rows(answers, held_out.labels)
-    drawn = work.shortlist(rows, behind, described, held_out)
+    patching, rewinding = work.interventions(held_out, behind)
+    rows += patching.rows() if patching else ()
+    drawn = work.shortlist(rows, behind, held_out)
     drawn.draw(reporter, share=asked.shard or (1, 1))
-    if asked.shard is not None:
-        reporter.say(
-            f"share {asked.shard[0]} of {asked.shard[1]} is drawn; 'transferscope compare {run.path}' without "
-            "--shard compares when all shares are"
-        )
-    comparison = Comparison(
-        pair=NETWORKS,
-        split=held_out.split,
+    comparison = replace(
+        _nothing(work, names),
         pictures=len(held_out.pictures),
         classes=len(np.unique(held_out.labels)),
-        layers=tuple(_layer(described[n], answers, held_out.labels, identical[n]) for n in names),
+        layers=tuple(work.layer(n, answers, held_out.labels, n in behind) for n in names),
         rows=rows,
-        drawings=(),
         controls=asked.controls,
         false_in_controls=_false_in_controls(answers, held_out.labels),
         retunings=asked.retunings,
         reproduced=_reproduced(answers, held_out.labels, rows),
+        patching=patching,
+        rewinding=rewinding,
+        paths=tuple(picture.path for picture in held_out.pictures),
     )
     if asked.shard is not None:
+        reporter.say(
+            f"share {asked.shard[0]} of {asked.shard[1]} is drawn; the same command without --shard compares "
+            "when all shares are"
+        )
         return comparison
-    comparison = _with_drawings(comparison, drawn)
-    recipe = drawn.recipe
-    setting = Setting(
-        names,
-        asked.controls,
-        asked.retunings,
-        asked.draw,
-        asked.seeds,
-        recipe.to_dict() if recipe else {},
-    )
-    keep_comparison(run.path / "comparison", setting, comparison, drawn.keys())
+    comparison = with_drawings(comparison, drawn, held_out, reporter)
+    comparison = with_units(comparison, drawn, held_out, answers, reporter)
+    comparison = with_geometry(comparison, run, pair, held_out, answers, reporter)
+    keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
     return comparison
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """A comparison at work: the run, its networks and who hears of it."""
+class Work:
+    """A comparison at work: the run, its two networks and who hears of it."""
 
     run: Run
     asked: Question
-    networks: Mapping[str, Classifier]
+    pair: Pair
     device: str | None
     reporter: Reporter
 
+    def layers(self) -> tuple[str, ...]:
+        """The layers to compare, shallow to deep.
+
+        Raises:
+            UnknownName, InputError: no such layer, or one without channels.
+        """
+        tuned, channels = self.pair.networks["tuned"], self.pair.channels("tuned")
+        names = tuple(self.asked.layers) if self.asked.layers else default_layers(tuned)
+        for name in names:
+            find_layer(tuned.network, name)
+            if name not in channels:
+                raise InputError(
+                    f"layer {name!r} has no channels in a forward pass; 'transferscope layers' lists those "
+                    "that have"
+                )
+        return tuple(name for name in channels if name in names)
+
+    def held_out(self) -> Part:
+        """The pictures that no network was tuned on."""
+        return self.part(held_out_split(self.run))
+
     def part(self, split: str, *, sampled: bool = False) -> Part:
-        """Pictures of a split, with their activations at the run's boundary."""
-        boundary = self.run.results["boundary"]
-        found = read_part(self.run, split, self.reporter, boundary=boundary, sampled=sampled)
+        """Pictures of a split, with their activations at the boundary."""
+        found = read_part(
+            self.run,
+            split,
+            self.reporter,
+            boundary=self.pair.boundary,
+            sampled=sampled,
+            without=self.pair.seen if split != "train" else frozenset(),
+        )
         if split != "train" and len(found.pictures) < ENOUGH:
             self.reporter.say(
                 f"only {len(found.pictures)} held-out pictures ({split}): what they do not show may be "
@@ -188,36 +227,63 @@ class _Work:
 
     def answers(self, part: Part, layers: Sequence[str]) -> dict[str, Responses]:
         """Responses of base, tuned, controls and retunings, by name; one network's tail in memory at a time."""
-        tails = control_tails(
-            self.run, self.asked.controls, device=self.device, reporter=self.reporter
-        ) + retunings(self.run, self.asked.retunings, device=self.device, reporter=self.reporter)
         found = {
             name: as_arrays(part.responses(classifier, layers, self.reporter, name))
-            for name, classifier in self.networks.items()
+            for name, classifier in self.pair.networks.items()
         }
+        tails: list[TailFile] = []
+        for make, count in (
+            (control_tails, self.asked.controls),
+            (retunings, self.asked.retunings),
+        ):
+            if count:
+                tails += make(self.run, count, device=self.device, reporter=self.reporter)
         for tail in tails:
             classifier, name = load_tail(self.run, tail), tail.file.stem
             found[name] = as_arrays(part.responses(classifier, layers, self.reporter, name))
         return found
 
+    def interventions(
+        self, part: Part, layers: Sequence[str]
+    ) -> tuple[Patching | None, Rewinding | None]:
+        """What setting channels, and stages, back to base does; None of a pair that is not a run's own."""
+        if not self.pair.of_run:
+            return None, None
+        base, tuned = self.pair.both
+        boundary, rows = self.pair.boundary, part.rows_of(base.input)
+        with ExitStack() as open_tasks:
+            patching = patch_channels(
+                base,
+                tuned,
+                boundary,
+                rows,
+                part.labels,
+                layers,
+                pictures=PATCHED,
+                beside=BESIDE,
+                seed=self.run.config.seed,
+                on_step=_steps(self.reporter, open_tasks),
+            )
+        stages = stages_of(tuned)
+        behind = stages[stages.index(boundary) + 1 :] if boundary in stages else stages
+        with self.reporter.task("stages set back to base") as progress:
+            rewinding = rewind_stages(
+                base, tuned, boundary, rows, part.labels, behind, on_progress=progress
+            )
+        return patching, rewinding
+
     def shortlist(
-        self,
-        rows: Sequence[Witnessed],
-        layers: Sequence[str],
-        described: Mapping[str, Layer],
-        held_out: Part,
+        self, rows: Sequence[Witnessed], layers: Sequence[str], held_out: Part
     ) -> Shortlist:
         """The channels to draw, with the real pictures, held-out and training ones, that excite them."""
-        seed, count = self.run.config.seed, self.asked.draw
+        count, channels = self.asked.draw, self.pair.channels("tuned")
         chosen = {
-            name: shortlist(rows, name, described[name].channels or 0, count, seed=seed)
+            name: shortlist(rows, name, channels[name], count, seed=self.run.config.seed)
             for name in layers
         }
-        parts = [held_out] if count != 0 else []
-        if count != 0:
-            parts.append(self.part("train", sampled=True))
+        parts = [held_out, self.part("train", sampled=True)] if count != 0 else []
         responses: dict[str, dict[str, torch.Tensor]] = {}
-        for name, classifier in self.networks.items():
+        for name, classifier in self.pair.networks.items():
             several = [one.responses(classifier, layers, self.reporter, name) for one in parts]
             responses[name] = {
                 layer: torch.cat([one[layer] for one in several]) for layer in layers if several
@@ -225,112 +291,76 @@ class _Work:
         paths = tuple(picture.path for one in parts for picture in one.pictures)
         sweep = Sweep(cache_dir() / "sweep", kept=self.run.path / "sweep")
         seeds = tuple(range(self.asked.seeds))
-        return Shortlist(self.networks, chosen, seeds, paths, responses, sweep)
+        files = tuple(file for one in parts for file in one.files)
+        return Shortlist(self.pair.networks, chosen, seeds, paths, files, responses, sweep)
+
+    def layer(
+        self, name: str, answers: Mapping[str, Responses], labels: np.ndarray, differs: bool
+    ) -> LayerComparison:
+        """What is measured of a layer as a whole."""
+        channels = self.pair.channels("tuned")[name]
+        if not differs:
+            return LayerComparison(name, channels, True, {})
+        kinds = {
+            "base": [answers["base"]],
+            "tuned": [answers["tuned"]],
+            "controls": _of_kind(answers, "control"),
+            "retunings": _of_kind(answers, "retuning"),
+        }
+        information = {
+            kind: Quartiles.of(
+                np.concatenate([class_information(one[name], labels) for one in several])
+            )
+            for kind, several in kinds.items()
+            if several
+        }
+        measures = None
+        if len(labels) >= LEAST:
+            controls = [one[name] for one in kinds["controls"]]
+            base, tuned = (answers[network][name] for network in NETWORKS)
+            measures = layer_measures(base, tuned, labels, controls=controls)
+        weights = weight_changes(*self.pair.both, [name])[name]
+        return LayerComparison(name, channels, False, information, measures, weights)
+
+    def setting(self, names: Sequence[str], drawn: Shortlist) -> Setting:
+        """Of the folder that the comparison is kept in."""
+        asked, recipe = self.asked, drawn.recipe
+        return Setting(
+            tuple(names),
+            asked.controls,
+            asked.retunings,
+            asked.draw,
+            asked.seeds,
+            recipe.to_dict() if recipe else {},
+            second=None if self.pair.of_run else self.pair.names[1],
+        )
 
 
-def plan_compare(
-    run: Run,
-    *,
-    data: str | Path | None = None,
-    device: str | None = None,
-    reporter: Reporter = SILENT,
-    **options: object,
-) -> ComparisonPlan:
-    """What `compare` with the same arguments has still to do: measured on a few drawings; nothing is kept.
+def _steps(reporter: Reporter, open_tasks: ExitStack) -> Callable[[str, int, int], None]:
+    """Progress of passes that name themselves, as a task each."""
+    known: dict[str, Callable[[int, int], None]] = {}
 
-    Which channels are drawn is known only when the controls are made, so channels at random stand for them.
-    """
-    asked = Question(**options)  # type: ignore[arg-type]  # checked by its own __post_init__
-    run = run.at(data)
-    place = find_device(device)
-    networks = {"base": run.base.to(place), "tuned": run.classifier.to(place)}
-    tuned = networks["tuned"]
-    described = {layer.name: layer for layer in layers_of(tuned.network, tuned.example())}
-    names = _ordered(tuned, described, asked.layers)
-    base = networks["base"]
-    behind = [name for name in names if not frozen_up_to(base, tuned, name)]
-    tails = asked.controls + asked.retunings if behind else 0
-    left = 0
-    if tails:
-        left = tails_left(run, "control", asked.controls)
-        left += tails_left(run, "retuning", asked.retunings)
-    epochs = [float(row["seconds"]) for row in run.history if int(row["epoch"])]
-    kept = next((int(row["epoch"]) for row in run.history if row["best"] == "1"), 0)
-    shares = {
-        name: shortlist((), name, described[name].channels or 0, asked.draw, seed=run.config.seed)
-        for name in behind
-    }
-    sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
-    drawn = Shortlist(networks, shares, tuple(range(asked.seeds)), (), {}, sweep)
-    plans = []
-    for network, classifier in networks.items():
-        units = [unit for name, unit in drawn.units() if name == network]
-        with reporter.task(f"drawing a few, to measure: {network}"):
-            plans.append(Plan.of(sweep, classifier, units))
-    return ComparisonPlan(
-        layers=names,
-        tails=tails,
-        tails_left=left,
-        tail_seconds=round(sum(epochs[:kept]), 1),
-        drawings=sum(plan.pictures for plan in plans),
-        drawing_seconds=round(sum(plan.seconds for plan in plans), 1),
-        disk_mb=round(sum(plan.disk_mb for plan in plans), 1),
-    )
+    def heard(name: str, done: int, total: int) -> None:
+        if name not in known:
+            open_tasks.close()
+            known[name] = open_tasks.enter_context(reporter.task(f"channels, {name}"))
+        known[name](done, total)
 
-
-@dataclass(frozen=True)
-class ComparisonPlan(Record):
-    """What a comparison has still to do.
-
-    Attributes:
-        layers: that it asks.
-        tails: control transfers and retunings.
-        tails_left: of these, those that are still to be made.
-        tail_seconds: that one took to train when the run itself was tuned.
-        drawings: of all channels, networks and seeds.
-        drawing_seconds: that all of them take, as measured on a few now.
-        disk_mb: that all of them take.
-    """
-
-    layers: tuple[str, ...]
-    tails: int
-    tails_left: int
-    tail_seconds: float
-    drawings: int
-    drawing_seconds: float
-    disk_mb: float
-
-    @property
-    def seconds(self) -> float:
-        """Of all that is left."""
-        return self.tails_left * self.tail_seconds + self.drawing_seconds
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able."""
-        return {**super().to_dict(), "seconds": self.seconds}
-
-    def sentences(self) -> list[str]:
-        """The same in words."""
-        return [
-            f"layers: {', '.join(self.layers)}",
-            f"{self.tails_left} of {self.tails} control transfers and retunings are to be made, "
-            f"about {duration(self.tail_seconds)} each as the run itself took",
-            f"{self.drawings} drawings at most, {duration(self.drawing_seconds)}, {self.disk_mb:.1f} MB",
-            f"about {duration(self.seconds)} in all",
-        ]
+    return heard
 
 
 def _rows(answers: Mapping[str, Responses], labels: np.ndarray) -> tuple[Witnessed, ...]:
-    return witnessed_channels(answers["base"], answers["tuned"], _controls(answers), labels)
+    controls = _of_kind(answers, "control")
+    return witnessed_channels(answers["base"], answers["tuned"], controls, labels)
 
 
-def _controls(answers: Mapping[str, Responses], kind: str = "control") -> list[Responses]:
+def _of_kind(answers: Mapping[str, Responses], kind: str) -> list[Responses]:
     return [one for name, one in answers.items() if name.startswith(kind)]
 
 
 def _false_in_controls(answers: Mapping[str, Responses], labels: np.ndarray) -> tuple[int, ...]:
     """What each control seems to have learned beyond the others: all of it is false."""
-    controls = _controls(answers)
+    controls = _of_kind(answers, "control")
     if len(controls) < 3:
         return ()
     found = []
@@ -345,10 +375,10 @@ def _reproduced(
     answers: Mapping[str, Responses], labels: np.ndarray, rows: Sequence[Witnessed]
 ) -> tuple[int, ...]:
     """For each retuning, how many of the channels that learned learned there too."""
-    controls = _controls(answers)
+    controls = _of_kind(answers, "control")
     learned = {(row.layer, row.channel) for row in learned_channels(rows)}
     found = []
-    for retuned in _controls(answers, "retuning") if controls else []:
+    for retuned in _of_kind(answers, "retuning") if controls else []:
         again = witnessed_channels(
             answers["base"], retuned, controls, labels, witnesses=_INFORMATION
         )
@@ -356,43 +386,44 @@ def _reproduced(
     return tuple(found)
 
 
-def _layer(
-    layer: Layer, answers: Mapping[str, Responses], labels: np.ndarray, identical: bool
-) -> LayerComparison:
-    channels = layer.channels or 0
-    if identical:
-        return LayerComparison(layer.name, channels, True, {}, 1.0)
-    kinds = {
-        "base": [answers["base"]],
-        "tuned": [answers["tuned"]],
-        "controls": _controls(answers),
-        "retunings": _controls(answers, "retuning"),
-    }
-    information = {}
-    for kind, several in kinds.items():
-        if several:
-            known = np.concatenate([class_information(one[layer.name], labels) for one in several])
-            low, median, high = np.percentile(known, (25, 50, 75)).tolist()
-            information[kind] = Quartiles(low, median, high)
-    both = [torch.from_numpy(answers[network][layer.name]) for network in NETWORKS]
-    return LayerComparison(layer.name, channels, False, information, linear_cka(both[0], both[1]))
-
-
-def _with_drawings(comparison: Comparison, drawn: Shortlist) -> Comparison:
-    """The comparison with its drawings."""
-    renders = drawn.drawings()
-    records = [
-        drawn.record(layer, channel, {n: renders[n][layer, channel] for n in NETWORKS})
-        for layer, channel in renders["base"]
+def across_architectures(work: Work) -> Comparison:
+    """Two networks without channels in common: their default layers, the deepest against the deepest."""
+    first, second = (default_layers(network) for network in work.pair.both)
+    count = min(len(first), len(second))
+    together = list(zip(first[-count:], second[-count:], strict=True))
+    held_out = work.held_out()
+    responses = [
+        held_out.responses(network, layers, work.reporter, name)
+        for network, layers, name in zip(
+            work.pair.both, (first, second), work.pair.names, strict=True
+        )
     ]
-    every = [one for several in renders["base"].values() for one in several]
-    return replace(
-        comparison,
-        drawings=tuple(records),
-        seeds=drawn.seeds if every else (),
-        steps=max((one.steps for one in every), default=0),
-        size=every[0].picture.shape[0] if every else 0,
+    layers = []
+    for one, other in together:
+        values = [
+            known[layer].double().numpy()
+            for known, layer in zip(responses, (one, other), strict=True)
+        ]
+        information = {
+            network: Quartiles.of(class_information(known, held_out.labels))
+            for network, known in zip(NETWORKS, values, strict=True)
+        }
+        measures = None
+        if len(held_out.pictures) >= LEAST:
+            measures = layer_measures(values[0], values[1], held_out.labels)
+        name = one if one == other else f"{one} | {other}"
+        layers.append(LayerComparison(name, values[0].shape[1], False, information, measures))
+    found = replace(
+        _nothing(work, ()),
+        pictures=len(held_out.pictures),
+        classes=len(np.unique(held_out.labels)),
+        layers=tuple(layers),
     )
+    refuse_read_only(work.run.path / "comparison")
+    names = tuple(layer.layer for layer in layers)
+    setting = Setting(names, 0, 0, 0, 0, {}, second=work.pair.names[1])
+    keep_comparison(work.run.path / "comparison", setting, found, [])
+    return found
 
 
 def nothing_changed(run: Run) -> str:
@@ -410,27 +441,9 @@ def nothing_changed(run: Run) -> str:
     )
 
 
-def _nothing(run: Run, names: Sequence[str], described: Mapping[str, Layer]) -> Comparison:
-    """A comparison of layers in which nothing differs: nothing was measured or drawn."""
-    layers = tuple(LayerComparison(n, described[n].channels or 0, True, {}, 1.0) for n in names)
-    split = held_out_split(run)
-    return Comparison(NETWORKS, split, 0, 0, layers, rows=(), drawings=(), controls=0)
-
-
-def _ordered(
-    classifier: Classifier, described: Mapping[str, Layer], layers: Sequence[str] | None
-) -> tuple[str, ...]:
-    """The layers to compare, shallow to deep.
-
-    Raises:
-        UnknownName, InputError: no such layer, or one without channels.
-    """
-    names = tuple(layers) if layers else default_layers(classifier)
-    for name in names:
-        find_layer(classifier.network, name)
-        if name not in described or not described[name].channels:
-            raise InputError(
-                f"layer {name!r} has no channels in a forward pass; 'transferscope layers' lists those that "
-                "have"
-            )
-    return tuple(sorted(dict.fromkeys(names), key=lambda name: described[name].order))
+def _nothing(work: Work, names: Sequence[str]) -> Comparison:
+    """A comparison of layers in which nothing was measured or drawn."""
+    channels = work.pair.channels("tuned")
+    layers = tuple(LayerComparison(name, channels[name], True, {}) for name in names)
+    split = held_out_split(work.run)
+    return Comparison(work.pair.names, split, 0, 0, layers, rows=(), drawings=(), controls=0)

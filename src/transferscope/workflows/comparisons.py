@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,6 @@ from typing import Any
 from transferscope.comparison.records import Comparison
 from transferscope.errors import RunError
 from transferscope.files import read_json, sha256_json, write_json
-
-EARLIER = "earlier"
-"""Folder of a comparison that lay in comparison/ itself before there was a folder a setting."""
 
 _SHOWN = "shown.json"
 _FILES = ("comparison.csv", "comparison.json")
@@ -33,6 +28,7 @@ class Setting:
         seeds: drawings of each channel in each network.
         recipe: of the drawings, as `RenderRecipe.to_dict`, with the precision that was used; empty: nothing
             was drawn.
+        second: what the run was held against; None: itself before tuning.
     """
 
     layers: tuple[str, ...]
@@ -41,6 +37,7 @@ class Setting:
     draw: int | None
     seeds: int
     recipe: dict[str, Any]
+    second: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,12 +58,6 @@ def keep_comparison(
         comparison: what was found.
         keys: of its drawings, a row each.
     """
-    earlier = home / EARLIER
-    if (home / "comparison.json").is_file() and not (home / _SHOWN).is_file():
-        earlier.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            with suppress(FileNotFoundError):
-                os.replace(home / name, earlier / name)
     folder = home / setting.name
     comparison.save(folder)
     write_json(folder / "setting.json", {**asdict(setting), "renders": list(keys)})

@@ -13,15 +13,32 @@ from numpy.typing import NDArray
 from transferscope.backbones.classifier import Classifier
 from transferscope.comparison.change import Responses
 from transferscope.data.scan import Picture
+from transferscope.errors import DataError
 from transferscope.features.exemplars import channel_responses, drawn_sample
 from transferscope.features.extraction import boundary_rows
-from transferscope.features.responses import resumed_responses
+from transferscope.features.responses import BoundaryRows, resumed_responses
 from transferscope.features.store import Rows
+from transferscope.images import InputSpec, as_float
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import Run, files_of, labels_of
 
 ENOUGH = 200
 """Held-out pictures below which a comparison says that it rests on few."""
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRows:
+    """Files as normalised pictures (n, C, H, W), decoded when they are asked for."""
+
+    files: Sequence[Path]
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
+        pictures = torch.stack([self.spec.load(self.files[i]) for i in chosen.tolist()])
+        return self.spec.normalise(as_float(pictures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +59,10 @@ class Part:
     files: tuple[Path, ...]
     boundary: str | None
     rows: Rows | None
+
+    def rows_of(self, spec: InputSpec) -> BoundaryRows:
+        """The activations at the boundary; where there is none, the pictures as a network takes them."""
+        return self.rows if self.rows is not None else PictureRows(self.files, spec)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -74,7 +95,13 @@ def held_out_split(run: Run) -> str:
 
 
 def read_part(
-    run: Run, split: str, reporter: Reporter, *, boundary: str | None, sampled: bool = False
+    run: Run,
+    split: str,
+    reporter: Reporter,
+    *,
+    boundary: str | None,
+    sampled: bool = False,
+    without: frozenset[str] = frozenset(),
 ) -> Part:
     """The pictures of a split with the activations of the boundary, which come from the run's cache.
 
@@ -84,14 +111,20 @@ def read_part(
         reporter: hears of the progress.
         boundary: a layer up to which all networks are alike, or None.
         sampled: whether a seeded thousand of them is enough.
+        without: hashes of pictures that are left out.
 
     Raises:
-        DataError: pictures have changed or gone.
+        DataError: pictures have changed or gone, or none is left.
     """
     files, pictures = files_of(run, split, None)
-    if sampled:
-        chosen = drawn_sample(len(files), run.config.seed)
-        files, pictures = [files[i] for i in chosen], tuple(pictures[i] for i in chosen)
+    chosen = drawn_sample(len(files), run.config.seed) if sampled else range(len(files))
+    chosen = [index for index in chosen if pictures[index].sha256 not in without]
+    if not chosen:
+        raise DataError(
+            f"the second model was tuned on all {len(files)} {split} pictures of {str(run.path)!r}, so "
+            "there are none that both are new to; compare runs that have one split, tuned with --split-from"
+        )
+    files, pictures = [files[i] for i in chosen], tuple(pictures[i] for i in chosen)
     rows = None
     if boundary is not None:
         with reporter.task(f"{split} pictures up to {boundary}") as progress:

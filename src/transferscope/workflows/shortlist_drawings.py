@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class Shortlist:
         networks: base and tuned.
         chosen: layer -> channel -> why.
         seeds: that each channel is drawn from in each network.
-        paths: of N real pictures.
+        paths: of N real pictures, the held-out ones first.
+        files: where they are.
         responses: network -> layer -> (N, channels).
         sweep: where drawings lie.
     """
@@ -38,6 +40,7 @@ class Shortlist:
     chosen: Mapping[str, Mapping[int, str]]
     seeds: tuple[int, ...]
     paths: tuple[str, ...]
+    files: tuple[Path, ...]
     responses: Mapping[str, Mapping[str, torch.Tensor]]
     sweep: Sweep
 
@@ -80,16 +83,6 @@ class Shortlist:
                     self.networks[network], [unit], on_progress=outlook.through(progress, lacks)
                 )
 
-    def drawings(self) -> dict[str, dict[tuple[str, int], list[Render]]]:
-        """Network -> (layer, channel) -> its drawings in the order of the seeds."""
-        found: dict[str, dict[tuple[str, int], list[Render]]] = {n: {} for n in NETWORKS}
-        for network, unit in self.units():
-            best = self.responses[network][unit.layer].amax(0)
-            ceiling = {channel: float(best[channel]) for channel in unit.channels}
-            for render in self.sweep.load(unit, exemplar_max=ceiling):
-                found[network].setdefault((unit.layer, render.channel), []).append(render)
-        return found
-
     def keys(self) -> list[dict[str, Any]]:
         """Rows that say under which key each drawing lies in the sweep."""
         return [
@@ -105,10 +98,30 @@ class Shortlist:
             for channel, key in unit.keys.items()
         ]
 
+    def renders(self) -> Iterator[tuple[str, int, dict[str, list[Render]]]]:
+        """(layer, channel, its drawings by network in the order of the seeds), a channel at a time."""
+        for layer, channels in self.chosen.items():
+            keys = self._keys_of(layer)
+            for channel in channels:
+                drawn = {}
+                for network in NETWORKS:
+                    best = float(self.responses[network][layer][:, channel].amax())
+                    drawn[network] = [
+                        self.sweep.load_key(key, best) for key in keys[network, channel]
+                    ]
+                yield layer, channel, drawn
+
+    def _keys_of(self, layer: str) -> dict[tuple[str, int], list[str]]:
+        found: dict[tuple[str, int], list[str]] = {}
+        for row in self.keys():
+            if row["layer"] == layer:
+                found.setdefault((row["network"], row["channel"]), []).append(row["key"])
+        return found
+
     def record(
         self, layer: str, channel: int, drawn: Mapping[str, Sequence[Render]]
     ) -> ChannelDrawings:
-        """What is kept of one channel, but for what its drawings are measured by."""
+        """What is kept of one channel, but for its tests and scores."""
         values = {n: self.responses[n][layer][:, channel] for n in NETWORKS}
         order = {n: values[n].argsort(descending=True, stable=True) for n in NETWORKS}
         top = min(_TOP, len(self.paths))

@@ -25,13 +25,13 @@ def exemplar_turnover(base: Values, tuned: Values, labels: NDArray[np.int64]) ->
         the same response the first are taken.
     """
     count = max(1, round(TOP * len(base)))
-    first, second = (_exemplars(values, count) for values in (base, tuned))
+    first, second = (exemplars(values, count) for values in (base, tuned))
     turnover: Values = 1.0 - (first & second).sum(0) / count
     return turnover
 
 
-def _exemplars(responses: Values, count: int) -> NDArray[np.bool_]:
-    """(N, C): which pictures are a channel's highest."""
+def exemplars(responses: Values, count: int) -> NDArray[np.bool_]:
+    """(N, C): which pictures are a channel's highest; the first of those with the same response."""
     order = np.argsort(-responses, axis=0, kind="stable")[:count]
     chosen = np.zeros(responses.shape, bool)
     np.put_along_axis(chosen, order, True, axis=0)
