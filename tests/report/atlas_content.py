@@ -11,6 +11,12 @@ from PIL import Image
 
 import inspection_content
 from transferscope.comparison.change import Witnessed
+from transferscope.comparison.depth_trend import DepthTrend
+from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
+from transferscope.comparison.effects import Effect
+from transferscope.comparison.interpretability import Interpretability
+from transferscope.comparison.layer_measures import Estimate, LayerMeasures
+from transferscope.comparison.patching import ChannelEffect, ClassEffects, Patching
 from transferscope.comparison.records import (
     ChannelDrawings,
     Comparison,
@@ -18,6 +24,9 @@ from transferscope.comparison.records import (
     LayerComparison,
     Quartiles,
 )
+from transferscope.comparison.rewinding import Flips, Rewinding, StageRewound
+from transferscope.comparison.timeline import LayerTimeline, LearningTime
+from transferscope.comparison.weight_change import WeightChange
 from transferscope.evaluation.calibration import Bin, Calibration
 from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.intervals import Interval, wilson_interval
@@ -109,8 +118,90 @@ def channel(
         exemplar_max={"base": 4.5, "tuned": None if index == 1 else 4.8},
         exemplars={"base": best, "tuned": best[1:]},
         shared_top20=0.45,
+        test=drawing_test(layer, index),
+        interpretability={
+            network: (
+                Interpretability("exemplars", 0.83, 0.7, 0.91, 30),
+                Interpretability("drawings", None, None, None, 0),
+            )
+            for network in ("base", "tuned")
+        },
+    )
+
+
+def drawing_test(layer: str, index: int) -> DrawingTest:
+    """Of two seeds; channel 3 is found to look different."""
+    found = index == 3
+    return DrawingTest(
+        layer=layer,
+        channel=index,
+        seeds=2,
+        usable=2,
+        u=0.1 * index - 0.05,
+        low=None,
+        high=None,
+        p=0.015 if found else 0.2,
+        q=0.03 if found else 0.4,
+        smallest_p=0.01,
+        spread=0.4,
+        detectable=0.31,
         similarity=0.72 - 0.03 * index,
         rerender={"base": 0.81, "tuned": 0.78 - 0.01 * index},
+        gram=0.6,
+        gram_rerender={"base": 0.2, "tuned": 0.3},
+        reason="",
+    )
+
+
+def effect(loss: float) -> Effect:
+    """An effect around a rise of the loss."""
+    return Effect(loss, loss - 0.002, loss + 0.002, 0.01, -0.02, -0.05, 0.01)
+
+
+def patching(known: tuple[Witnessed, ...]) -> Patching:
+    """Channels below 12 were patched, and serve a class; of the others there is an estimate."""
+    channels = tuple(
+        ChannelEffect(
+            layer=row.layer,
+            channel=row.channel,
+            exact=row.channel < 12,
+            estimate=row.value,
+            set_back=effect(row.value) if row.channel < 12 else None,
+            q=row.q,
+            classes=ClassEffects((0.0,) * 4, (0.0,) * 4, (0.0,) * 4, (1,), 0.01, 0.02)
+            if row.channel < 12
+            else None,
+            brought=None,
+            ablated=None,
+        )
+        for row in known
+        if row.witness == "patching"
+    )
+    return Patching(channels, 12, {"blocks.4.2": 0.9, "head <conv>": None})
+
+
+def rewinding() -> Rewinding:
+    """Two pictures lost, of which one stage gives one back."""
+    stages = (
+        StageRewound("blocks.2", True, effect(0.0), (), ()),
+        StageRewound("blocks.4", False, effect(0.12), (5,), (1, 2)),
+    )
+    return Rewinding(stages, effect(-0.3), Flips((0, 1, 2), (4, 5), 6, 1), 12)
+
+
+def layer_measures() -> LayerMeasures:
+    """Of a layer that three controls were made for."""
+    return LayerMeasures(
+        pictures=12,
+        channels=(24, 24),
+        cka=Estimate(0.9, 0.8, 0.95),
+        procrustes=Estimate(0.3, 0.2, 0.4),
+        unrelated=1.6,
+        separation_base=Estimate(0.31, 0.25, 0.36),
+        separation_tuned=Estimate(0.52, 0.45, 0.6),
+        separation_gain=Estimate(0.21, 0.15, 0.27),
+        control_gains=(0.01, -0.02, 0.0),
+        p=0.01,
     )
 
 
@@ -134,25 +225,52 @@ def comparison(paths: tuple[str, ...]) -> Comparison:
         "controls": Quartiles(0.17, 0.3, 0.4),
         "retunings": Quartiles(0.37, 0.6, 0.77),
     }
+    every = (
+        *rows(names[0], 24, drawn=tuple(range(6)), seed=5),
+        *rows(names[1], 3, drawn=tuple(range(3)), seed=6),
+    )
     return Comparison(
         pair=("base", "tuned"),
         split="test",
         pictures=12,
         classes=len(CLASSES),
         layers=(
-            LayerComparison("blocks.2.1", 40, True, {}, 1.0),
-            LayerComparison(names[0], 24, False, known, 0.9, chance=0.35),
-            LayerComparison(names[1], 3, False, known, 0.7, chance=0.3),
+            LayerComparison("blocks.2.1", 40, True, {}),
+            LayerComparison(
+                names[0],
+                24,
+                False,
+                known,
+                layer_measures(),
+                WeightChange(names[0], 0.12, (), None),
+                PooledDrawingTest(names[0], 6, 6, 0.3, 0.2, 0.01, 0.5, ""),
+                chance=0.35,
+            ),
+            LayerComparison(names[1], 3, False, known, chance=0.3),
         ),
-        rows=(
-            *rows(names[0], 24, drawn=tuple(range(6)), seed=5),
-            *rows(names[1], 3, drawn=tuple(range(3)), seed=6),
-        ),
+        rows=every,
         drawings=(*drawn[names[0]], *drawn[names[1]]),
         controls=3,
         false_in_controls=(1, 0, 0),
         retunings=1,
         reproduced=(11,),
+        patching=patching(every),
+        rewinding=rewinding(),
+        paths=paths,
+        timeline=(
+            LayerTimeline(
+                names[0],
+                (1, 3),
+                (0.3, 0.3),
+                ((0.4, 0.3), (0.6, 0.3)),
+                (LearningTime(3, 1, None), None),
+            ),
+        ),
+        trends={
+            "class_information": DepthTrend(names, (24, 3), (0.2, 0.1), 0.4, 0.1, 0.6, 0.004, ()),
+            "drawings": DepthTrend(names, (6, 6), (0.65, 0.7), 0.1, -0.3, 0.5, 0.6, ()),
+        },
+        judge="The judge is another network.",
         seeds=SEEDS,
         steps=16,
         size=32,
@@ -200,8 +318,8 @@ def one_seed(record: Comparison) -> Comparison:
             one,
             seeds=one.seeds[:1],
             statuses={network: several[:1] for network, several in one.statuses.items()},
-            similarity=None,
-            rerender={"base": None, "tuned": None},
+            test=None,
+            interpretability={},
         )
         for one in record.drawings
     )

@@ -198,6 +198,57 @@ def test_a_channels_page_answers_four_questions(pages: dict[str, Page]) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_an_estimate_is_not_called_tested(pages: dict[str, Page]) -> None:
+    html = pages["layers/blocks-4-2.html"].html
+    guessed = re.findall(r'<tr data-index="(\d+)".*?(≈|</tr>)', html, re.DOTALL)
+    assert len(guessed) == 24
+    assert {int(index) for index, mark in guessed if mark == "≈"} == set(range(12, 24))
+
+
+def test_what_tests_and_judges_say_reaches_the_pages(pages: dict[str, Page]) -> None:
+    unit = pages["units/blocks-4-2-3.html"].words
+    assert "The drawings look different: squared distance 0.250" in unit
+    assert f"the network believes less in {made.NASTY} ." in unit
+    assert "The judge is another network." in unit
+    assert "exemplars 83% 70% – 91%" in unit
+    assert "drawings – –" in unit
+    unseen = pages["units/blocks-4-2-2.html"].words
+    assert "could not be told apart with 2 seeds" in unseen
+    layer = pages["layers/blocks-4-2.html"].words
+    for shown in (
+        "CKA, 1: alike 0.90 0.80 to 0.95",
+        "Procrustes distance, 0: alike 0.30 unrelated 1.60",
+        "Gain of separation +0.21 controls +0.01, −0.02, 0.00",
+        "Weights, relative change 0.12",
+        "The drawings of 6 channels of blocks.4.2 could not be told apart",
+    ):
+        assert shown in layer, shown
+
+
+def test_stages_pictures_epochs_and_trends_are_on_the_front_page(pages: dict[str, Page]) -> None:
+    words = pages["index.html"].words
+    for shown in (
+        "blocks.2 frozen: bit-identical",
+        "blocks.4 −2.0 −5.0 to +1.0 +0.120 +0.118 to +0.122 1 2",
+        "Of 12 test pictures tuning won 3 and lost 2; 6 were and are right, 1 neither.",
+        "Layer epoch 1 epoch 3 blocks.4.2 0 1",
+        "Gains of class information rise with depth (Somers' D +0.40, 0.10 to 0.60, p 0.004).",
+        "no trend over depth could be shown (Somers' D +0.10",
+    ):
+        assert shown in words, shown
+    assert words.index("blocks.4 no stage alone") > words.index("Pictures that tuning lost")
+
+
+def test_networks_are_called_by_their_names(content: AtlasContent, tmp_path: Path) -> None:
+    assert content.comparison is not None
+    named = dataclasses.replace(content.comparison, pair=("first <run>", "second"))
+    out = write_atlas(dataclasses.replace(content, comparison=named), tmp_path / "atlas").parent
+    page = Page(out / "units/blocks-4-2-3.html")
+    assert '<h2 class="network base">first &lt;run&gt;</h2>' in page.html
+    assert "Drawings alike, first <run> and second" in page.words
+    assert any("second minus first <run>" in words for words in [Page(out / "index.html").words])
+
+
 def test_what_was_not_asked_is_called_so(content: AtlasContent, tmp_path: Path) -> None:
     assert content.comparison is not None
     asked = made.uncontrolled(content.comparison)
@@ -544,8 +595,11 @@ def test_figures_that_are_not_numbers_show_as_a_dash(content: AtlasContent, tmp_
     drawings = tuple(
         dataclasses.replace(
             one,
-            similarity=nan,
-            rerender={"base": nan, "tuned": nan},
+            test=dataclasses.replace(
+                made.drawing_test(one.layer, one.channel),
+                similarity=nan,
+                rerender={"base": nan, "tuned": nan},
+            ),
             activation={"base": None, "tuned": nan},
             statuses={"base": ("non_finite",) * 2, "tuned": ("optimized",) * 2},
         )

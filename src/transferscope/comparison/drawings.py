@@ -371,7 +371,7 @@ def drawing_sentence(test: DrawingTest, *, fdr: float = ALPHA) -> str:
     if test.detectable is None:
         return (
             f"The drawings could not be told apart with {seeds}: the smallest p that so many can reach is "
-            f"{short(test.smallest_p)}, whatever changed."
+            f"{short(test.smallest_p)}, however different they are."
         )
     return (
         f"The drawings could not be told apart with {seeds} (p = {short(test.p)}): taken alone, a squared "
@@ -393,7 +393,7 @@ def pooled_sentence(test: PooledDrawingTest) -> str:
     if test.detectable is None:
         return (
             f"The drawings of {channels} could not be told apart: the smallest p that these seeds can reach "
-            f"is {short(test.smallest_p)}, whatever changed."
+            f"is {short(test.smallest_p)}, however different they are."
         )
     return (
         f"The drawings of {channels} could not be told apart (p = {short(test.p)}): a common share of "

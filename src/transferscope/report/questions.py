@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED, Witnessed
+from transferscope.comparison.patching import ChannelEffect
 from transferscope.comparison.records import Comparison
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.wording import number, signed
@@ -71,7 +72,8 @@ QUESTIONS = (
         "Would one miss the difference?",
         "The rise of the loss of the true class, in nats, when the channel gets base's activations on the "
         "same picture while all else stays tuned (patching).",
-        "No rise, over pictures that are each their own control.",
+        "No rise, over pictures that are each their own control. Where channels are many, all are estimated "
+        "to first order and those with the largest estimates are tested; which is which is said.",
         "One channel is replaced at a time: others may do the same work, and then none of them is missed.",
     ),
     Question(
@@ -164,17 +166,21 @@ class Answer:
         question: that was asked.
         row: its figures; None: it was not asked.
         found: whether the answer is yes.
+        estimated: its value is a first-order estimate, and was not tested.
     """
 
     question: Question
     row: Witnessed | None
     found: bool
+    estimated: bool = False
 
     @property
     def words(self) -> str:
-        """Yes, or that it was not found or asked; never no."""
+        """Yes, or that it was not found, tested or asked; never no."""
         if self.row is None:
             return "not asked"
+        if self.estimated:
+            return "estimated, not tested"
         return "yes" if self.found else "not found"
 
 
@@ -187,12 +193,14 @@ class Answers:
         rows: (layer, channel) to witness to row.
         found: witness of a question to the (layer, channel) for which the answer is yes.
         largest: (layer, witness) to the largest distance of a channel's value from its null.
+        effects: (layer, channel) to what setting it back to base does, where that was asked.
     """
 
     comparison: Comparison
     rows: Mapping[tuple[str, int], Mapping[str, Witnessed]]
     found: Mapping[str, frozenset[tuple[str, int]]]
     largest: Mapping[tuple[str, str], float]
+    effects: Mapping[tuple[str, int], ChannelEffect]
 
     @classmethod
     def of(cls, comparison: Comparison) -> Answers:
@@ -210,16 +218,19 @@ class Answers:
             )
             for question in QUESTIONS
         }
-        return cls(comparison, rows, found, largest)
+        patched = comparison.patching.channels if comparison.patching else ()
+        effects = {(one.layer, one.channel): one for one in patched}
+        return cls(comparison, rows, found, largest, effects)
 
     def channel(self, layer: str, channel: int) -> tuple[Answer, ...]:
         """The answers of one channel to the four questions."""
-        rows = self.rows.get((layer, channel), {})
+        rows, effect = self.rows.get((layer, channel), {}), self.effects.get((layer, channel))
         return tuple(
             Answer(
                 question,
                 rows.get(question.witness) if self.asked(question) else None,
                 (layer, channel) in self.found[question.witness],
+                question.witness == MATTERS and effect is not None and not effect.exact,
             )
             for question in QUESTIONS
         )

@@ -100,7 +100,8 @@ def information_figure(comparison: Comparison) -> str:
             "no layer of the comparison differs; compare one behind the freeze boundary"
         )
     kinds = [kind for kind in _KINDS if any(kind in layer.information for layer in layers)]
-    swatches = [(kind, *_KINDS[kind][:2]) for kind in kinds]
+    called = _called(comparison)
+    swatches = [(called.get(kind, kind), *_KINDS[kind][:2]) for kind in kinds]
     height = sum(_NAME + _ROW * len(layer.information) + _GAP for layer in layers) - _GAP + 4
     with _stack(height, "class information (share of variance)", swatches) as (figure, axes):
         top, bands = 0.0, []
@@ -116,6 +117,12 @@ def information_figure(comparison: Comparison) -> str:
         axes.set_xlim(min(0.0, low) - 0.03 * high, min(1.0, high * 1.06) + 0.005)
         _rule(axes, [(start, end) for start, end in bands if end > start])
         return style.as_svg(figure, "information", "Class information by layer and network")
+
+
+def _called(comparison: Comparison) -> dict[str, str]:
+    """What the two networks are called, in few letters."""
+    names = (style.clipped(name, 16) for name in comparison.pair)
+    return dict(zip(NETWORKS, names, strict=True))
 
 
 def _quartiles(
@@ -174,7 +181,9 @@ def gain_figure(comparison: Comparison, layer: str | None = None) -> str:
             ("controls, mean", style.MUTED, 0.35),
         ]
     height = len(gains) * (_NAME + room + _GAP) - _GAP + 4
-    with _stack(height, "gain of class information, tuned minus base", swatches) as (figure, axes):
+    first, second = _called(comparison).values()
+    label = f"gain of class information, {second} minus {first}"
+    with _stack(height, label, swatches) as (figure, axes):
         bands = []
         for place, (name, rows) in enumerate(gains.items()):
             top = place * (_NAME + room + _GAP)
@@ -251,10 +260,11 @@ def similarity_figure(comparison: Comparison) -> str:
     if not drawn:
         raise InputError("no similarity of drawings is known; compare with two seeds or more")
     chance = {layer.layer: layer.chance for layer in comparison.layers}
+    first, second = _called(comparison).values()
     swatches: list[Swatch] = [
-        ("base, another seed", style.BASE_COLOUR, 0.6),
-        ("tuned, another seed", style.TUNED_COLOUR, 0.6),
-        ("base against tuned", style.INK, 0.6),
+        (f"{first}, another seed", style.BASE_COLOUR, 0.6),
+        (f"{second}, another seed", style.TUNED_COLOUR, 0.6),
+        (f"{first} against {second}", style.INK, 0.6),
         ("chance", style.MUTED, 0.35),
     ]
     step, head = _ROW + 3, _NAME + 15
@@ -288,11 +298,12 @@ def similarity_figure(comparison: Comparison) -> str:
 def _similarities(several: Sequence[ChannelDrawings]) -> list[tuple[list[float], str]]:
     """Values and colours of a layer's boxes, the two networks against each other last."""
     colours = (style.BASE_COLOUR, style.TUNED_COLOUR)
+    tests = [one.test for one in several if one.test is not None]
     boxes = [
-        ([one.rerender.get(network) for one in several], colour)
+        ([test.rerender.get(network) for test in tests], colour)
         for network, colour in zip(NETWORKS, colours, strict=True)
     ]
-    boxes.append(([one.similarity for one in several], style.INK))
+    boxes.append(([test.similarity for test in tests], style.INK))
     return [
         ([value for value in values if value is not None and math.isfinite(value)], colour)
         for values, colour in boxes
@@ -355,7 +366,7 @@ def channel_figure(answers: Answers, layer: str, channel: int) -> str:
         raise InputError(f"channel {channel} of layer {layer!r} has no witnesses")
     swatches: list[Swatch] = [
         ("this channel", style.TUNED_COLOUR, 0.95),
-        ("as in base", style.BASE_COLOUR, 0.95),
+        (f"as in {_called(answers.comparison)['base']}", style.BASE_COLOUR, 0.95),
         ("held against", style.MUTED, 0.45),
     ]
     step = 50.0

@@ -73,6 +73,7 @@ def write_atlas(
             "content": content,
             "comparison": content.comparison,
             "networks": NETWORKS,
+            "called": dict(zip(NETWORKS, _pair(content), strict=True)),
             "questions": QUESTIONS,
             "status_words": STATUS_WORDS,
             "shown": {page.slug for page in shown},
@@ -83,3 +84,8 @@ def write_atlas(
             for file, (template, values) in section.below.items():
                 site.write_page(file, template, shared | dict(values))
     return out / "index.html"
+
+
+def _pair(content: AtlasContent) -> tuple[str, ...]:
+    """What the two networks are called; the evaluation's are always the run's own."""
+    return content.comparison.pair if content.comparison else NETWORKS

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from transferscope.comparison.change import LEARNED, MATTERS, MOVED, Witnessed
+from transferscope.comparison.drawings import drawing_sentence, pooled_sentence
+from transferscope.comparison.layer_measures import Estimate
 from transferscope.comparison.records import NETWORKS, ChannelDrawings, Comparison, LayerComparison
 from transferscope.comparison.shortlist import (
     AT_RANDOM,
@@ -34,7 +36,7 @@ from transferscope.report.questions import (
     null_words,
     witness_words,
 )
-from transferscope.wording import number, percent, probability
+from transferscope.wording import number, percent, probability, signed, span
 
 REASON_WORDS: Mapping[str, str] = {
     MOST_LEARNED: "its gain of class information is among the largest of its layer",
@@ -69,6 +71,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Legible:
+    """A score of interpretability in words."""
+
+    network: str
+    shown: str
+    score: str
+    interval: str
+
+
+@dataclass(frozen=True)
 class Unit:
     """A channel that was drawn, with its page and pictures."""
 
@@ -81,6 +93,9 @@ class Unit:
     gain: Witnessed | None
     figures: tuple[Figure, ...]
     measures: tuple[tuple[str, str], ...]
+    legible: tuple[Legible, ...]
+    power: str
+    serves: tuple[str, ...]
     figure: Markup | None
 
     @property
@@ -123,6 +138,8 @@ class Layer:
     channels: tuple[Channel, ...]
     counts: tuple[tuple[Question, int | None], ...]
     statuses: tuple[tuple[str, int], ...]
+    measures: tuple[tuple[str, str, str], ...]
+    together: str
     figure: Markup | None
 
 
@@ -181,8 +198,52 @@ def _layer(
         channels=_channels(record, answers, tuple(units.values())) if asked else (),
         counts=tuple((question, answers.count(question, name)) for question in QUESTIONS),
         statuses=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        measures=_layer_measures(record, comparison),
+        together=pooled_sentence(record.drawings) if record.drawings else "",
         figure=Markup(gain_figure(comparison, name)) if asked else None,
     )
+
+
+def _layer_measures(
+    record: LayerComparison, comparison: Comparison
+) -> tuple[tuple[str, str, str], ...]:
+    """Of all its channels together: (what, figure, what it is held against)."""
+    found = []
+    known = record.measures
+    if known is not None:
+        controls = ", ".join(signed(gain) for gain in known.control_gains)
+        first, second = comparison.pair
+        found = [
+            ("CKA, 1: alike", number(known.cka.value), _ends(known.cka)),
+            (
+                "Procrustes distance, 0: alike",
+                number(known.procrustes.value),
+                f"unrelated {number(known.unrelated)}",
+            ),
+            (
+                f"Separation of the classes, {first}",
+                number(known.separation_base.value),
+                _ends(known.separation_base),
+            ),
+            (
+                f"The same, {second}",
+                number(known.separation_tuned.value),
+                _ends(known.separation_tuned),
+            ),
+            (
+                "Gain of separation",
+                signed(known.separation_gain.value),
+                f"controls {controls}" if controls else _ends(known.separation_gain),
+            ),
+        ]
+    if record.weights is not None:
+        found.append(("Weights, relative change", number(record.weights.whole), ""))
+    return tuple(found)
+
+
+def _ends(known: Estimate) -> str:
+    """A 95% interval."""
+    return f"{number(known.low)} to {number(known.high)}"
 
 
 def _channels(
@@ -268,6 +329,9 @@ def _unit(
         gain=rows.get(LEARNED),
         figures=tuple(_figure(row, answers.comparison) for row in rows.values()),
         measures=_measures(one, answers.comparison),
+        legible=_legible(one),
+        power=drawing_sentence(one.test, fdr=answers.comparison.fdr) if one.test else "",
+        serves=_serves(answers, one, content.classes),
         figure=Markup(channel_figure(answers, one.layer, one.channel)) if tested else None,
     )
 
@@ -288,15 +352,45 @@ def _figure(row: Witnessed, comparison: Comparison) -> Figure:
 
 def _measures(one: ChannelDrawings, comparison: Comparison) -> tuple[tuple[str, str], ...]:
     """What is measured of the drawings and exemplars beside the witnesses."""
+    called = dict(zip(NETWORKS, comparison.pair, strict=True))
     chance = next((x.chance for x in comparison.layers if x.layer == one.layer), None)
-    found = [("Drawings alike, base and tuned", one.similarity)]
-    found += [
-        (f"The same, {network} from another seed", one.rerender.get(network))
-        for network in NETWORKS
-    ]
-    found.append(("The same, unrelated channels (chance)", chance))
+    found: list[tuple[str, float | None]] = []
+    if one.test is not None:
+        found = [
+            (f"Drawings alike, {called['base']} and {called['tuned']}", one.test.similarity),
+            *(
+                (f"The same, {called[n]} from another seed", one.test.rerender.get(n))
+                for n in NETWORKS
+            ),
+            ("The same, unrelated channels (chance)", chance),
+            ("Distance in texture, of that of unrelated channels", one.test.gram),
+        ]
     known = [(label, number(value)) for label, value in found if value is not None]
-    return (*known, ("Of the 20 best pictures, shared", percent(one.shared_top20, 0)))
+    known.append(("Of the 20 best pictures, shared", percent(one.shared_top20, 0)))
+    if one.neighbours is not None:
+        own = f"Correlation with its own responses in {called['base']}"
+        known.append((own, number(one.neighbours.own)))
+    return tuple(known)
+
+
+def _serves(answers: Answers, one: ChannelDrawings, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes that the network believes in less without what the channel became."""
+    effect = answers.effects.get((one.layer, one.channel))
+    if effect is None or effect.classes is None:
+        return ()
+    return tuple(classes[place] for place in effect.classes.serves)
+
+
+def _legible(one: ChannelDrawings) -> tuple[Legible, ...]:
+    """How well a judge tells what excites the channel, by what is shown for it."""
+    found = []
+    for network, scores in one.interpretability.items():
+        for score in scores:
+            interval = "–"
+            if score.low is not None and score.high is not None:
+                interval = span(score.low, score.high, 0)
+            found.append(Legible(network, score.shown, percent(score.score, 0), interval))
+    return tuple(found)
 
 
 def _picture(

@@ -27,6 +27,12 @@ from transferscope.report.pages.channels import Unit, by_reason, channel_pages, 
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
+from transferscope.report.pages.stages import (
+    flips_sentence,
+    lost_pictures,
+    stages,
+    trend_sentences,
+)
 from transferscope.wording import percent
 
 _SHOWN = 6  # pairs of drawings of each reason
@@ -46,6 +52,10 @@ def overview(content: AtlasContent, site: Site) -> Section:
         "galleries": _galleries(comparison, by_reason(layers, _SHOWN)) if comparison else [],
         "figures": _figures(comparison),
         "kinds": _kinds(comparison),
+        "stages": stages(comparison) if comparison else [],
+        "lost": lost_pictures(comparison, _SHOWN) if comparison and site.pictures else [],
+        "flips": flips_sentence(comparison) if comparison else "",
+        "trends": trend_sentences(comparison.trends) if comparison else {},
         "history": Markup(history_figure(content.history)) if content.history else None,
     }
     return Section(values, channel_pages(layers))
@@ -60,7 +70,7 @@ def _figures(comparison: Comparison | None) -> dict[str, Markup | None]:
         drawn["information"] = Markup(information_figure(comparison))
     if comparison.of_witness(LEARNED):
         drawn["gain"] = Markup(gain_figure(comparison))
-    known = (one.similarity for one in comparison.drawings)
+    known = (one.test.similarity for one in comparison.drawings if one.test)
     if any(value is not None and math.isfinite(value) for value in known):
         drawn["similarity"] = Markup(similarity_figure(comparison))
     return drawn
