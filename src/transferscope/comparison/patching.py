@@ -353,7 +353,7 @@ def _class_effects(
         sides = np.maximum(2 * np.minimum(test.p, 1 - test.p), np.finfo(float).tiny)
         either[place] = np.where(own.any(axis=0), sides, 1.0)
     q = np.ones_like(falls)
-    q[asked] = q_values(falls[asked].ravel()).reshape(len(asked), -1)
+    q[asked] = q_values(falls[asked].ravel()).reshape(falls[asked].shape)
     any_p = dict(zip(keys, _simes(either).tolist(), strict=True))
     any_q = _q_of(any_p, tested)
     found = {}
