@@ -171,7 +171,7 @@ def patch_channels(
 
     An effect is one of this network, on the true classes: that a channel matters does not say that what it
     matters for was learned. A tuning on shuffled labels too has channels without which it would be worse: on
-    clothing 45 of 512, against 27 of the real one. So read it beside what was learned.
+    clothing 45 of 512 (200 pictures), the real one 26 (372). So read it beside what was learned.
 
     A first-order estimate is made of all channels. Those estimated to matter most are then patched, and
     from the patched ones alone comes whatever is said to matter; of these, the ones that matter most are also
