@@ -46,8 +46,8 @@ from transferscope.workflows.shortlist_drawings import Shortlist
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
 
-PATCHED, BESIDE = 400, 48
-"""Held-out pictures that channels are patched on, and channels that are also patched the other way."""
+PATCHED, BESIDE, PATCHED_ON = 128, 24, 400
+"""Channels that are patched, those of them that are also patched the other way, and pictures of either."""
 
 _INFORMATION = {LEARNED: WITNESSES[LEARNED]}
 
@@ -62,6 +62,8 @@ class Question:
         retunings: the run tuned again from so many other seeds.
         draw: channels to draw in each layer; None: all; 0: none.
         seeds: drawings of each of them in each network.
+        patch: channels, of all layers together, whose setting back to base is measured exactly, those with
+            the largest first-order estimates; None: all.
         shard: (I, N): draw the I-th of N shares only, and compare nothing.
     """
 
@@ -70,6 +72,7 @@ class Question:
     retunings: int = 0
     draw: int | None = DRAWN
     seeds: int = SEEDS
+    patch: int | None = PATCHED
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class Question:
             raise InputError(f"--retunings is {self.retunings}; give 0 or more")
         if self.draw is not None and self.draw < 0:
             raise InputError(f"--draw is {self.draw}; give a number of channels a layer, or all")
+        if self.patch is not None and self.patch < 0:
+            raise InputError(f"--patch is {self.patch}; give a number of channels, or all")
         if self.seeds < 1:
             raise InputError(f"--seeds is {self.seeds}; a channel is drawn from 1 seed or more")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -118,7 +123,7 @@ def compare(
         data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
-        options: of `Question`: layers, controls, retunings, draw, seeds, shard.
+        options: of `Question`: layers, controls, retunings, draw, seeds, patch, shard.
 
     Raises:
         UnknownName: no such layer.
@@ -259,8 +264,9 @@ class Work:
                 rows,
                 part.labels,
                 layers,
-                pictures=PATCHED,
+                exact="all" if self.asked.patch is None else self.asked.patch,
                 beside=BESIDE,
+                pictures=PATCHED_ON,
                 seed=self.run.config.seed,
                 on_step=_steps(self.reporter, open_tasks),
             )
@@ -331,6 +337,7 @@ class Work:
             asked.retunings,
             asked.draw,
             asked.seeds,
+            asked.patch,
             recipe.to_dict() if recipe else {},
             second=None if self.pair.of_run else self.pair.names[1],
         )
@@ -421,7 +428,7 @@ def across_architectures(work: Work) -> Comparison:
     )
     refuse_read_only(work.run.path / "comparison")
     names = tuple(layer.layer for layer in layers)
-    setting = Setting(names, 0, 0, 0, 0, {}, second=work.pair.names[1])
+    setting = Setting(names, 0, 0, 0, 0, 0, {}, second=work.pair.names[1])
     keep_comparison(work.run.path / "comparison", setting, found, [])
     return found
 
