@@ -6,16 +6,18 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import transferscope as ts
 from conftest import BACKBONE, Heard, command, same_state, state_of
-from transferscope.comparison.change import LEARNED
+from transferscope.backbones.weights import load_backbone
+from transferscope.comparison.change import LEARNED, MOVED
 from transferscope.comparison.records import Comparison
 from transferscope.comparison.witnesses import WITNESSES
-from transferscope.errors import InputError
+from transferscope.errors import DataError, InputError
 from transferscope.files import read_json
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.units import Sweep, WorkUnit
@@ -213,6 +215,61 @@ def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(co
     assert len(list(home.glob("*/comparison.json"))) == 2
     compare(fresh, **FEW | {"controls": 3}, retunings=1)
     assert (home / "comparison.json").read_bytes() != whole
+
+
+# ---------------------------------------------------------------------------- other pairs
+
+
+def test_two_runs_are_compared_on_pictures_that_are_new_to_both(again, compared):
+    second = Run(compared[0] / "copy")
+    second.__dict__["classifier"] = load_tail(second, control_tails(second, 1)[0])
+    found = compare(again, second, layers=[TUNED], draw=1, seeds=1)
+    assert found.pair == ("copy", "copy (second)")
+    assert len(found.of_witness(LEARNED)) == found.layers[0].channels
+    assert (found.controls, found.found(LEARNED), found.patching) == (0, (), None)
+    assert "was not asked: without control transfers" in found.to_dict()["headline"]
+    assert len(list((again.path / "comparison").glob("*/comparison.json"))) == 2
+
+
+def test_pictures_that_the_second_run_was_tuned_on_are_left_out(again):
+    second = Run(again.path)
+    test = {picture.sha256 for picture in again.split.part("test")}
+    pictures = [
+        replace(one, split="train") if one.sha256 in test else one
+        for one in second.split.scan.pictures
+    ]
+    scan = replace(second.split.scan, pictures=tuple(pictures))
+    second.__dict__["split"] = replace(second.split, scan=scan)
+    second.__dict__["classifier"] = again.base
+    with pytest.raises(DataError, match=r"tuned on all 3 test pictures.*--split-from"):
+        compare(again, second, layers=[TUNED], draw=0)
+
+
+def test_a_file_and_another_architecture_are_second_models(again):
+    again.base.save(again.path / "before.safetensors")
+    found = compare(again, again.path / "before.safetensors", layers=[TUNED], draw=0)
+    assert found.pair == ("copy", "before")
+    assert found.of_witness(MOVED)
+    other = load_backbone("timm/test_resnet", weights="random")
+    across = compare(again, other)
+    assert not across.rows
+    assert not across.drawings
+    assert all(" | " in layer.layer or not layer.identical for layer in across.layers)
+    assert "have no channels in common: only layers are compared" in across.to_dict()["headline"]
+    said = command("compare", again.path, "--weights", "w.safetensors", "--draw", "0")
+    assert said.exit_code == 2
+    assert "no second model is named" in said.stderr
+
+
+def test_kept_epochs_make_a_timeline(photos, weights, tmp_path):
+    options = {"strategy": "partial", "unfreeze": 4, "epochs": 2, "batch_size": 8, "keep_every": 1}
+    run = ts.tune(photos, out=tmp_path / "kept", backbone=BACKBONE, weights=weights, **options)
+    found = compare(run, layers=[TUNED], controls=0, draw=0)
+    (timeline,) = found.timeline
+    assert timeline.layer == TUNED
+    assert timeline.epochs == tuple(sorted(timeline.epochs))
+    assert len(timeline.information) == len(timeline.epochs)
+    assert len(timeline.base) == found.layers[0].channels
 
 
 def test_shares_draw_what_the_whole_then_finds(fresh, tmp_path):
