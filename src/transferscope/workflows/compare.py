@@ -149,26 +149,9 @@ def compare(
     refuse_read_only(run.path / "comparison")
 
     held_out = work.held_out()
-    answers = work.answers(held_out, behind)
-    rows = _rows(answers, held_out.labels)
-    patching, rewinding = work.interventions(held_out, behind)
-    rows += patching.rows() if patching else ()
-    drawn = work.shortlist(rows, behind, held_out)
+    comparison, answers = _measured(work, names, behind, held_out)
+    drawn = work.shortlist(comparison.rows, behind, held_out)
     drawn.draw(reporter, share=asked.shard or (1, 1))
-    comparison = replace(
-        _nothing(work, names),
-        pictures=len(held_out.pictures),
-        classes=len(np.unique(held_out.labels)),
-        layers=tuple(work.layer(n, answers, held_out.labels, n in behind) for n in names),
-        rows=rows,
-        controls=asked.controls,
-        false_in_controls=_false_in_controls(answers, held_out.labels),
-        retunings=asked.retunings,
-        reproduced=_reproduced(answers, held_out.labels, rows),
-        patching=patching,
-        rewinding=rewinding,
-        paths=tuple(picture.path for picture in held_out.pictures),
-    )
     if asked.shard is not None:
         reporter.say(
             f"share {asked.shard[0]} of {asked.shard[1]} is drawn; the same command without --shard compares "
@@ -180,6 +163,31 @@ def compare(
     comparison = with_geometry(comparison, run, pair, held_out, answers, reporter)
     keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
     return comparison
+
+
+def _measured(
+    work: Work, names: Sequence[str], behind: Sequence[str], held_out: Part
+) -> tuple[Comparison, dict[str, Responses]]:
+    """All that needs no drawing, and the responses that it was measured on."""
+    answers = work.answers(held_out, behind)
+    rows = _rows(answers, held_out.labels)
+    patching, rewinding = work.interventions(held_out, behind)
+    rows += patching.rows() if patching else ()
+    comparison = replace(
+        _nothing(work, names),
+        pictures=len(held_out.pictures),
+        classes=len(np.unique(held_out.labels)),
+        layers=tuple(work.layer(n, answers, held_out.labels, n in behind) for n in names),
+        rows=rows,
+        controls=work.asked.controls,
+        false_in_controls=_false_in_controls(answers, held_out.labels),
+        retunings=work.asked.retunings,
+        reproduced=_reproduced(answers, held_out.labels, rows),
+        patching=patching,
+        rewinding=rewinding,
+        paths=tuple(picture.path for picture in held_out.pictures),
+    )
+    return comparison, answers
 
 
 @dataclass(frozen=True, eq=False)
