@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/inspection.py --data "$(DATA)"
 	$(BIN)/python benchmarks/lookalikes.py --data "$(DATA)"
 	$(BIN)/python benchmarks/probe_against_full.py --data "$(DATA)"
+	$(BIN)/python benchmarks/probe.py --data "$(DATA)"
 
 # Hours; what is finished in WORK is not repeated. PEER_PYTHON, LUCENT_PYTHON: of environments that have fastai
 # and lucent, see benchmarks/peers/.

@@ -318,7 +318,7 @@ def test_channels_that_were_not_patched_count_as_tests():
     ):
         order = sorted(p)
         slow = [min(order[k] * 16 / (k + 1) for k in range(order.index(one), 4)) for one in p]
-        assert q == pytest.approx([min(1, one) for one in slow])
+        assert q == pytest.approx([min(1, one) for one in slow], rel=1e-6, abs=0)
         assert min(q) < 0.05
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import transferscope as ts
 from conftest import BACKBONE, Heard, command, same_state, state_of
-from transferscope.comparison.change import LEARNED
+from transferscope.backbones.weights import load_backbone
+from transferscope.comparison.change import LEARNED, MOVED
 from transferscope.comparison.records import Comparison
 from transferscope.comparison.witnesses import WITNESSES
-from transferscope.errors import InputError
+from transferscope.errors import DataError, InputError
 from transferscope.files import read_json
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.units import Sweep, WorkUnit
@@ -42,22 +46,57 @@ def run(photos, weights, tmp_path_factory) -> Run:
     return ts.tune(photos, out=out, backbone=BACKBONE, weights=weights, **options)
 
 
+SHORT = RenderRecipe(steps=4)
+
+
+@contextmanager
+def short_drawings(cache: Path) -> Iterator[None]:
+    """A cache of its own, and drawings of few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFERSCOPE_CACHE", str(cache))
+        patch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: SHORT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compared(run, tmp_path_factory) -> tuple[Path, Comparison]:
+    """A folder with a compared run and the cache that its drawings lie in, for tests to copy."""
+    home = tmp_path_factory.mktemp("compared")
+    shutil.copytree(run.path, home / "copy")
+    opened = Run(home / "copy")
+    before = {name: state_of(getattr(opened, name)) for name in ("base", "classifier")}
+    with short_drawings(home / "cache"):
+        found = compare(opened, **FEW, retunings=1)
+    for name, state in before.items():
+        classifier = getattr(opened, name)
+        assert same_state(state, state_of(classifier)), "networks are left as they were"
+        assert not any(module._forward_hooks for module in classifier.modules())
+        assert all(parameter.grad is None for parameter in classifier.parameters())
+    return home, found
+
+
 @pytest.fixture
-def fresh(run, tmp_path, monkeypatch) -> Run:
-    """A copy of the run with a cache of its own, and short drawings."""
-    monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "cache"))
-    short = RenderRecipe(steps=4)
-    monkeypatch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
+def again(compared, tmp_path) -> Iterator[Run]:
+    """A copy of the compared run with a copy of the cache."""
+    shutil.copytree(compared[0], tmp_path, dirs_exist_ok=True)
+    with short_drawings(tmp_path / "cache"):
+        yield Run(tmp_path / "copy")
+
+
+@pytest.fixture
+def fresh(run, tmp_path) -> Iterator[Run]:
+    """A copy of the run as it was tuned, with an empty cache."""
     shutil.copytree(run.path, tmp_path / "copy")
-    return Run(tmp_path / "copy")
+    with short_drawings(tmp_path / "cache"):
+        yield Run(tmp_path / "copy")
 
 
 def pictures(folder: Path) -> set[str]:
     return {file.name for file in folder.glob("*.safetensors")}
 
 
-def test_every_channel_is_asked_and_what_is_made_is_kept(fresh):
-    found = compare(fresh, **FEW, retunings=1)
+def test_every_channel_is_asked_and_what_is_made_is_kept(compared, again):
+    found, fresh = compared[1], again
     frozen, tuned = found.layers
     assert (frozen.layer, frozen.identical, tuned.identical) == (FROZEN, True, False)
     assert {row.layer for row in found.rows} == {TUNED}
@@ -77,19 +116,8 @@ def test_every_channel_is_asked_and_what_is_made_is_kept(fresh):
     loaded = Comparison.load(fresh.path / "comparison")
     assert loaded == found
     before = {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()}
-    again = compare(fresh, **FEW, retunings=1)
-    assert again == found
+    assert compare(fresh, **FEW, retunings=1) == found
     assert {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()} == before
-
-
-def test_networks_are_left_as_they_were(fresh):
-    before = {name: state_of(getattr(fresh, name)) for name in ("base", "classifier")}
-    compare(fresh, **FEW)
-    for name, state in before.items():
-        classifier = getattr(fresh, name)
-        assert same_state(state, state_of(classifier))
-        assert not any(module._forward_hooks for module in classifier.modules())
-        assert all(parameter.grad is None for parameter in classifier.parameters())
 
 
 def test_few_held_out_pictures_are_told(fresh):
@@ -118,7 +146,7 @@ def test_a_network_against_itself_has_nothing_to_compare(fresh):
     assert any("bit-identical" in line for line in heard.lines)
 
 
-def test_base_is_drawn_once_for_all_runs(fresh, run, photos, weights, tmp_path):
+def test_base_is_drawn_once_for_all_runs(fresh, photos, weights, tmp_path):
     compare(fresh, **FEW | {"draw": None})
     cache = tmp_path / "cache" / "sweep"
     first = pictures(cache)
@@ -135,15 +163,14 @@ def test_base_is_drawn_once_for_all_runs(fresh, run, photos, weights, tmp_path):
     assert not [line for line in heard.lines if "drawings of the comparison" in line]
 
 
-def test_what_visualize_has_drawn_is_not_drawn_again(fresh, tmp_path):
-    chosen = compare(fresh, **FEW).drawings[0]
-    cache = tmp_path / "cache" / "sweep"
-    unit = WorkUnit.of(fresh.base, TUNED, [chosen.channel], seed=0, recipe=RenderRecipe(steps=4))
-    assert not Sweep(cache).missing(unit)
+def test_what_visualize_has_drawn_is_not_drawn_again(compared, again, tmp_path):
+    chosen = compared[1].drawings[0]
+    unit = WorkUnit.of(again.base, TUNED, [chosen.channel], seed=0, recipe=SHORT)
+    assert not Sweep(tmp_path / "cache" / "sweep").missing(unit)
 
 
-def test_an_atlas_made_at_another_precision_finds_its_pictures(fresh, monkeypatch, tmp_path):
-    compare(fresh, **FEW)
+def test_an_atlas_made_at_another_precision_finds_its_pictures(again, monkeypatch, tmp_path):
+    fresh = again
     monkeypatch.setattr("transferscope.visualize.units.fast_bf16", lambda device: True)
     other = Run(fresh.path)
     shutil.rmtree(tmp_path / "cache")
@@ -160,8 +187,8 @@ def test_an_atlas_made_at_another_precision_finds_its_pictures(fresh, monkeypatc
     assert sweep.load_key(kept["renders"][0]["key"]).channel == kept["renders"][0]["channel"]
 
 
-def test_drawings_that_are_gone_are_told_and_the_atlas_is_written(fresh, tmp_path):
-    compare(fresh, **FEW)
+def test_drawings_that_are_gone_are_told_and_the_atlas_is_written(again, tmp_path):
+    fresh = again
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(fresh.path / "sweep")
     heard = Heard()
@@ -171,9 +198,9 @@ def test_drawings_that_are_gone_are_told_and_the_atlas_is_written(fresh, tmp_pat
     assert f"'transferscope compare {fresh.path}' draws them" in line
 
 
-def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(fresh):
+def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(compared, again):
+    fresh, long = again, compared[1]
     home = fresh.path / "comparison"
-    long = compare(fresh, **FEW)
     whole = (home / "comparison.json").read_bytes()
     compare(fresh, layers=[TUNED], controls=0, draw=1, seeds=1)
     assert (home / "comparison.json").read_bytes() == whole
@@ -184,10 +211,65 @@ def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(fr
     (line,) = [line for line in heard.lines if "fullest" in line]
     assert "the fullest of 2 comparisons is shown, comparison/2-controls-3-drawn-2-seeds-" in line
     assert "fullest of 2 comparisons" in index.read_text(encoding="utf-8")
-    compare(fresh, **FEW)  # again: no third one
+    compare(fresh, layers=[TUNED], controls=0, draw=1, seeds=1)  # again: no third one
     assert len(list(home.glob("*/comparison.json"))) == 2
-    compare(fresh, **FEW | {"controls": 3})
+    compare(fresh, **FEW | {"controls": 3}, retunings=1)
     assert (home / "comparison.json").read_bytes() != whole
+
+
+# ---------------------------------------------------------------------------- other pairs
+
+
+def test_two_runs_are_compared_on_pictures_that_are_new_to_both(again, compared):
+    second = Run(compared[0] / "copy")
+    second.__dict__["classifier"] = load_tail(second, control_tails(second, 1)[0])
+    found = compare(again, second, layers=[TUNED], draw=1, seeds=1)
+    assert found.pair == ("copy", "copy (second)")
+    assert len(found.of_witness(LEARNED)) == found.layers[0].channels
+    assert (found.controls, found.found(LEARNED), found.patching) == (0, (), None)
+    assert "was not asked: without control transfers" in found.to_dict()["headline"]
+    assert len(list((again.path / "comparison").glob("*/comparison.json"))) == 2
+
+
+def test_pictures_that_the_second_run_was_tuned_on_are_left_out(again):
+    second = Run(again.path)
+    test = {picture.sha256 for picture in again.split.part("test")}
+    pictures = [
+        replace(one, split="train") if one.sha256 in test else one
+        for one in second.split.scan.pictures
+    ]
+    scan = replace(second.split.scan, pictures=tuple(pictures))
+    second.__dict__["split"] = replace(second.split, scan=scan)
+    second.__dict__["classifier"] = again.base
+    with pytest.raises(DataError, match=r"tuned on all 3 test pictures.*--split-from"):
+        compare(again, second, layers=[TUNED], draw=0)
+
+
+def test_a_file_and_another_architecture_are_second_models(again):
+    again.base.save(again.path / "before.safetensors")
+    found = compare(again, again.path / "before.safetensors", layers=[TUNED], draw=0)
+    assert found.pair == ("copy", "before")
+    assert found.of_witness(MOVED)
+    other = load_backbone("timm/test_resnet", weights="random")
+    across = compare(again, other)
+    assert not across.rows
+    assert not across.drawings
+    assert all(" | " in layer.layer or not layer.identical for layer in across.layers)
+    assert "have no channels in common: only layers are compared" in across.to_dict()["headline"]
+    said = command("compare", again.path, "--weights", "w.safetensors", "--draw", "0")
+    assert said.exit_code == 2
+    assert "no second model is named" in said.stderr
+
+
+def test_kept_epochs_make_a_timeline(photos, weights, tmp_path):
+    options = {"strategy": "partial", "unfreeze": 4, "epochs": 2, "batch_size": 8, "keep_every": 1}
+    run = ts.tune(photos, out=tmp_path / "kept", backbone=BACKBONE, weights=weights, **options)
+    found = compare(run, layers=[TUNED], controls=0, draw=0)
+    (timeline,) = found.timeline
+    assert timeline.layer == TUNED
+    assert timeline.epochs == tuple(sorted(timeline.epochs))
+    assert len(timeline.information) == len(timeline.epochs)
+    assert len(timeline.base) == found.layers[0].channels
 
 
 def test_shares_draw_what_the_whole_then_finds(fresh, tmp_path):
@@ -204,9 +286,10 @@ def test_a_plan_says_what_is_left_and_does_nothing(fresh, tmp_path):
     assert (plan.tails, plan.tails_left, plan.drawings) == (2, 2, 12)
     assert not (fresh.path / "controls").exists()
     assert not (tmp_path / "cache" / "sweep").exists()
-    compare(fresh, **FEW)
-    assert plan_compare(fresh, **FEW).tails_left == 0
-    said = command("compare", fresh.path, "--controls", "2", "--plan")
+
+
+def test_a_plan_counts_what_is_there(again):
+    said = command("compare", again.path, "--controls", "2", "--draw", "0", "--plan")
     assert said.exit_code == 0
     assert "0 of 2 control transfers and retunings are to be made" in said.stdout
 
@@ -227,7 +310,8 @@ def test_options_out_of_range_are_refused(fresh, wrong, said):
     assert not (fresh.path / "controls").exists()
 
 
-def test_the_command_line_tells_and_gives_json(fresh):
+def test_the_command_line_tells_and_gives_json(again):
+    fresh = again
     options = ("--layers", TUNED, "--controls", "2", "--draw", "1", "--seeds", "1", "--quiet")
     said = command("compare", fresh.path, *options)
     assert said.exit_code == 0

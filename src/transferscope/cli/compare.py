@@ -40,6 +40,9 @@ def compare(
     ] = 0,
     draw: Annotated[str, typer.Option(help="Channels a layer to draw, a number or all.")] = "6",
     seeds: Annotated[int, typer.Option(help="Drawings of each channel in each network.")] = 3,
+    patch: Annotated[
+        str, typer.Option(help="Channels to set back to base and see what is missed, or all.")
+    ] = "128",
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Draw one of N shares, in a cache that all share."),
@@ -63,7 +66,8 @@ def compare(
         "layers": layers.split(",") if layers else None,
         "controls": controls,
         "retunings": retunings,
-        "draw": _count(draw),
+        "draw": _count("--draw", draw),
+        "patch": _count("--patch", patch),
         "seeds": seeds,
         "shard": _share(shard),
     }
@@ -127,10 +131,10 @@ def _has(comparison: Comparison, kind: str) -> bool:
     return any(kind in layer.information for layer in comparison.layers)
 
 
-def _count(draw: str) -> int | None:
-    if draw != "all" and not draw.isdigit():
-        raise InputError(f"--draw is {draw!r}; give a number of channels a layer, or all")
-    return None if draw == "all" else int(draw)
+def _count(option: str, value: str) -> int | None:
+    if value != "all" and not value.isdigit():
+        raise InputError(f"{option} is {value!r}; give a number of channels, or all")
+    return None if value == "all" else int(value)
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

@@ -50,8 +50,8 @@ def debiased_cka(x: Values, y: Values) -> float:
     """Linear CKA that is 0 on average where two representations have nothing in common.
 
     Linear CKA as it was first defined grows with the number of features: of 200 pictures two independent
-    representations of 320 features each reach 0.6. Here a picture's similarity to itself is left out, so that layers and
-    networks of any width compare.
+    representations of 320 features each reach 0.6. Here a picture's similarity to itself is left out, so
+    that layers and networks of any width compare.
 
     Args:
         x: (N, p) responses, N at least 4.

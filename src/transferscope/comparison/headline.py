@@ -104,7 +104,8 @@ def _matters(found: Comparison) -> list[str]:
     count = len(found.found(MATTERS))
     return [
         f"{count:,} of {len(asked):,} would be missed: with {found.pair[0]}'s activations in their place the "
-        "true class becomes less probable."
+        "true class becomes less probable. So would channels of a network tuned on shuffled labels, the rest "
+        "of which has been tuned to what they give."
         if count
         else f"None of {len(asked):,} was found to be missed with {found.pair[0]}'s activations in its place."
     ]

@@ -107,7 +107,7 @@ class Interventions:
             for name, one in self._plain.items()
         }
         known = {one.name: one for one in layers_of(self._plain["tuned"], example)}
-        below = set(modules_below(self._plain["tuned"], boundary, example))
+        below = set(modules_below(self._plain["tuned"], boundary, example) if boundary else ())
         self._layers: list[_Layer] = []
         for name in dict.fromkeys(layers):
             if name in below:

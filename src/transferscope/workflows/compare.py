@@ -46,8 +46,8 @@ from transferscope.workflows.shortlist_drawings import Shortlist
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
 
-PATCHED, BESIDE = 400, 48
-"""Held-out pictures that channels are patched on, and channels that are also patched the other way."""
+PATCHED, BESIDE, PATCHED_ON = 128, 24, 400
+"""Channels that are patched, those of them that are also patched the other way, and pictures of either."""
 
 _INFORMATION = {LEARNED: WITNESSES[LEARNED]}
 
@@ -62,6 +62,8 @@ class Question:
         retunings: the run tuned again from so many other seeds.
         draw: channels to draw in each layer; None: all; 0: none.
         seeds: drawings of each of them in each network.
+        patch: channels, of all layers together, whose setting back to base is measured exactly, those with
+            the largest first-order estimates; None: all.
         shard: (I, N): draw the I-th of N shares only, and compare nothing.
     """
 
@@ -70,6 +72,7 @@ class Question:
     retunings: int = 0
     draw: int | None = DRAWN
     seeds: int = SEEDS
+    patch: int | None = PATCHED
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class Question:
             raise InputError(f"--retunings is {self.retunings}; give 0 or more")
         if self.draw is not None and self.draw < 0:
             raise InputError(f"--draw is {self.draw}; give a number of channels a layer, or all")
+        if self.patch is not None and self.patch < 0:
+            raise InputError(f"--patch is {self.patch}; give a number of channels, or all")
         if self.seeds < 1:
             raise InputError(f"--seeds is {self.seeds}; a channel is drawn from 1 seed or more")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -118,7 +123,7 @@ def compare(
         data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
-        options: of `Question`: layers, controls, retunings, draw, seeds, shard.
+        options: of `Question`: layers, controls, retunings, draw, seeds, patch, shard.
 
     Raises:
         UnknownName: no such layer.
@@ -144,26 +149,9 @@ def compare(
     refuse_read_only(run.path / "comparison")
 
     held_out = work.held_out()
-    answers = work.answers(held_out, behind)
-    rows = _rows(answers, held_out.labels)
-    patching, rewinding = work.interventions(held_out, behind)
-    rows += patching.rows() if patching else ()
-    drawn = work.shortlist(rows, behind, held_out)
+    comparison, answers = _measured(work, names, behind, held_out)
+    drawn = work.shortlist(comparison.rows, behind, held_out)
     drawn.draw(reporter, share=asked.shard or (1, 1))
-    comparison = replace(
-        _nothing(work, names),
-        pictures=len(held_out.pictures),
-        classes=len(np.unique(held_out.labels)),
-        layers=tuple(work.layer(n, answers, held_out.labels, n in behind) for n in names),
-        rows=rows,
-        controls=asked.controls,
-        false_in_controls=_false_in_controls(answers, held_out.labels),
-        retunings=asked.retunings,
-        reproduced=_reproduced(answers, held_out.labels, rows),
-        patching=patching,
-        rewinding=rewinding,
-        paths=tuple(picture.path for picture in held_out.pictures),
-    )
     if asked.shard is not None:
         reporter.say(
             f"share {asked.shard[0]} of {asked.shard[1]} is drawn; the same command without --shard compares "
@@ -175,6 +163,31 @@ def compare(
     comparison = with_geometry(comparison, run, pair, held_out, answers, reporter)
     keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
     return comparison
+
+
+def _measured(
+    work: Work, names: Sequence[str], behind: Sequence[str], held_out: Part
+) -> tuple[Comparison, dict[str, Responses]]:
+    """All that needs no drawing, and the responses that it was measured on."""
+    answers = work.answers(held_out, behind)
+    rows = _rows(answers, held_out.labels)
+    patching, rewinding = work.interventions(held_out, behind)
+    rows += patching.rows() if patching else ()
+    comparison = replace(
+        _nothing(work, names),
+        pictures=len(held_out.pictures),
+        classes=len(np.unique(held_out.labels)),
+        layers=tuple(work.layer(n, answers, held_out.labels, n in behind) for n in names),
+        rows=rows,
+        controls=work.asked.controls,
+        false_in_controls=_false_in_controls(answers, held_out.labels),
+        retunings=work.asked.retunings,
+        reproduced=_reproduced(answers, held_out.labels, rows),
+        patching=patching,
+        rewinding=rewinding,
+        paths=tuple(picture.path for picture in held_out.pictures),
+    )
+    return comparison, answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +272,9 @@ class Work:
                 rows,
                 part.labels,
                 layers,
-                pictures=PATCHED,
+                exact="all" if self.asked.patch is None else self.asked.patch,
                 beside=BESIDE,
+                pictures=PATCHED_ON,
                 seed=self.run.config.seed,
                 on_step=_steps(self.reporter, open_tasks),
             )
@@ -331,6 +345,7 @@ class Work:
             asked.retunings,
             asked.draw,
             asked.seeds,
+            asked.patch,
             recipe.to_dict() if recipe else {},
             second=None if self.pair.of_run else self.pair.names[1],
         )
@@ -421,7 +436,7 @@ def across_architectures(work: Work) -> Comparison:
     )
     refuse_read_only(work.run.path / "comparison")
     names = tuple(layer.layer for layer in layers)
-    setting = Setting(names, 0, 0, 0, 0, {}, second=work.pair.names[1])
+    setting = Setting(names, 0, 0, 0, 0, 0, {}, second=work.pair.names[1])
     keep_comparison(work.run.path / "comparison", setting, found, [])
     return found
 

@@ -26,6 +26,7 @@ class Setting:
         retunings: from other seeds.
         draw: channels a layer that were drawn; None: all.
         seeds: drawings of each channel in each network.
+        patch: channels that were patched; None: all.
         recipe: of the drawings, as `RenderRecipe.to_dict`, with the precision that was used; empty: nothing
             was drawn.
         second: what the run was held against; None: itself before tuning.
@@ -36,6 +37,7 @@ class Setting:
     retunings: int
     draw: int | None
     seeds: int
+    patch: int | None
     recipe: dict[str, Any]
     second: str | None = None
 
