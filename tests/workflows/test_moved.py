@@ -13,6 +13,7 @@ import transferscope as ts
 from conftest import BACKBONE, Heard, command
 from transferscope.errors import DataError, OutputError, RunError
 from transferscope.files import is_writable, read_json, write_json
+from transferscope.visualize.recipe import RenderRecipe
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
 from transferscope.workflows.evaluate import evaluate_run
@@ -44,12 +45,21 @@ def home(tmp_path_factory, make_folder, weights) -> Path:
     return home
 
 
+FEW = ("--controls", "2", "--draw", "1", "--seeds", "1", "--patch", "2")
+
+
+@pytest.fixture(autouse=True)
+def short_drawings(monkeypatch):
+    short = RenderRecipe(steps=4)
+    monkeypatch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
+
+
 def every_verb(run: Path, tmp_path: Path, *data: object) -> None:
     """All that a run is for, as it is typed."""
     option = ["--data", *data] if data else []
     for words in (
         ["evaluate", run, *option],
-        ["compare", run, "--layers", ",".join(LAYERS), "--sample", "2", *option],
+        ["compare", run, "--layers", ",".join(LAYERS), *FEW, *option],
         ["atlas", run, "--out", tmp_path / "atlas", *option],
         ["export", run, "--format", "torch", "--out", tmp_path / "net.pt2", *option],
         ["predict", run, next((tmp_path).rglob("*.png"))],
@@ -85,7 +95,7 @@ def test_pictures_that_moved_alone_are_named_by_data(home, tmp_path, name, data)
     record = read_json(run / "run.json")
     record |= {"root": str(tmp_path / "gone"), "root_from_run": "../gone"}
     write_json(run / "run.json", record)
-    answer = command("compare", run, "--layers", LAYERS[0], "--sample", "2", "--quiet")
+    answer = command("compare", run, "--layers", LAYERS[0], *FEW, "--quiet")
     assert answer.exit_code == 1
     assert "--data" in answer.stderr
     every_verb(run, tmp_path, place / data)

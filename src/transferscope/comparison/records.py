@@ -228,7 +228,7 @@ class Comparison(Record):
     def to_dict(self) -> dict[str, Any]:
         """The command line's JSON: see the keys of the contract; None stands for what was not asked."""
         layers = {layer.layer: self._layer_counts(layer) for layer in self.layers}
-        ranked = [self._brief(row) for row in self.ranked()]
+        ranked = self.ranked()
         return {
             "pair": list(self.pair),
             "split": self.split,
@@ -243,8 +243,8 @@ class Comparison(Record):
                 "retunings": self.retunings,
                 "reproduced": list(self.reproduced),
             },
-            "most_learned": ranked[:LISTED],
-            "least_learned": ranked[::-1][:LISTED],
+            "most_learned": [self._brief(row) for row in ranked[:LISTED]],
+            "least_learned": [self._brief(row) for row in ranked[::-1][:LISTED]],
             "stages": [
                 {
                     "stage": one.stage,
