@@ -193,6 +193,8 @@ class _Quiet(threading.local):
     """
 
     active = False
+    pattern = r"(?!)"
+    """Matches nothing: what scikit-learn hands to its threads in place of this."""
 
     def match(self, _message: str) -> bool:
         """Asked by `warnings` in place of a regular expression for the message."""

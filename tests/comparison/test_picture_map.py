@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.manifold import trustworthiness
 
-from transferscope.comparison.picture_map import PictureMap, picture_map
+from transferscope.comparison.picture_map import FEWEST, PictureMap, picture_map
 from transferscope.errors import InputError
+from transferscope.formats import QUIET_PILLOW
 
 
 def clusters(n: int, width: int = 60, seed: int = 0):
@@ -60,3 +61,12 @@ def test_no_map_of_nothing():
         picture_map(base, np.ones((24, 3)), labels)
     with pytest.raises(InputError, match="5 pictures"):
         picture_map(base[:5], base[:5], labels[:5])
+
+
+def test_a_picture_that_was_read_before_does_not_disturb_the_map():
+    """scikit-learn hands the warning filters on to its threads, that of decoding among them."""
+    with QUIET_PILLOW:
+        pass
+    rng = np.random.default_rng(0)
+    base, tuned = (rng.normal(size=(FEWEST + 10, 12)) for _ in range(2))
+    assert picture_map(base, tuned, rng.integers(0, 3, FEWEST + 10)).method == "t-SNE"
