@@ -279,7 +279,12 @@ def test_a_layers_page_has_all_its_channels_the_most_learned_first(
     assert {int(index) for index, found, _ in rows if found == "1"} == set(range(1, 24, 2))
     linked = {int(index) for index, _, cells in rows if "../units/" in cells}
     assert linked == set(range(6))
-    for shown in ("Moved 24 of 24", "Learned 12 of 24", "Matter 8 of 24", "of those drawn 1 of 6"):
+    for shown in (
+        "Moved 24 of 24",
+        "Learned 12 of 24",
+        "Matter 8 of 12 tested",
+        "different 1 of 6 tested",
+    ):
         assert shown in page.words, shown
     assert "23 optimized, 1 below exemplar" in page.words
 

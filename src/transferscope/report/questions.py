@@ -74,7 +74,8 @@ QUESTIONS = (
         "same picture while all else stays tuned (patching).",
         "No rise, over pictures that are each their own control. Where channels are many, all are estimated "
         "to first order and those with the largest estimates are tested; which is which is said.",
-        "One channel is replaced at a time: others may do the same work, and then none of them is missed.",
+        "Channels of a network tuned on shuffled labels would be missed too, as the rest of it was tuned to "
+        "what they give. And one is replaced at a time: where others do the same work, none is missed.",
     ),
     Question(
         "looks-different",
@@ -245,8 +246,14 @@ class Answers:
         """Whether a gain is held against anything: without controls nothing is said to have learned."""
         return question.witness != LEARNED or self.comparison.controls > 0
 
-    def count(self, question: Question, layer: str) -> int | None:
-        """Channels of a layer for which the answer is yes; None where none was asked."""
-        if not self.asked(question) or not self.comparison.of_witness(question.witness, layer):
+    def count(self, question: Question, layer: str) -> tuple[int, int] | None:
+        """Channels of a layer for which the answer is yes, and how many were tested; None where none was."""
+        rows = self.comparison.of_witness(question.witness, layer)
+        if not self.asked(question) or not rows:
             return None
-        return sum(place[0] == layer for place in self.found[question.witness])
+        found = sum(place[0] == layer for place in self.found[question.witness])
+        return found, sum(not self._estimated(row) for row in rows)
+
+    def _estimated(self, row: Witnessed) -> bool:
+        effect = self.effects.get((row.layer, row.channel))
+        return row.witness == MATTERS and effect is not None and not effect.exact

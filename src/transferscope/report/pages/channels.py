@@ -136,7 +136,7 @@ class Layer:
     page: str
     units: tuple[Unit, ...]
     channels: tuple[Channel, ...]
-    counts: tuple[tuple[Question, int | None], ...]
+    counts: tuple[tuple[Question, tuple[int, int] | None], ...]
     statuses: tuple[tuple[str, int], ...]
     measures: tuple[tuple[str, str, str], ...]
     together: str
@@ -339,12 +339,15 @@ def _unit(
 def _figure(row: Witnessed, comparison: Comparison) -> Figure:
     words = witness_words(row.witness)
     low, high = words.say(row.low), words.say(row.high)
+    interval = f"{low} to {high}" if words.tested and "–" not in (low, high) else "–"
+    if words.tested and row.low == row.high:
+        interval = "estimate"
     null = f"{null_words(comparison, row.witness)} {words.say(null_of(row))}"
     return Figure(
         label=words.label,
         unit=words.unit,
         value=words.say(row.value),
-        interval=f"{low} to {high}" if words.tested and "–" not in (low, high) else "–",
+        interval=interval,
         null=null if words.tested else "–",
         q=probability(row.q) if words.tested else "–",
     )
