@@ -90,8 +90,8 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
 
 
 def narrow(name: str, classes: int = 10) -> nn.Module:
-    """torchvision's network of that name an eighth as wide, without weights: the names and shares of its
-    parts stay, 100 million parameters do not."""
+    """torchvision's network of that name an eighth as wide, without weights: the names of its parts stay,
+    and their shares nearly; 100 million parameters do not."""
     from torchvision import models
 
     if name == "vgg11_bn":
@@ -108,6 +108,10 @@ def narrow(name: str, classes: int = 10) -> nn.Module:
         return network
     if name == "vit_b_16":
         return models.VisionTransformer(64, 16, 12, 3, 96, 384, num_classes=classes)
+    if name == "mobilenet_v2":
+        return models.MobileNetV2(num_classes=classes, width_mult=0.125)
+    if name == "resnet18":  # whose widths are fixed: half as deep
+        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
     if name == "densenet121":
         return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
     raise ValueError(f"no narrow network {name!r}")

@@ -119,8 +119,8 @@ def test_what_is_frozen_stays_bit_identical_buffers_included():
 
 FAMILIES = {
     "timm/test_efficientnet": None,
-    "torchvision/resnet18": None,
-    "torchvision/mobilenet_v2": None,
+    "resnet18": None,
+    "mobilenet_v2": None,
     "densenet121": None,
     "vgg11_bn": "features.21",
     "vit": None,
