@@ -6,6 +6,9 @@ import io
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # They share the cores: with threads for all of them in each, half of a small network's time is waiting.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,6 +137,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("weights") / "w.safetensors"
     write_tensors(file, source.network.state_dict(), {})
     return file
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For what shares its work out among threads, however many a worker has for itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

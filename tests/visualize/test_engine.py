@@ -35,6 +35,8 @@ from transferscope.visualize.records import Drawn
 from transferscope.visualize.render import judge, render, render_together
 
 LAYER = "stages.1.bn2"
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 QUICK = RenderRecipe(steps=6, precision="fp32")
 
 

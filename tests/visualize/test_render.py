@@ -42,6 +42,7 @@ FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).
 """Where processes that are started here find the tests' own modules."""
 
 LAYER = "stages.1.bn2"
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 # ---------------------------------------------------------------------------- objectives
