@@ -216,10 +216,13 @@ def test_a_comparisons_figures_fit_a_telephone_whatever_the_layers_are_called(na
         "similarity": comparison.similarity_figure,
         "channel": lambda record: comparison.channel_figure(Answers.of(record), long, 3),
     }
-    svg = figures[name](renamed)
+    svg = figures[name](dataclasses.replace(renamed, pair=("first_of_many_runs", "second" * 9)))
     assert ElementTree.fromstring(svg).get("width") == str(comparison.WIDTH) == "360"
     for text in texts(svg):
         assert style.text_width(text) <= 58, text
+    for x, text in re.findall(r'<text style="[^"]*" x="([\d.]+)"[^>]*>([^<]*)</text>', svg):
+        if "text-anchor: end" not in text:
+            assert float(x) < 270, text  # of 270 points, which 360 pixels are
 
 
 def test_names_are_literal_whatever_their_script() -> None:

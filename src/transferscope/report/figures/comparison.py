@@ -37,15 +37,24 @@ Swatch = tuple[str, str, float]
 @contextmanager
 def _stack(height: float, label: str, swatches: Sequence[Swatch]) -> Iterator[tuple[Figure, Axes]]:
     """One panel whose y axis counts pixels from the top; swatches in as many lines as they need."""
-    lines = math.ceil(sum(style.text_width(words) + 6 for words, _, _ in swatches) / 62)
+    columns = _columns([style.text_width(words) + 6 for words, _, _ in swatches])
+    lines = math.ceil(len(swatches) / columns)
     with style.panel(WIDTH, height + 58 + 16 * lines) as (figure, axes):
         axes.set_ylim(height, 0)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel(label)
-        style.legend(axes, swatches, columns=math.ceil(len(swatches) / lines))
+        style.legend(axes, swatches, columns=columns)
         yield figure, axes
+
+
+def _columns(widths: Sequence[float]) -> int:
+    """In how many columns entries of so many letters stand side by side, as matplotlib fills them."""
+    for columns in range(len(widths), 1, -1):
+        if sum(part.max() for part in np.array_split(np.array(widths), columns)) <= 62:
+            return columns
+    return 1
 
 
 def _line(axes: Axes, at: float, top: float, bottom: float, **look: Any) -> None:
@@ -121,7 +130,7 @@ def information_figure(comparison: Comparison) -> str:
 
 def _called(comparison: Comparison) -> dict[str, str]:
     """What the two networks are called, in few letters."""
-    names = (style.clipped(name, 16) for name in comparison.pair)
+    names = (style.clipped(name, 12) for name in comparison.pair)
     return dict(zip(NETWORKS, names, strict=True))
 
 
