@@ -103,7 +103,9 @@ def main() -> None:
     if given.controls > 2:
         for name, control in networks.items():
             others = [values for other, values in networks.items() if other != name]
-            false[name] = counts_by_layer(witnessed_channels(base, control, others, labels, witnesses=ONE))
+            false[name] = counts_by_layer(
+                witnessed_channels(base, control, others, labels, witnesses=ONE)
+            )
     channels = sum(values.shape[1] for values in base.values())
     shares = [sum(one["learned"].values()) / channels for one in false.values()]
     every = {"base": base, "tuned": tuned, **networks}

@@ -6,6 +6,9 @@ import io
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # They share the cores: with threads for all of them in each, half of a small network's time is waiting.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,8 +93,8 @@ def tiny_classifier(seed: int = 0, classes: int = 4) -> Classifier:
 
 
 def narrow(name: str, classes: int = 10) -> nn.Module:
-    """torchvision's network of that name an eighth as wide, without weights: the names and shares of its
-    parts stay, 100 million parameters do not."""
+    """torchvision's network of that name an eighth as wide, without weights: the names of its parts stay,
+    and their shares nearly; 100 million parameters do not."""
     from torchvision import models
 
     if name == "vgg11_bn":
@@ -108,6 +111,10 @@ def narrow(name: str, classes: int = 10) -> nn.Module:
         return network
     if name == "vit_b_16":
         return models.VisionTransformer(64, 16, 12, 3, 96, 384, num_classes=classes)
+    if name == "mobilenet_v2":
+        return models.MobileNetV2(num_classes=classes, width_mult=0.125)
+    if name == "resnet18":  # whose widths are fixed: half as deep
+        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
     if name == "densenet121":
         return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
     raise ValueError(f"no narrow network {name!r}")
@@ -130,6 +137,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("weights") / "w.safetensors"
     write_tensors(file, source.network.state_dict(), {})
     return file
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For what shares its work out among threads, however many a worker has for itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 import torch
 from torch import distributed as dist
 
+from forks import python
 from transferscope import distributed
-from transferscope.errors import InputError, TransferscopeError
+from transferscope.errors import InputError
 
 
 def test_tensors_on_cpus_go_by_gloo_also_where_there_is_cuda():
@@ -33,44 +37,50 @@ def test_more_processes_than_cuda_devices_are_refused(monkeypatch):
         pass
 
 
-def process(rank: int, file: str, told) -> None:
-    dist.init_process_group(
-        "cpu:gloo,cuda:gloo", init_method=f"file://{file}", rank=rank, world_size=2
-    )
-    done: list[int] = []
+PROCESS = """
+import json, sys
+import torch
+from torch import distributed as dist
+from transferscope import distributed
+from transferscope.errors import TransferscopeError
 
-    def work() -> dict[str, torch.Tensor]:
-        done.append(rank)
-        return {"a": torch.tensor([1.0, 2.0])}
+rank = int(sys.argv[1])
+dist.init_process_group(
+    "cpu:gloo,cuda:gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2
+)
+done: list[int] = []
 
-    def fail() -> None:
-        raise TransferscopeError("the folder is empty")
+def work() -> dict[str, torch.Tensor]:
+    done.append(rank)
+    return {"a": torch.tensor([1.0, 2.0])}
 
-    found = distributed.by_first(work)["a"].tolist()
-    try:
-        distributed.by_first(fail)
-        said = ""
-    except TransferscopeError as error:
-        said = str(error)
-    tensors = [torch.tensor([rank + 1.0]), torch.tensor([rank + 1])]
-    distributed.add_up(tensors)
-    distributed.wait_for_all()
-    told.put((rank, found, done, said, [float(t) for t in tensors]))
-    dist.destroy_process_group()
+def fail() -> None:
+    raise TransferscopeError("the folder is empty")
+
+found = distributed.by_first(work)["a"].tolist()
+try:
+    distributed.by_first(fail)
+    said = ""
+except TransferscopeError as error:
+    said = str(error)
+tensors = [torch.tensor([rank + 1.0]), torch.tensor([rank + 1])]
+distributed.add_up(tensors)
+distributed.wait_for_all()
+print(json.dumps([found, done, said, [float(t) for t in tensors]]))
+dist.destroy_process_group()
+"""
 
 
 def test_process_0_does_the_work_and_all_have_what_it_gave(tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
-    told = context.Queue()
     processes = [
-        context.Process(target=process, args=(rank, str(tmp_path / "meet"), told))
+        subprocess.Popen(
+            [*python(), "-c", PROCESS, str(rank), str(tmp_path / "meet")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for rank in (0, 1)
     ]
-    for one in processes:
-        one.start()
-    (_, *first), (_, *second) = sorted(told.get(timeout=60) for _ in processes)
-    for one in processes:
-        one.join(30)
+    first, second = (json.loads(one.communicate(timeout=60)[0]) for one in processes)
     assert first == [[1.0, 2.0], [0], "the folder is empty", [3.0, 3.0]]
     assert second == [
         [1.0, 2.0],

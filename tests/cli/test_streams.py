@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import command
+from forks import python
 from transferscope import machine
 from transferscope.backbones.weights import load_backbone
 from transferscope.cli.app import app, sentence_of
@@ -21,18 +23,15 @@ from transferscope.errors import OutputError
 from transferscope.files import json_text, read_csv, read_json, write_csv, write_json
 from transferscope.machine import cache_dir
 
-LAYERS = [sys.executable, "-m", "transferscope", "layers", "efficientnet_lite0"]
 STRANGE = os.fsdecode(b"caf\xe9.png")
 """A file name that is not UTF-8, as Python holds it."""
 
 
-def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    called = {**os.environ, **environment, "LAYERS": " ".join(LAYERS[3:]), "PY": sys.executable}
+def shell(line: str, python: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """What bash makes of `line`, in which T is the command line in a process of `python`."""
+    call = f'T() {{ {shlex.join(python)} -m transferscope "$@"; }}'
     return subprocess.run(
-        ["bash", "-c", f'set -o pipefail; T() {{ $PY -m transferscope "$@"; }}; {line}'],
-        capture_output=True,
-        check=False,
-        env=called,
+        ["bash", "-c", f"set -o pipefail; {call}; {line}"], capture_output=True, check=False
     )
 
 
@@ -49,15 +48,24 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     ],
 )
 def test_closed_streams_change_no_exit_code_and_say_nothing(line, code):
-    done = shell(line)
+    ends_quietly(line, code, python())
+
+
+def ends_quietly(line: str, code: int, interpreter: list[str]) -> None:
+    done = shell(line, interpreter)
     assert done.returncode == code, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"BrokenPipe" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+def test_nor_do_they_where_the_interpreter_started_without_any():
+    ends_quietly("T layers efficientnet_lit0 >&- 2>&- <&-", 2, [sys.executable])
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_under_stdout_is_one_sentence():
-    done = shell("T layers efficientnet_lite0 > /dev/full")
+    done = shell("T layers efficientnet_lite0 > /dev/full", python())
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"error:") == 1
@@ -65,24 +73,31 @@ def test_a_full_disk_under_stdout_is_one_sentence():
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are text")
-@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
-def test_names_that_are_no_text_go_in_by_stdin_and_out_everywhere(tmp_path, locale):
+@pytest.mark.parametrize(
+    ("locale", "encoding"),
+    [("C.UTF-8", "utf-8:strict"), ("C", "utf-8:strict"), ("C", "ascii")],
+)
+def test_names_that_are_no_text_go_in_by_stdin_and_out_everywhere(
+    tmp_path, locale, encoding, monkeypatch
+):
     pixels = np.zeros((48, 48, 3), np.uint8)
     for name in ("a.png", STRANGE):
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "list").write_bytes(b"caf\xe9.png\na.png\n")
     line = f"cd '{tmp_path}'; T predict efficientnet_lite0 - --quiet --top 1 --csv o.csv"
-    strict = {"LC_ALL": locale, "PYTHONIOENCODING": "utf-8:strict"}
-    done = shell(f"{line} --json < list", **strict)
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    interpreter = python(locale)
+    done = shell(f"{line} < list", interpreter)
+    assert done.returncode == 0, done.stderr
+    if encoding == "ascii":
+        return
+    assert b"caf\xe9.png" in done.stdout  # the bytes that the file system has
+    done = shell(f"{line} --json < list", interpreter)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.decode("utf-8"))  # JSON is UTF-8, whatever the names are
     assert [one["path"] for one in told] == [STRANGE, "a.png"]
     assert [row["path"] for row in read_csv(tmp_path / "o.csv")] == [r"caf\udce9.png", "a.png"]
-    done = shell(f"{line} < list", **strict)
-    assert done.returncode == 0, done.stderr
-    assert b"caf\xe9.png" in done.stdout  # the bytes that the file system has
-    done = shell(f"{line} < list", LC_ALL="C", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
 
 
 def test_json_and_tables_take_names_that_are_no_text(tmp_path):
@@ -267,8 +282,6 @@ def test_the_console_script_ends_with_one_sentence():
         main()
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*python(), "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: No space left on device")

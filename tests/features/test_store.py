@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from conftest import tiny_classifier
+from forks import python
 from transferscope.errors import InputError, OutputError, TransferscopeError
 from transferscope.features import store
 from transferscope.features.exemplars import channel_means
@@ -385,8 +386,8 @@ def two_processes(
     (home / "whole").mkdir()
     (home / "damaged").mkdir()
     (home / "worker.py").write_text(WORKER.format(tests=FOLDERS, root=str(root), layer=BOUNDARY))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--standalone", "worker.py"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [*python(), "-m", *launch, *python(), "worker.py"]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=240, check=False, cwd=home
     )
@@ -457,7 +458,7 @@ def test_what_a_killed_fill_has_finished_is_used_and_the_rest_computed(
 ):
     files, hashes = pictures
     script = KILLED.format(tests=FOLDERS, root=str(files[0].parent.parent), layer=BOUNDARY)
-    filling = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    filling = subprocess.Popen([*python(), "-c", script], stdout=subprocess.PIPE, text=True)
     assert filling.stdout is not None
     with filling, filling.stdout:
         assert filling.stdout.readline() == "now\n"
@@ -505,7 +506,7 @@ def test_more_shards_are_read_than_files_may_be_open(tmp_path):
 
     def ran(what: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", _MANY_SHARDS, what],
+            [*python(), "-c", _MANY_SHARDS, what],
             env=environment,
             capture_output=True,
             text=True,

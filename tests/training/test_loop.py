@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -17,6 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from conftest import SPEC, narrow, same_state, state_of, tiny_classifier
+from forks import python
 from transferscope.activations import Resumed, TruncatedForward
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
@@ -119,8 +119,8 @@ def test_what_is_frozen_stays_bit_identical_buffers_included():
 
 FAMILIES = {
     "timm/test_efficientnet": None,
-    "torchvision/resnet18": None,
-    "torchvision/mobilenet_v2": None,
+    "resnet18": None,
+    "mobilenet_v2": None,
     "densenet121": None,
     "vgg11_bn": "features.21",
     "vit": None,
@@ -634,8 +634,9 @@ def test_two_processes_give_what_one_gives_and_see_each_picture_once(tmp_path, c
 
     program = tmp_path / "two.py"
     program.write_text(TWO.format(tests=FOLDERS, out=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, str(program)], capture_output=True, text=True, timeout=200)
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [*python(), "-m", *launch, *python(), str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     exec(program.read_text(), {})
     told = {1: capsys.readouterr().out, 2: done.stdout}

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
-from conftest import SPEC, same_state, state_of, tiny_classifier
+from conftest import SPEC, narrow, same_state, state_of, tiny_classifier
 from transferscope.acceleration.convolutions import FrozenConv
 from transferscope.acceleration.network import FastNetwork
 from transferscope.activations import TruncatedForward, capture
@@ -35,6 +35,8 @@ from transferscope.visualize.records import Drawn
 from transferscope.visualize.render import judge, render, render_together
 
 LAYER = "stages.1.bn2"
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 QUICK = RenderRecipe(steps=6, precision="fp32")
 
 
@@ -78,9 +80,16 @@ def vgg(cfg: list[int | str], *, norm: bool) -> nn.Module:
     return network
 
 
+def without(network: nn.Module, repeated: tuple[str, ...]) -> nn.Module:
+    """Passes by blocks of a kind that others of its kind stand for."""
+    for name in repeated:
+        setattr(network, name, nn.Identity())
+    return network
+
+
 ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[str, ...]]] = {
     "resnet18": (
-        lambda: torchvision.models.resnet18(num_classes=4),
+        lambda: narrow("resnet18", 4),
         (64, 96),
         ("conv1", "layer1.0.relu", "layer2"),
     ),
@@ -101,7 +110,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         ("features.denseblock2.denselayer1.conv1", "features.norm5"),
     ),
     "mobilenet_v2": (
-        lambda: torchvision.models.mobilenet_v2(num_classes=4),
+        lambda: narrow("mobilenet_v2", 4),
         (64, 64),
         ("features.4.conv.3", "features.7"),
     ),
@@ -111,7 +120,14 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         ("features.4.block.1.2", "features.5"),
     ),
     "efficientnet": (
-        lambda: torchvision.models.efficientnet_b0(num_classes=4),
+        lambda: torchvision.models.EfficientNet(
+            [
+                torchvision.models.efficientnet.MBConvConfig(*one)
+                for one in [(1, 3, 1, 8, 8, 1), (6, 3, 2, 8, 8, 2), (6, 5, 2, 8, 16, 2)]
+            ],
+            dropout=0.2,
+            num_classes=4,
+        ),
         (64, 64),
         ("features.2", "features.3.1.block.1"),
     ),
@@ -139,15 +155,19 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         ("features.1", "features.3"),
     ),
     "inception_v3": (
-        lambda: torchvision.models.inception_v3(
-            num_classes=4, init_weights=False, transform_input=True
+        lambda: without(
+            torchvision.models.inception_v3(
+                num_classes=4, init_weights=False, transform_input=True
+            ),
+            ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"),
         ),
         (80, 80),
         ("Mixed_5b", "Conv2d_4a_3x3.conv"),
     ),
     "googlenet": (
-        lambda: torchvision.models.googlenet(
-            num_classes=4, init_weights=False, transform_input=True
+        lambda: without(
+            torchvision.models.googlenet(num_classes=4, init_weights=False, transform_input=True),
+            ("inception4b", "inception4c", "inception5a"),
         ),
         (64, 64),
         ("inception3a", "inception4a.branch2"),

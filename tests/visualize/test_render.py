@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 import transferscope as ts
 from conftest import SPEC, TinyNet, narrow, same_state, state_of, tiny_classifier
+from forks import python
 from transferscope.acceleration.depthwise import phased
 from transferscope.acceleration.network import RedirectableReLU, with_redirectable_relus
 from transferscope.backbones.classifier import Classifier
@@ -42,6 +42,7 @@ FOLDERS = [str(folder) for folder in (Path(__file__).parents[1], Path(__file__).
 """Where processes that are started here find the tests' own modules."""
 
 LAYER = "stages.1.bn2"
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 # ---------------------------------------------------------------------------- objectives
@@ -527,7 +528,7 @@ def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
         classifier = tiny_classifier()
         Sweep({str(tmp_path)!r}).run(classifier, units(classifier), on_progress=stop)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    done = subprocess.run([*python(), "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -9
     before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     assert len(before) == 6

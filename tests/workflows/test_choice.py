@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 import transferscope as ts
 from conftest import BACKBONE, Heard, command, tiny_classifier
+from forks import python
 from transferscope.errors import RunError
 from transferscope.evaluation.calibration import LEAST_EVIDENCE
 from transferscope.files import read_json
@@ -249,7 +249,7 @@ def test_a_run_is_resumed_on_another_number_of_threads(
         ts.tune({str(photos)!r}, out={str(out)!r}, backbone={BACKBONE!r}, weights={str(weights)!r},
                 strategy="partial", unfreeze=3, head={head!r}, epochs=2, batch_size=8, reporter=Killer())
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    done = subprocess.run([*python(), "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -9
 
     def another_rounding(*_: object, **__: object) -> None:

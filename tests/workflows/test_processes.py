@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from conftest import BACKBONE, command
+from forks import python
 from transferscope.files import read_csv, read_json, read_tensors, sha256_json
 
 KILLS = 20
@@ -29,10 +30,10 @@ def tuning(photos: Path, weights: Path, out: Path, *more: str) -> list[str]:
 
 
 def started(
-    module: list[str], cache: Path, *, folder: Path | None = None
+    command: list[str], cache: Path, *, folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "TRANSFERSCOPE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", *module], env=environment, cwd=folder)
+    return subprocess.Popen(command, env=environment, cwd=folder)
 
 
 def digest(run: Path) -> str:
@@ -63,7 +64,7 @@ def few(tmp_path_factory, make_folder) -> Path:
 def test_twenty_kills_leave_the_weights_that_no_kill_leaves(many, weights, tmp_path):
     options = ("--epochs", str(EPOCHS), "--keep-every", "10")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    tune = ["transferscope", *tuning(many, weights, whole, *options)]
+    tune = [sys.executable, "-m", "transferscope", *tuning(many, weights, whole, *options)]
     began = time.monotonic()
     process = started(tune, tmp_path / "cache")
     while not newest(whole) and process.poll() is None:
@@ -71,7 +72,12 @@ def test_twenty_kills_leave_the_weights_that_no_kill_leaves(many, weights, tmp_p
     before_training = time.monotonic() - began
     assert process.wait() == 0
     epoch = (time.monotonic() - began - before_training) / EPOCHS
-    tune = ["transferscope", *tuning(many, weights, killed, *options, "--resume")]
+    tune = [
+        sys.executable,
+        "-m",
+        "transferscope",
+        *tuning(many, weights, killed, *options, "--resume"),
+    ]
     draw = random.Random(0)
     cache = tmp_path / "other"  # its own, so that filling it is killed too
     for kill in range(KILLS):
@@ -136,7 +142,7 @@ def test_ctrl_c_finishes_the_step_and_resume_ends_as_if_nothing_had_been(
     assert command(*options("whole")).exit_code == 0
     loud = [option for option in options("stopped") if option != "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED, *loud],
+        [*python(), "-c", STOPPED, *loud],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -178,8 +184,9 @@ def together(few, weights, tmp_path_factory) -> tuple[list[str], Path]:
         *("tune", str(few), "--backbone", BACKBONE, "--weights", str(weights)),
         *("--epochs", "2", "--batch-size", "12", "--precision", "fp32", "--quiet"),
     ]
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "both.py"]
-    assert started([*launch, *options], home / "cache", folder=home).wait() == 0
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    both = [*python(), "-m", *launch, *python(), "both.py", *options]
+    assert started(both, home / "cache", folder=home).wait() == 0
     return options, home
 
 

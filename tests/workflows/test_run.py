@@ -16,6 +16,7 @@ from markupsafe import escape
 
 import transferscope as ts
 from conftest import BACKBONE, SPEC, TinyNet, command
+from forks import python
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
 from transferscope.comparison.headline import sentences
@@ -153,7 +154,7 @@ def test_a_killed_tune_is_resumed_to_the_same_weights(run, photos, weights, tmp_
         ts.tune({str(photos)!r}, out={str(out)!r}, backbone={BACKBONE!r}, weights={str(weights)!r},
                 strategy="partial", unfreeze=4, epochs=2, batch_size=8, reporter=Killer())
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    done = subprocess.run([*python(), "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -9
     with pytest.raises(RunError, match="not finished"):
         Run(out)

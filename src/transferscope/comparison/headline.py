@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED
+from transferscope.comparison.drawings import pooled_sentence
 from transferscope.wording import counted, percent, series
 
 if TYPE_CHECKING:
@@ -125,7 +126,12 @@ def _drawings(found: Comparison) -> list[str]:
             f"; {rest} could not be told apart from drawing one network twice with "
             f"{counted(seeds, 'seed')}"
         )
-    return [f"{words}."]
+    together = [
+        pooled_sentence(layer.drawings)
+        for layer in found.layers
+        if layer.drawings is not None and layer.drawings.p is not None
+    ]
+    return [f"{words}.", *together]
 
 
 def _frozen(found: Comparison) -> list[str]:

@@ -46,7 +46,7 @@ from transferscope.workflows.shortlist_drawings import Shortlist
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
 
-PATCHED, BESIDE, PATCHED_ON = 128, 24, 400
+PATCHED, BESIDE, PATCHED_ON = 128, 12, 400
 """Channels that are patched, those of them that are also patched the other way, and pictures of either."""
 
 _INFORMATION = {LEARNED: WITNESSES[LEARNED]}
