@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from transferscope.comparison.change import LEARNED
+from transferscope.comparison.records import Comparison
+
 MINUTES, GIGABYTES = 8, 3.0
 
 
@@ -38,15 +41,15 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert peak < GIGABYTES, f"{peak:.2f} GB"
 
     root = tmp_path / "demo"
-    comparison = json.loads((root / "comparison" / "comparison.json").read_text())
-    assert len(comparison["layers"]) == 3
-    for layer in comparison["layers"]:
-        assert len(layer["channels"]) == 16
-        assert not layer["identical"]
-        assert len(layer["chance_values"]) >= 200
+    comparison = Comparison.load(root / "comparison")
+    assert len(comparison.layers) == 3
+    assert not any(layer.identical for layer in comparison.layers)
+    learned = sum(len(comparison.found(LEARNED, name)) for name in ("blocks.5", "blocks.6"))
+    assert learned >= 150, learned
+    assert sum(comparison.false_in_controls) / (3 * comparison.tested) <= 0.05
     atlas = root / "atlas"
     assert Path(told["atlas"]).name == "index.html"
-    assert len(list((atlas / "units").glob("*.html"))) == 48
+    assert len(list((atlas / "units").glob("*.html"))) == len(comparison.drawings) == 18
     again, retold = run()
     assert retold == told
     assert again < 30
