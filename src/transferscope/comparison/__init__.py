@@ -1,1 +1,1 @@
-"""What the transfer changed: base against tuned, channel by channel, above a noise floor."""
+"""Two networks compared channel by channel: witnesses, each with its null; drawings; geometry."""

@@ -1,4 +1,4 @@
-"""What changed in every channel: each witness with its value, interval, null and false discovery rate."""
+"""What every witness says of every channel: value, interval, null and false discovery rate."""
 
 from __future__ import annotations
 

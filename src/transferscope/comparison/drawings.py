@@ -1,4 +1,4 @@
-"""Whether a channel's drawings show that it changed: a test on embeddings of paired drawings, and its power.
+"""Whether a channel's drawings differ between networks: a test on embeddings of paired drawings, its power.
 
 Both networks draw a channel from the same seeds. What one seed's two drawings differ by is d; the mean of d
 over seeds is the distance of the two networks' mean drawings. If both networks draw alike, a seed's two

@@ -1,4 +1,4 @@
-"""The statistic of change, and what it is where nothing changed."""
+"""What a witness's value is where there is nothing to be found, and how sure a value is."""
 
 from __future__ import annotations
 
