@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import subprocess
+    import tempfile
 
 HEADER = 8
 """Bytes that say how long a request is."""
@@ -26,9 +27,8 @@ HEADER = 8
 
 def ask(address: str, arguments: list[str]) -> int:
     """Have `arguments` run with the streams of this process; its wait status."""
-    streams = [
-        number for number in (0, 1, 2) if is_open(number)
-    ]  # before the socket takes a number
+    # Asked before the socket takes the number of a closed one.
+    streams = [number for number in (0, 1, 2) if is_open(number)]
     request = json.dumps(
         {
             "arguments": arguments,
@@ -39,7 +39,6 @@ def ask(address: str, arguments: list[str]) -> int:
     ).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        # A message with a stream, and never one without: what is sent along needs a byte to go with.
         socket.send_fds(connection, [len(request).to_bytes(HEADER, "big")], streams)
         connection.sendall(request)
         return int(connection.recv(64) or b"256")  # it ended without an answer: 1
@@ -161,7 +160,8 @@ def python(locale: str = "C.UTF-8") -> list[str]:
         import subprocess
         import tempfile
 
-        address = str(Path(tempfile.mkdtemp(prefix="forks-"), "door"))
+        folder = tempfile.TemporaryDirectory(prefix="forks-")
+        address = str(Path(folder.name, "door"))
         process = subprocess.Popen(
             [sys.executable, __file__, "--serve", address],
             # BLAS threads that are started at import would not be in a fork.
@@ -175,14 +175,14 @@ def python(locale: str = "C.UTF-8") -> list[str]:
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
-        atexit.register(end, process)
+        atexit.register(end, process, folder)
         assert process.stdout.readline() == b"ready\n"
         _started[locale] = process, [sys.executable, "-I", "-S", __file__, address]
     return _started[locale][1]
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    with process:  # which closes its streams, and waits
+def end(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
+    with folder, process:  # which closes its streams, and waits
         pass
 
 
