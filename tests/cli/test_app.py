@@ -90,7 +90,7 @@ def test_a_mistake_ends_the_process_with_its_sentence(monkeypatch, capsys):
             2,
         ),
         (("predict", "efficientnet_lite0", "missing.png"), "could be read as asked", 1),
-        (("compare", ".", "--sample", "few"), "--sample is 'few'", 2),
+        (("compare", ".", "--draw", "few"), "--draw is 'few'", 2),
         (("predict", "efficientnet_lite0", "x.png", "--figure", "x.gif"), ".svg, .png", 2),
         (("predict", "efficientnet_lite0", "x.png", "--min-confidence", "2"), "in [0, 1]", 2),
         (("export", "nowhere", "--format", "onnx", "--out", "x.onnx"), "not a folder", 1),

@@ -33,12 +33,12 @@ from transferscope.training.advice import (
     Advice,
     BackboneAdvice,
     StageProbe,
+    advice_sentences,
     choose_backbone,
     choose_cut,
     probe_stages,
     quadrant,
     recommend,
-    told,
 )
 from transferscope.training.similarity import (
     phase_scrambled,
@@ -337,14 +337,14 @@ def test_only_training_pictures_are_read(advice: Advice, folder: Path, weights: 
 
 
 def test_advice_is_told_in_sentences(advice: Advice):
-    whole = " ".join(told(advice))
+    whole = " ".join(advice_sentences(advice))
     assert f"Recommended: {advice.best.strategy}" in whole
     assert "14 training pictures a class" in whole
     assert "predicted" in whole
     without = replace(advice, backbones=(replace(advice.best, pictures=None),))
-    assert "no BatchNorm" in " ".join(told(without))
+    assert "no BatchNorm" in " ".join(advice_sentences(without))
     part = replace(advice, pictures=9000)
-    assert "Measured on 42" in " ".join(told(part))
+    assert "Measured on 42" in " ".join(advice_sentences(part))
 
 
 def test_the_control_is_called_so_and_the_lesson_by_its_name(
@@ -357,7 +357,9 @@ def test_the_control_is_called_so_and_the_lesson_by_its_name(
     rows = [line for line in capsys.readouterr().out.splitlines() if line.split()]
     (row,) = [line for line in rows if line.startswith(equal.stage) and "control" in line]
     assert not row.rstrip().endswith("best")
-    assert "The transfer-learning lesson of Stanford's CS231n advises: " in " ".join(told(advice))
+    assert "The transfer-learning lesson of Stanford's CS231n advises: " in " ".join(
+        advice_sentences(advice)
+    )
 
 
 def sample_of(folder: Path) -> Sample:

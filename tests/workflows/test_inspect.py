@@ -208,7 +208,8 @@ def test_no_flip_reaches_the_recipe(photos, tuned):
 # ---------------------------------------------------------------------------- inspect
 
 
-def test_an_inspection_counts_what_is_there(photos):
+def test_an_inspection_counts_what_is_there(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFERSCOPE_CACHE", str(tmp_path / "cache"))
     (photos / "dog" / "broken.jpg").write_text("text")
     shutil.copy(photos / "dog" / "000.png", photos / "dog" / "copy.png")
     found = inspect(photos)
