@@ -516,12 +516,14 @@ def test_a_sweep_keeps_what_it_was_asked_for_in_a_folder_of_its_own(tmp_path):
     assert len(Sweep(shared, kept=kept).load(units(classifier)[0])) == 3
 
 
-def test_a_killed_sweep_loses_only_the_unit_in_flight(tmp_path):
+def test_a_killed_sweep_loses_only_what_is_drawn_together(tmp_path):
     script = f"""
         import os, signal, sys
         sys.path[:0] = {FOLDERS!r}
         from test_render import tiny_classifier, units
+        from transferscope.visualize import units as drawing
         from transferscope.visualize.units import Sweep
+        drawing.UNIT = 3
         def stop(done, total):
             if done == 6:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,23 @@ def test_the_runs_own_seed_and_labels_give_the_runs_own_weights(make, monkeypatc
     state = run.classifier.network.state_dict()
     assert tensors
     assert all(torch.equal(tensor, state[name]) for name, tensor in tensors.items())
+
+
+def test_a_control_begins_at_a_head_of_its_own_labels(run, tmp_path):
+    """Whichever was made before it in the same folder; and what was fitted for it is not left to the run."""
+    both, alone = (Run(shutil.copytree(run.path, tmp_path / name)) for name in ("both", "alone"))
+    for one in (both, alone):
+        shutil.rmtree(one.path / "controls", ignore_errors=True)
+    first, second = control_tails(both, 2)
+    (alone.path / "controls").mkdir()
+    shutil.copy(first.file, alone.path / "controls")
+    tensors, _ = read_tensors(control_tails(alone, 2)[1].file)
+    again, _ = read_tensors(second.file)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    kept = {file.relative_to(both.path) for file in both.path.rglob("*") if file.is_file()}
+    before = {file.relative_to(run.path) for file in run.path.rglob("*") if file.is_file()}
+    files = {Path("controls") / tail.file.name for tail in (first, second)}
+    assert {one for one in kept - before if one.name != ".lock"} == files
 
 
 def test_controls_are_tails_of_their_own_and_are_made_once(run):

@@ -49,7 +49,7 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert sum(comparison.false_in_controls) / (3 * comparison.tested) <= 0.05
     atlas = root / "atlas"
     assert Path(told["atlas"]).name == "index.html"
-    assert len(list((atlas / "units").glob("*.html"))) == len(comparison.drawings) == 18
+    assert len(list((atlas / "units").glob("*.html"))) == len(comparison.drawings) == 9
     again, retold = run()
     assert retold == told
     assert again < 30

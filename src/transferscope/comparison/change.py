@@ -15,6 +15,7 @@ from transferscope.comparison.nulls import (
     freedom_of,
     half_differences,
     interval,
+    moderated_variance,
     q_values,
     split_halves,
 )
@@ -104,12 +105,39 @@ def witnessed_channels(
     halves = split_halves(labels, draws, seed)
     found = []
     for name, witness in witnesses.items():
+        shifts = _shifts(witness, base, tuned, controls, labels)
         layers = [
-            _layer_rows(name, witness, layer, base, tuned, controls, labels, halves)
+            _layer_rows(name, witness, layer, base, tuned, controls, labels, halves, shifts[layer])
             for layer in base
         ]
         found += _with_q_values([row for rows in layers for row in rows], base, tuned)
     return tuple(found)
+
+
+def _shifts(
+    witness: Witness,
+    base: Responses,
+    tuned: Responses,
+    controls: Sequence[Responses],
+    labels: NDArray[np.int64],
+) -> dict[str, tuple[float, float] | None]:
+    """How much a whole layer shifts from control to control, and how well that is known.
+
+    Two or three controls hardly say it of one layer, so every layer's variance is drawn towards that of all
+    layers that differ, as channels' variances are within a layer.
+    """
+    differing = [layer for layer in base if not np.array_equal(base[layer], tuned[layer])]
+    if witness.margin is not None or not controls or not differing:
+        return dict.fromkeys(base)
+    means = np.array(
+        [
+            [witness.measure(base[layer], one[layer], labels).mean() for layer in differing]
+            for one in controls
+        ]
+    )
+    variances, freedom = moderated_variance(means)
+    known = dict(zip(differing, variances.tolist(), strict=True))
+    return {layer: (known[layer], freedom) if layer in known else None for layer in base}
 
 
 def _layer_rows(
@@ -121,6 +149,7 @@ def _layer_rows(
     controls: Sequence[Responses],
     labels: NDArray[np.int64],
     halves: NDArray[np.bool_],
+    shift: tuple[float, float] | None,
 ) -> list[Witnessed]:
     freedom = freedom_of(labels, len(halves))
     before, after = base[layer], tuned[layer]
@@ -136,7 +165,8 @@ def _layer_rows(
         reached = np.stack([witness.measure(before, one, labels) for one in there])
         shared = [half_differences(witness.measure, before, one, labels, halves) for one in there]
         null = reached.mean(0)
-        _, p = beyond_controls(values, reached, own - np.mean(shared, axis=0), freedom)
+        beside = own - np.mean(shared, axis=0)
+        _, p = beyond_controls(values, reached, beside, freedom, shift=shift)
     columns = np.stack([values, low, high, null, p], axis=1).tolist()
     return [
         Witnessed(layer, channel, name, value, below, above, nothing, chance, q=1.0)

@@ -142,7 +142,12 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def beyond_controls(
-    values: Values, controls: Values, differences: Values, freedom: float
+    values: Values,
+    controls: Values,
+    differences: Values,
+    freedom: float,
+    *,
+    shift: tuple[float, float] | None = None,
 ) -> tuple[Values, Values]:
     """Whether a layer's values lie above those of control transfers: t and one-sided p of each channel.
 
@@ -159,6 +164,8 @@ def beyond_controls(
         controls: (M, C), the same in M >= 2 controls.
         differences: (draws, C), `half_differences` of tuned less the mean of those of the controls.
         freedom: see `freedom_of`.
+        shift: variance between controls of the layer's mean, and its degrees of freedom, where more than
+            this layer says what they are; None: that of these controls, M - 1.
 
     Returns:
         t (C,), and p (C,), never 0.
@@ -174,8 +181,9 @@ def beyond_controls(
         )
     shifts, new = controls.mean(1), 1 + 1 / len(controls)
     own, own_freedom = moderated_variance(controls - shifts[:, None])
+    apart, known_by = shift or (float(shifts.var(ddof=1)), float(len(controls) - 1))
     parts = (
-        (np.full_like(own, shifts.var(ddof=1) * new), len(controls) - 1),
+        (np.full_like(own, apart * new), known_by),
         (own * new, own_freedom),
         ((differences**2).mean(0), freedom),
     )

@@ -56,7 +56,7 @@ class Plan:
             sample = replace(of_layer[0], channels=of_layer[0].channels[:trial])
             engine = engine_of(classifier, sample)
             began = time.perf_counter()
-            drawn = drawn_by(engine, sample, exemplars, None)
+            (drawn,) = drawn_by(engine, [sample], exemplars, None)
             count = sum(len(unit.channels) for unit in of_layer)
             share = count / len(sample.channels)
             seconds += (time.perf_counter() - began) * share

@@ -161,23 +161,25 @@ class Sweep:
             OutputError: neither folder can be written; finished channels are kept.
         """
         total = sum(len(unit.channels) for unit in units)
-        done = 0
-        engine: tuple[tuple[Any, ...], Engine] | None = None
         for asked in units:
-            unit = replace(asked, channels=self.missing(asked))
             self._keep(asked.key(channel) for channel in asked.channels)
-            done += len(asked.channels) - len(unit.channels)
-            if unit.channels:
-                wanted = (unit.layer, unit.objective, unit.recipe)
-                if engine is None or engine[0] != wanted:
-                    engine = None  # its networks are let go before the next are made
-                    release_memory()
-                    engine = (wanted, engine_of(classifier, unit))
-                    release_memory()  # what it took to make it
-                drawn = drawn_by(engine[1], unit, exemplars, _after(done, total, on_progress))
-                self._write(unit, drawn)
-                release_memory()  # what falls to pieces in a unit is whole again for the next
-            done += len(unit.channels)
+        left = [replace(unit, channels=self.missing(unit)) for unit in units]
+        done = total - sum(len(unit.channels) for unit in left)
+        if on_progress and done:
+            on_progress(done, total)
+        engine: tuple[tuple[Any, ...], Engine] | None = None
+        for group in _together(left):
+            wanted = _drawn_alike(group[0])
+            if engine is None or engine[0] != wanted:
+                engine = None  # its networks are let go before the next are made
+                release_memory()
+                engine = (wanted, engine_of(classifier, group[0]))
+                release_memory()  # what it took to make it
+            drawn = drawn_by(engine[1], group, exemplars, _after(done, total, on_progress))
+            for unit, own in zip(group, drawn, strict=True):
+                self._write(unit, own)
+                done += len(unit.channels)
+            release_memory()  # what falls to pieces in a group is whole again for the next
             if on_progress:
                 on_progress(done, total)
 
@@ -279,17 +281,47 @@ def engine_of(classifier: Classifier, unit: WorkUnit) -> Engine:
 
 
 def drawn_by(
-    engine: Engine, unit: WorkUnit, exemplars: Exemplars | None, on_progress: Progress | None
-) -> Drawn:
-    """A unit's pictures, by what `engine_of` gives; `on_progress` counts those of the unit."""
-    real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
+    engine: Engine,
+    units: Sequence[WorkUnit],
+    exemplars: Exemplars | None,
+    on_progress: Progress | None,
+) -> list[Drawn]:
+    """Each unit's pictures, drawn together by what `engine_of` gives; `on_progress` counts all of them."""
     jobs = []
-    for index in unit.channels:
-        job = job_of(unit.objective, unit.layer, index, unit.sign, unit.seed)
-        if index in real:
-            job = replace(job, best=real[index].value, exemplar=real[index].picture)
-        jobs.append(job)
-    return engine.draw(jobs, on_progress)
+    for unit in units:
+        real = exemplars(unit.channels, unit.sign) if exemplars and unit.exemplars else {}
+        for index in unit.channels:
+            job = job_of(unit.objective, unit.layer, index, unit.sign, unit.seed)
+            if index in real:
+                job = replace(job, best=real[index].value, exemplar=real[index].picture)
+            jobs.append(job)
+    drawn, begin, found = engine.draw(jobs, on_progress), 0, []
+    for unit in units:
+        own = slice(begin, begin + len(unit.channels))
+        figures = {name: getattr(drawn, name)[own] for name in FIGURES}
+        found.append(replace(drawn, canvases=drawn.canvases[own], **figures))
+        begin = own.stop
+    return found
+
+
+def _drawn_alike(unit: WorkUnit) -> tuple[Any, ...]:
+    """What units have in common that one engine draws."""
+    return (unit.layer, unit.objective, unit.recipe)
+
+
+def _together(units: Iterable[WorkUnit]) -> Iterator[list[WorkUnit]]:
+    """Units in order, as groups of up to `UNIT` pictures that one engine draws: few alone take longer."""
+    group: list[WorkUnit] = []
+    for unit in units:
+        if not unit.channels:
+            continue
+        size = sum(len(one.channels) for one in (*group, unit))
+        if group and (size > UNIT or _drawn_alike(unit) != _drawn_alike(group[0])):
+            yield group
+            group = []
+        group.append(unit)
+    if group:
+        yield group
 
 
 def _after(done: int, total: int, on_progress: Progress | None) -> Progress | None:

@@ -278,8 +278,9 @@ def _make(
     end: _End,
     identity: dict[str, Any],
 ) -> None:
-    """Tunes one tail and saves it; an epoch's checkpoints are removed when the tail is whole."""
-    job = replace(job, options=replace(job.options, seed=tail.seed))
+    """Tunes one tail and saves it; its heads and checkpoints are removed when the tail is whole."""
+    checkpoints = tail.file.with_suffix("")  # where its own heads are kept, and no other's are found
+    job = replace(job, options=replace(job.options, seed=tail.seed, out=checkpoints))
     features = replace(features, train=replace(features.train, labels=labels))
     boundary, recipe = run.results["boundary"], run.recipe
     if job.options.strategy == "scratch":
@@ -291,7 +292,6 @@ def _make(
     train, _ = loop_parts(
         job, features, start, boundary, recipe
     )  # the run's seed: its cached views
-    checkpoints = tail.file.with_suffix("")
     with job.reporter.task(f"{tail.kind} {tail.number + 1}") as progress:
         weights = rerun(
             start,

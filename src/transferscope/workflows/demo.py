@@ -19,6 +19,9 @@ from transferscope.workflows.tune import tune
 DEMO_UNFREEZE, DEMO_EPOCHS, DEMO_RATE = 4, 3, 5e-4
 """Chosen on the validation fonts: four stages, as characters are far from photographs."""
 
+DEMO_DRAWN, DEMO_SEEDS, DEMO_PATCHED = 3, 2, 64
+"""Fewer than `compare` takes by itself, so that all of the demo ends within eight minutes."""
+
 
 def demo(
     out: str | Path = "demo",
@@ -66,7 +69,14 @@ def demo(
     if not (out / "evaluation" / "strips.json").is_file():
         write_json(out / "evaluation" / "strips.json", read_strips(run, reporter=reporter))
     if not (out / "comparison" / "comparison.json").is_file():
-        compare(run, device=device, reporter=reporter)
+        compare(
+            run,
+            device=device,
+            reporter=reporter,
+            draw=DEMO_DRAWN,
+            seeds=DEMO_SEEDS,
+            patch=DEMO_PATCHED,
+        )
     if not (out / "atlas" / "index.html").is_file():
         write_atlas(run, title="36 characters", reporter=reporter)
     return run

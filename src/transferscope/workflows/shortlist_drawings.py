@@ -73,15 +73,18 @@ class Shortlist:
             reporter: hears of the progress.
             share: (I, N): every N-th unit from the I-th on, so that N machines with one cache share the work.
         """
-        units = self.units()[share[0] - 1 :: share[1]]
-        lacking = [len(self.sweep.missing(unit)) for _, unit in units]
-        outlook = Outlook(sum(lacking), "drawings", reporter)
-        for (network, unit), lacks in zip(units, lacking, strict=True):
-            name = f"drawing {unit.layer}, {network}, seed {unit.seed}"
-            with reporter.task(name) as progress:
-                self.sweep.run(
-                    self.networks[network], [unit], on_progress=outlook.through(progress, lacks)
-                )
+        groups: dict[tuple[str, str], list[WorkUnit]] = {}
+        for network, unit in self.units()[share[0] - 1 :: share[1]]:
+            groups.setdefault((network, unit.layer), []).append(unit)
+        lacking = {
+            key: sum(len(self.sweep.missing(unit)) for unit in units)
+            for key, units in groups.items()
+        }
+        outlook = Outlook(sum(lacking.values()), "drawings", reporter)
+        for (network, layer), units in groups.items():
+            with reporter.task(f"drawing {layer}, {network}") as progress:
+                heard = outlook.through(progress, lacking[network, layer])
+                self.sweep.run(self.networks[network], units, on_progress=heard)
 
     def keys(self) -> list[dict[str, Any]]:
         """Rows that say under which key each drawing lies in the sweep."""
