@@ -196,7 +196,8 @@ def test_a_constant_channel_is_dead_and_not_blocked():
 # ---------------------------------------------------------------------------- visualize
 
 
-def test_visualize_goes_on_where_it_was_interrupted(tmp_path):
+def test_visualize_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr("transferscope.visualize.units.UNIT", 8)
     classifier = tiny_classifier()
     units = tmp_path / "units"
     wanted = Drawings(layer=LAYER, channels=[*range(8), 1], signs=("plus", "minus"), steps=2)
