@@ -1,0 +1,1 @@
+"""Where in a picture a network finds its answer, and which methods of saying so deserve belief."""
