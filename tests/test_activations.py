@@ -108,6 +108,28 @@ def test_truncated_forward_equals_the_full_one_and_stops(network, x, name):
     assert same_state(before, state_of(network))
 
 
+def test_layers_behind_an_output_have_a_gradient_with_respect_to_it():
+    class Last(nn.Module):
+        """Maps with channels last, and a ReLU in place behind them."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 5, 3), nn.LayerNorm(5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            x = self.norm(self.conv(x).permute(0, 2, 3, 1))
+            return self.head(x.relu_().mean((1, 2)))
+
+    torch.manual_seed(0)
+    network, given = Last(), torch.rand(2, 3, 8, 8)
+    found = TruncatedForward(network, ["norm", "head"], given, channels_first=True)(given)
+    (gradient,) = torch.autograd.grad(found["head"][:, 1].sum(), found["norm"])
+    wanted = (found["norm"] > 0) * network.head.weight[1].view(1, 5, 1, 1) / 36
+    assert found["norm"].shape == (2, 5, 6, 6)
+    assert found["norm"].min() < 0  # the ReLU behind it does not reach it
+    torch.testing.assert_close(gradient, wanted)
+
+
 def test_truncated_forward_passes_gradients_and_restores_after_errors(network, x):
     forward = TruncatedForward(network, ["stages.1"], x)
     before = state_of(network)

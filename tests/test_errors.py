@@ -31,6 +31,7 @@ def test_every_error_is_in_the_tree_of_the_module() -> None:
         (errors.DataError, ValueError),
         (errors.WeightsError, ValueError),
         (errors.RunError, ValueError),
+        (errors.AttackError, ValueError),
         (errors.OutputError, OSError),
     ],
 )

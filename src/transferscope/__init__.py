@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferscope.activations import TruncatedForward as TruncatedForward
     from transferscope.activations import capture as capture
+    from transferscope.adversarial.attacks import Perturbation as Perturbation
+    from transferscope.adversarial.robustness import Robustness as Robustness
     from transferscope.backbones.classifier import Classifier as Classifier
     from transferscope.backbones.weights import load_backbone as load_backbone
     from transferscope.comparison.records import Comparison as Comparison
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from transferscope.errors import TransferscopeError as TransferscopeError
     from transferscope.evaluation.metrics import Evaluation as Evaluation
     from transferscope.evaluation.predictions import Predictions as Predictions
+    from transferscope.explain.attribution import Attribution as Attribution
+    from transferscope.explain.attribution import attribute as attribute
     from transferscope.exports.hub import load_hub as load_hub
     from transferscope.images import InputSpec as InputSpec
     from transferscope.training.advice import Advice as Advice
     from transferscope.training.recipe import Recipe as Recipe
+    from transferscope.visualize.accentuation import accentuate as accentuate
     from transferscope.visualize.canvas import fourier as fourier
     from transferscope.visualize.canvas import from_image as from_image
     from transferscope.visualize.canvas import maco as maco
@@ -68,15 +73,19 @@ if TYPE_CHECKING:
     from transferscope.workflows.activations import activations_of as activations_of
     from transferscope.workflows.advise import advise as advise
     from transferscope.workflows.atlas import write_atlas as write_atlas
+    from transferscope.workflows.attack import attack as attack
     from transferscope.workflows.compare import compare as compare
     from transferscope.workflows.export import export as export
     from transferscope.workflows.inspect import inspect as inspect
     from transferscope.workflows.predict import predict as predict
+    from transferscope.workflows.robustness import robustness as robustness
     from transferscope.workflows.run import Run as Run
     from transferscope.workflows.tune import tune as tune
 
 _HOMES = {
     "activations": "TruncatedForward capture",
+    "adversarial.attacks": "Perturbation",
+    "adversarial.robustness": "Robustness",
     "backbones.classifier": "Classifier",
     "backbones.weights": "load_backbone",
     "comparison.records": "Comparison",
@@ -87,10 +96,12 @@ _HOMES = {
     "errors": "TransferscopeError",
     "evaluation.metrics": "Evaluation",
     "evaluation.predictions": "Predictions",
+    "explain.attribution": "Attribution attribute",
     "exports.hub": "load_hub",
     "images": "InputSpec",
     "training.advice": "Advice",
     "training.recipe": "Recipe",
+    "visualize.accentuation": "accentuate",
     "visualize.canvas": "fourier from_image maco pixel spectrum_of",
     "visualize.dream": "Dream DreamRecipe dream",
     "visualize.ideal": "ideal",
@@ -108,10 +119,12 @@ _HOMES = {
     "workflows.activations": "activation_sheets activations_of",
     "workflows.advise": "advise",
     "workflows.atlas": "write_atlas",
+    "workflows.attack": "attack",
     "workflows.compare": "compare",
     "workflows.export": "export",
     "workflows.inspect": "inspect",
     "workflows.predict": "predict",
+    "workflows.robustness": "robustness",
     "workflows.run": "Run",
     "workflows.tune": "tune",
 }
@@ -123,10 +136,12 @@ _LONG = frozenset(
     [
         "activation_sheets",
         "advise",
+        "attack",
         "compare",
         "export",
         "inspect",
         "predict",
+        "robustness",
         "tune",
         "write_atlas",
     ]

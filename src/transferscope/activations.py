@@ -225,7 +225,8 @@ class TruncatedForward:
 
     Calling it with (N, C, H, W), as the network wants it, returns {name: output}. How often each
     layer runs is counted once, so that a shared module (one ReLU used three times in a block) is
-    caught at its last run. The network is hooked only during a call.
+    caught at its last run. The network is hooked only during a call. Layers behind an output go on from a
+    copy of it, so that nothing is done to it in place, and their outputs have a gradient with respect to it.
 
     Args:
         network: any module; unchanged.
@@ -278,18 +279,17 @@ class TruncatedForward:
         left = dict(self._calls)
         caught: dict[str, torch.Tensor] = {}
 
-        def keep(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def keep(name: str) -> Callable[..., torch.Tensor | None]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> torch.Tensor | None:
                 left[name] -= 1
                 if left[name]:
-                    return
+                    return None
                 tensor = _tensor_of(output, name)
-                if name in self._moved:
-                    tensor = tensor.movedim(-1, 1)
-                last = len(caught) == len(self.names) - 1
-                caught[name] = tensor if last else tensor.clone()
-                if last:
+                moved = name in self._moved
+                caught[name] = tensor.movedim(-1, 1) if moved else tensor
+                if len(caught) == len(self.names):
                     raise _Reached
+                return (caught[name].movedim(1, -1) if moved else tensor).clone()
 
             return hook
 

@@ -7,6 +7,7 @@
     ├── DataError         (ValueError)   a set of pictures that cannot be trained on
     ├── WeightsError      (ValueError)   a weights file that does not fit, or is not to be had
     ├── RunError          (ValueError)   a run folder that exists, is incomplete or is not one
+    ├── AttackError       (ValueError)   an attack whose file does not fool the network
     └── OutputError       (OSError)      something that could not be written
 
 Each states the value found, what was expected and what to do about it. The command line prints the
@@ -71,6 +72,10 @@ class WeightsError(TransferscopeError, ValueError):
 
 class RunError(TransferscopeError, ValueError):
     """A run folder exists already, is incomplete, or is not a run folder."""
+
+
+class AttackError(TransferscopeError, ValueError):
+    """An attack did not find a picture that fools, or its file does not."""
 
 
 class OutputError(TransferscopeError, OSError):

@@ -28,7 +28,17 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     *("demo", "inspect", "advise", "tune", "evaluate", "predict", "visualize", "compare"),
-    *("atlas", "export", "layers", "activations", "ideal", "dream", "backbones", "doctor"),
+    *(
+        "atlas",
+        "export",
+        "layers",
+        "activations",
+        "explain",
+        "ideal",
+        "dream",
+        "backbones",
+        "doctor",
+    ),
 ]
 
 

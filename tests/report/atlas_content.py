@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import robustness_content
 import torch
 from PIL import Image
 
@@ -36,8 +37,17 @@ from transferscope.evaluation.paired import Disagreement, PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import Abstention, Operating
 from transferscope.evaluation.tta import ViewsGain
+from transferscope.explain.checks import Check, MethodVerdict
+from transferscope.explain.records import (
+    CHECK_TITLES,
+    DecidingChannels,
+    Explanation,
+    MapChange,
+    NetworkMap,
+    Verdicts,
+)
 from transferscope.report.model_card import ModelCard
-from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.content import AtlasContent, KeptExplanation
 from transferscope.visualize.records import Render, Status
 
 NASTY = "<b>猫 & \"狗\"</b> $x^2$ '_'"
@@ -509,6 +519,37 @@ def history() -> list[dict[str, str]]:
     ]
 
 
+def explanation(folder: Path, path: str) -> KeptExplanation:
+    """One picture with a map that failed its check, and channels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("grad_cam.png", "units.png"):
+        Image.fromarray(picture(7, 48)).save(folder / name)
+    networks = tuple(NetworkMap(name, 1.5, 0.8, NASTY, inside=0.4) for name in ("base", "tuned"))
+    told = Explanation(
+        *(path, "0" * 64, "grad_cam", NASTY, None, networks, MapChange(0.61, 0.72), 0.2, False),
+        verdict="failed the check: it points nowhere",
+        identical=True,
+        figure="grad_cam.png",
+        maps="grad_cam.safetensors",
+    )
+    units = DecidingChannels(path, NASTY, "0", "blocks.1", {"tuned": 1.0}, {}, "units.png")
+    return KeptExplanation(folder, (told,), units)
+
+
+def verdicts() -> Verdicts:
+    """A method that failed, one that passed and one that is refused."""
+    checks = tuple(
+        Check(name, 0.31, (0.2, 0.4), 0.25, 24, name == "mosaic", f"said of {name}")
+        for name in CHECK_TITLES
+    )
+    methods = (
+        MethodVerdict("grad_cam", False, "it fails", 24, checks),
+        MethodVerdict("occlusion", True, "it passes", 24, checks),
+        MethodVerdict("guided_backprop", False, "no", 24, refused="there are no <ReLUs>"),
+    )
+    return Verdicts("0" * 64, 24, "made up & few", 0, methods)
+
+
 def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
     """All of it; the pictures are written under `root`, those that were inspected beside it."""
     paths = write_pictures(root)
@@ -540,4 +581,7 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         inspection=inspection_content.inspection(inspected),
         study=study(paths),
         card=card(),
+        robustness=robustness_content.result(),
+        explanations=(explanation(root.with_name(root.name + "-explained"), paths[0]),),
+        verdicts=verdicts(),
     )

@@ -583,6 +583,8 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         inspection=None,
         study=None,
         card=None,
+        explanations=(),
+        verdicts=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == [
@@ -761,7 +763,8 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
     assert names == [
-        f"{one}.html" for one in ("card", "data", "evaluation", "glossary", "index", "method")
+        f"{one}.html"
+        for one in ("card", "data", "evaluation", "explanations", "glossary", "index", "method")
     ]
     assert not (out / "layers").exists()
     for name in names:
@@ -789,6 +792,8 @@ def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path:
         inspection=None,
         study=None,
         card=None,
+        explanations=(),
+        verdicts=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
@@ -821,7 +826,8 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Evaluation", "Model card", "Method", "Glossary"]
+    titles = ["Overview", "Data", "Evaluation", "Explanations", "Robustness"]
+    titles += ["Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)
     for page in found:
@@ -849,7 +855,24 @@ def test_a_page_is_one_function_and_absent_where_it_has_nothing_to_show(
     assert html.index("Robust &amp; &lt;sound&gt;") < html.index(">Data<")
     out = write_atlas(dataclasses.replace(content, history=[]), tmp_path / "none").parent
     assert not (out / "method.html").exists()
-    assert "Robust" not in (out / "index.html").read_text(encoding="utf-8")
+    assert "Robust &amp;" not in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_kept_explanations_are_a_page_with_numbers_and_verdicts(tmp_path: Path) -> None:
+    made_up = made.content(tmp_path / "data")
+    folder = write_atlas(made_up, tmp_path / "atlas").parent
+    page = (folder / "explanations.html").read_text(encoding="utf-8")
+    for words in ("rank correlation 0.61", "SSIM 0.72", "bit-identical", "it points nowhere"):
+        assert words in page, words
+    assert "there are no &lt;ReLUs&gt;" in page
+    assert len(list((folder / "images/explanations").iterdir())) == 2
+    hidden = write_atlas(made_up, tmp_path / "bare", pictures=False).parent
+    bare = (hidden / "explanations.html").read_text(encoding="utf-8")
+    assert "made up &amp; few" in bare
+    assert Path(made_up.explanations[0].maps[0].picture).name not in bare
+    assert not (hidden / "images/explanations").exists()
+    nothing = dataclasses.replace(made_up, explanations=(), verdicts=None)
+    assert not (write_atlas(nothing, tmp_path / "no").parent / "explanations.html").exists()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -9,11 +9,12 @@ import typer
 
 from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Model, Precision, Quiet
-from transferscope.errors import DataError
+from transferscope.errors import DataError, InputError
 from transferscope.terminal import Terminal
 
 if TYPE_CHECKING:
     from transferscope.evaluation.answers import Prediction
+    from transferscope.report.figures.answers import Overlay
 
 
 @app.command()
@@ -37,6 +38,10 @@ def predict(
     figure: Annotated[
         Path | None, typer.Option(help="Draw pictures with their guesses: .svg, .png or .pdf.")
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="In --figure, show where each best guess comes from."),
+    ] = False,
     device: Device = None,
     precision: Precision = "fp32",
     json_: Json = False,
@@ -49,10 +54,19 @@ def predict(
     from transferscope.data.exclusions import say
     from transferscope.evaluation.answers import Prediction
     from transferscope.files import refuse_name, write_csv
-    from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
+    from transferscope.report.figures.answers import (
+        SHOWN,
+        refuse_figure_suffix,
+        write_answer_figure,
+    )
+    from transferscope.workflows.explained_answers import overlays_of
     from transferscope.workflows.open_model import open_model
     from transferscope.workflows.predict import predict as predict_pictures
 
+    if explain and (figure is None or strip is not None):
+        raise InputError(
+            "--explain shows maps in the figure of whole pictures; give --figure FILE, and leave --strip out"
+        )
     if figure:
         refuse_figure_suffix(figure)
     for file in (csv, figure):
@@ -90,7 +104,13 @@ def predict(
             [row for answer in answers for row in _csv_rows(answer)],
         )
     if figure:
-        shown = write_answer_figure(figure, answers)
+        overlays: dict[str, Overlay] = {}
+        said = ""
+        if explain:
+            drawn = [answer for answer in answers[:SHOWN] if answer.top]
+            with terminal.task("explaining") as progress:
+                overlays, said = overlays_of(model, classifier, drawn, on_progress=progress)
+        shown = write_answer_figure(figure, answers, overlays=overlays, overlay_words=said)
         if shown < len(answers):
             terminal.say(f"{figure} shows the first {shown} of {len(answers)} pictures")
     if all(answer.error for answer in answers):

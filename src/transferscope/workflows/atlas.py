@@ -19,6 +19,7 @@ from transferscope.visualize.units import Sweep
 from transferscope.wording import counted, percent
 from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
+from transferscope.workflows.explanations import HOME, kept_explanations
 from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.model_card import (
     card_of,
@@ -28,7 +29,9 @@ from transferscope.workflows.model_card import (
     training_facts,
 )
 from transferscope.workflows.reporter import SILENT, Reporter
+from transferscope.workflows.robustness import stored_robustness
 from transferscope.workflows.run import Run
+from transferscope.workflows.verdicts import kept_verdicts
 
 
 def write_atlas(
@@ -108,6 +111,9 @@ def write_atlas(
         study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
         card=card_of(run, name=title, inspection=inspection),
         others=others,
+        robustness=stored_robustness(run.path),
+        explanations=kept_explanations(run),
+        verdicts=kept_verdicts(run.path / HOME, run.classifier),
     )
     return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 

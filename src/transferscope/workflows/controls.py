@@ -279,7 +279,9 @@ def _make(
     identity: dict[str, Any],
 ) -> None:
     """Tunes one tail and saves it; its heads and checkpoints are removed when the tail is whole."""
-    checkpoints = tail.file.with_suffix("")  # where its own heads are kept, and no other's are found
+    checkpoints = tail.file.with_suffix(
+        ""
+    )  # where its own heads are kept, and no other's are found
     job = replace(job, options=replace(job.options, seed=tail.seed, out=checkpoints))
     features = replace(features, train=replace(features.train, labels=labels))
     boundary, recipe = run.results["boundary"], run.recipe

@@ -6,13 +6,14 @@ import io
 import math
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from transferscope.errors import InputError, PictureError
@@ -31,10 +32,18 @@ _TALL = 176.0  # its height
 _GAP = 28.0
 _MARGIN = 16.0
 _SIDE = 132.0  # of the square that a picture fits into
+_BETWEEN = 8.0  # a picture and what explains it
 _ROW = 26.0  # height of a guess
 _STRIP = 64.0  # greatest height of a strip
 _COLUMN = 26.0  # height of a certain guess for a piece of it
 _FOOT = 28.0  # for the words below
+
+
+SHOWN = 24
+"""Pictures of a figure, where no other number is asked for."""
+
+Overlay = NDArray[np.uint8]
+"""A picture (H, W, 3) that shows what its best guess comes from."""
 
 
 def refuse_figure_suffix(path: str | os.PathLike[str]) -> None:
@@ -52,7 +61,12 @@ def refuse_figure_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def write_answer_figure(
-    path: str | os.PathLike[str], answers: Sequence[Prediction], *, limit: int = 24
+    path: str | os.PathLike[str],
+    answers: Sequence[Prediction],
+    *,
+    limit: int = SHOWN,
+    overlays: Mapping[str, Overlay] | None = None,
+    overlay_words: str = "",
 ) -> int:
     """Draws each picture beside its guesses, and writes the figure whole or not at all.
 
@@ -64,6 +78,8 @@ def write_answer_figure(
         path: ends in .svg, .png or .pdf.
         answers: at least one; their pictures are read again.
         limit: pictures drawn at most; the figure says how many there are more.
+        overlays: path -> what is shown beside the picture; a whole picture's alone.
+        overlay_words: what they are, below all.
 
     Returns:
         How many were drawn.
@@ -77,9 +93,10 @@ def write_answer_figure(
         raise InputError(
             f"{len(answers)} answers and a limit of {limit} give no figure; both must be at least 1"
         )
-    shown = answers[:limit]
-    columns = min(_COLUMNS, len(shown))
-    width = 2 * _MARGIN + columns * _TILE + (columns - 1) * _GAP
+    shown, overlays = answers[:limit], overlays or {}
+    tile = _TILE + (_SIDE + _BETWEEN if overlays else 0)
+    columns = min(_COLUMNS - bool(overlays), len(shown))
+    width = 2 * _MARGIN + columns * tile + (columns - 1) * _GAP
     height = _MARGIN + math.ceil(len(shown) / columns) * (_TALL + _GAP) + _FOOT
     with style.panel(width, height, _texts(shown)) as (figure, axes):
         figure.set_layout_engine("none")
@@ -87,9 +104,14 @@ def write_answer_figure(
         axes.set_axis_off()
         for place, answer in enumerate(shown):
             row, column = divmod(place, columns)
-            _tile(axes, _MARGIN + column * (_TILE + _GAP), _MARGIN + row * (_TALL + _GAP), answer)
+            left, top = _MARGIN + column * (tile + _GAP), _MARGIN + row * (_TALL + _GAP)
+            _tile(axes, left, top, tile, answer, overlays)
+        words = overlay_words if overlays else ""
         if rest := len(answers) - len(shown):
-            words = f"{rest} more {'picture is' if rest == 1 else 'pictures are'} not shown."
+            words = (
+                f"{rest} more {'picture is' if rest == 1 else 'pictures are'} not shown. {words}"
+            )
+        if words:
             axes.text(_MARGIN, height - _FOOT, words, va="bottom")
         _write(figure, Path(path), shown)
     return len(shown)
@@ -98,12 +120,19 @@ def write_answer_figure(
 # ---------------------------------------------------------------------------- one picture
 
 
-def _tile(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+def _tile(
+    axes: Axes,
+    left: float,
+    top: float,
+    width: float,
+    answer: Prediction,
+    overlays: Mapping[str, Overlay],
+) -> None:
     """One picture with its guesses; like all below, from its upper left corner."""
     _say(axes, left, top + 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
     if answer.abstained:
         looks = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR, "ha": "right"}
-        _say(axes, left + _TILE, top + 9, "unsure", **looks)
+        _say(axes, left + width, top + 9, "unsure", **looks)
     top += 24
     if answer.error is not None:
         _blank(axes, left, top, _TILE, _SIDE, f"not read: {answer.error}")
@@ -111,6 +140,17 @@ def _tile(axes: Axes, left: float, top: float, answer: Prediction) -> None:
         _strip(axes, left, top, answer)
     else:
         _picture(axes, left, top, _SIDE, _SIDE, answer.path)
+        if overlays:
+            left += _SIDE + _BETWEEN
+            if (overlay := overlays.get(answer.path)) is not None:
+                scale = _SIDE / max(overlay.shape[:2])
+                extent = (
+                    left,
+                    left + overlay.shape[1] * scale,
+                    top + overlay.shape[0] * scale,
+                    top,
+                )
+                axes.imshow(overlay, extent=extent, aspect="auto", interpolation="bilinear")
         _guesses(axes, left + _SIDE + 16, top, answer)
 
 

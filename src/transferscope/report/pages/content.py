@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
+    from transferscope.adversarial.robustness import Robustness
     from transferscope.comparison.records import Comparison
     from transferscope.data.inspection import Inspection
     from transferscope.evaluation.metrics import Evaluation
     from transferscope.evaluation.mistakes import ErrorStudy
     from transferscope.evaluation.predictions import Predictions
+    from transferscope.explain.records import (
+        AccentuatedChannel,
+        DecidingChannels,
+        Explanation,
+        Verdicts,
+    )
     from transferscope.report.model_card import ModelCard
     from transferscope.visualize.records import Render
 
@@ -34,6 +41,23 @@ class OtherSet:
     root: Path
     evaluation: Evaluation
     study: ErrorStudy | None
+
+
+@dataclass(frozen=True)
+class KeptExplanation:
+    """What was kept of one picture.
+
+    Attributes:
+        folder: that the figures are in.
+        maps: a record a method.
+        units: the channels that decide, if that was asked for.
+        accentuated: a channel accentuated in it, likewise.
+    """
+
+    folder: Path
+    maps: tuple[Explanation, ...]
+    units: DecidingChannels | None = None
+    accentuated: AccentuatedChannel | None = None
 
 
 RenderKey = tuple[str, str, int, str, int]
@@ -68,6 +92,9 @@ class AtlasContent:
             the training pictures' labels.
         card: for a page of its own, or None.
         others: further sets that the classifier was evaluated on.
+        robustness: what base and tuned stood, for a page of its own, or None.
+        explanations: of pictures, that were kept.
+        verdicts: which attribution methods deserve belief on the tuned network, or None.
     """
 
     title: str
@@ -89,3 +116,6 @@ class AtlasContent:
     study: ErrorStudy | None = None
     card: ModelCard | None = None
     others: tuple[OtherSet, ...] = ()
+    robustness: Robustness | None = None
+    explanations: tuple[KeptExplanation, ...] = ()
+    verdicts: Verdicts | None = None
