@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED
 from transferscope.comparison.drawings import pooled_sentence
+from transferscope.comparison.sign_flips import ALPHA
 from transferscope.wording import counted, percent, series
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ def _drawings(found: Comparison) -> list[str]:
     together = [
         pooled_sentence(layer.drawings)
         for layer in found.layers
-        if layer.drawings is not None and layer.drawings.p is not None
+        if layer.drawings is not None
+        and layer.drawings.p is not None
+        and (layer.drawings.p <= ALPHA or layer.drawings.detectable is not None)
     ]
     return [f"{words}.", *together]
 
