@@ -69,7 +69,7 @@ def attack_figure(made: Perturbation, *, model: str) -> bytes:
                 interpolation="none",
             )
             y = top + down + 19
-            room = across / 6.2 - len(number) - 2
+            room = across / 7 - len(number) - 2
             page.text(left, y, style.clipped(words, room), fontsize=style.TEXT)
             page.text(left + across, y, number, fontsize=style.TEXT, ha="right")
         page.set(xlim=(0, whole), ylim=(tall, 0))
@@ -88,7 +88,7 @@ def attack_figure(made: Perturbation, *, model: str) -> bytes:
         ):
             y = _HEAD + 10
             page.plot([left, left + 18], [y, y], color=colour, linewidth=2, linestyle=dashes)
-            word = style.clipped(name, (_CURVE / 2 - 30) / 6.2)
+            word = style.clipped(name, (_CURVE / 2 - 36) / 7)
             page.text(left + 24, _HEAD + 14, word, color=colour, fontsize=style.TEXT)
         if lacking := style.font_note(texts):
             page.text(whole - _MARGIN, tall - 14, lacking, color=_GREY, ha="right")
