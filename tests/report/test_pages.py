@@ -585,6 +585,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         card=None,
         explanations=(),
         verdicts=None,
+        robustness=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == [
@@ -762,10 +763,8 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     alone = dataclasses.replace(content, comparison=None, renders={})
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
-    assert names == [
-        f"{one}.html"
-        for one in ("card", "data", "evaluation", "explanations", "glossary", "index", "method")
-    ]
+    pages = ("card", "data", "evaluation", "explanations", "glossary", "index", "method")
+    assert names == [f"{one}.html" for one in (*pages, "robustness")]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
@@ -794,6 +793,7 @@ def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path:
         card=None,
         explanations=(),
         verdicts=None,
+        robustness=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
