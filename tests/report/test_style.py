@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from transferscope.comparison.records import Comparison
 from transferscope.errors import InputError
 from transferscope.report.figures import classes, comparison, evaluation, style
+from transferscope.report.pages import atlas as pages
 from transferscope.report.questions import Answers
 
 PATHS = tuple(f"{number}.png" for number in range(12))
@@ -327,3 +328,13 @@ def test_figures_can_be_kept_as_files(tmp_path: Path) -> None:
 
     write_text(tmp_path / "layers.svg", EVERY["information"]())
     assert ElementTree.parse(tmp_path / "layers.svg").getroot().tag.endswith("svg")
+
+
+def test_pages_are_printed_without_what_is_there_to_click():
+    sheet = (Path(pages.__file__).parent / "templates" / "atlas.css").read_text(encoding="utf-8")
+    printed = sheet[sheet.index("@media print") :]
+    (hidden,) = [line for line in printed.splitlines() if "display: none !important" in line]
+    assert hidden.strip().startswith(".bar nav, button, .skip, .tools, .step, .switch {")
+    above = sheet[: sheet.index("@media")]
+    rules = [line.strip() for line in above.splitlines() if line.endswith("}") and "{" in line]
+    assert not set(rules) & {line.strip() for line in printed.splitlines()}, "pasted twice"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +20,9 @@ from transferscope.cli.options import (
     network_name,
 )
 from transferscope.terminal import Terminal
+
+if TYPE_CHECKING:
+    from transferscope.adversarial.attacks import Perturbation
 
 
 @app.command()
@@ -55,7 +59,6 @@ def attack(
     quiet: Quiet = False,
 ) -> None:
     """Change a picture invisibly, so that the network takes its file for another class."""
-    from transferscope.adversarial.budgets import epsilon_said
     from transferscope.workflows.attack import attack_files, failure
     from transferscope.workflows.open_model import open_model
 
@@ -78,36 +81,43 @@ def attack(
         told = [row.to_dict() for row in rows]
         print_json(told[0] if len(told) == 1 else told)
     else:
-        table(
-            (
-                "file",
-                "from",
-                "-",
-                "to",
-                "-",
-                "-largest change" if rows[0].norm == "linf" else "-length",
-            ),
-            [
-                (
-                    row.file,
-                    row.source,
-                    f"{row.source_probability:.1%}",
-                    row.target,
-                    f"{row.probability:.1%}",
-                    epsilon_said(row.distance, row.norm),
-                )
-                for row in rows
-                if row.file is not None
-            ],
-        )
-        done = next(row for row in rows if row.verified)
-        typer.echo(
-            f"\nread back from the file; random noise of that size: {done.noise_answer}, "
-            f"{done.noise_probability:.1%}"
-        )
+        _print(rows)
     if failed:
         typer.echo(
             f"{len(failed)} of {len(rows)} pictures do not fool; the first: {failure(failed[0], steps)}",
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _print(rows: Sequence[Perturbation]) -> None:
+    """A row a picture that fools, and the control."""
+    from transferscope.adversarial.budgets import epsilon_said
+
+    table(
+        (
+            "file",
+            "from",
+            "-",
+            "to",
+            "-",
+            "-largest change" if rows[0].norm == "linf" else "-length",
+        ),
+        [
+            (
+                row.file,
+                row.source,
+                f"{row.source_probability:.1%}",
+                row.target,
+                f"{row.probability:.1%}",
+                epsilon_said(row.distance, row.norm),
+            )
+            for row in rows
+            if row.file is not None
+        ],
+    )
+    done = next(row for row in rows if row.verified)
+    typer.echo(
+        f"\nread back from the file; random noise of that size: {done.noise_answer}, "
+        f"{done.noise_probability:.1%}"
+    )

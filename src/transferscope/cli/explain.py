@@ -14,6 +14,16 @@ from transferscope.wording import number, percent, signed
 
 if TYPE_CHECKING:
     from transferscope.explain.records import Explanation, Verdicts
+    from transferscope.workflows.explain import Explained
+    from transferscope.workflows.unit_explanations import UnitQuestion
+
+ClassName = Annotated[
+    str,
+    typer.Option(
+        "--class",
+        help="Name, index, predicted, expected, or contrast: expected against predicted.",
+    ),
+]
 
 
 @app.command()
@@ -33,13 +43,7 @@ def explain(
         list[str] | None,
         typer.Option(help="May be repeated; default: grad_cam, or what passed the checks."),
     ] = None,
-    name: Annotated[
-        str,
-        typer.Option(
-            "--class",
-            help="Name, index, predicted, expected, or contrast: expected against predicted.",
-        ),
-    ] = "predicted",
+    name: ClassName = "predicted",
     versus: Annotated[
         str | None, typer.Option(help="A class whose logit is subtracted, or runner-up.")
     ] = None,
@@ -80,11 +84,8 @@ def explain(
     """Show where in pictures an answer comes from, before and after transfer, and what to believe."""
     from transferscope.workflows.explain import MapQuestion
     from transferscope.workflows.explain import explain as explain_pictures
-    from transferscope.workflows.unit_explanations import UnitQuestion, channel_of
 
     terminal = Terminal(quiet)
-    channel = None if accentuate is None else channel_of(accentuate)
-    asked = UnitQuestion(6 if units else 0, units_layer or (channel or (None,))[0], channel, seed)
     done = explain_pictures(
         model,
         images or [],
@@ -94,14 +95,33 @@ def explain(
         random_head=random_head,
         masks=mask or [],
         check=check,
-        units=asked if units or channel else None,
+        units=_units(units, units_layer, accentuate, seed),
         device=device,
         reporter=terminal,
     )
     if json_:
         print_json(done.to_dict())
         return
-    if check and done.verdicts is not None:
+    _print(done, checked=check)
+    for path, reason in done.failures:
+        terminal.say(f"{path}: {reason}")
+
+
+def _units(
+    wanted: bool, layer: str | None, accentuate: str | None, seed: int
+) -> UnitQuestion | None:
+    """What is asked of single channels, if anything is."""
+    from transferscope.workflows.unit_explanations import UnitQuestion, channel_of
+
+    channel = None if accentuate is None else channel_of(accentuate)
+    if not wanted and channel is None:
+        return None
+    return UnitQuestion(6 if wanted else 0, layer or (channel or (None,))[0], channel, seed)
+
+
+def _print(done: Explained, *, checked: bool) -> None:
+    """Verdicts where they were asked for, a row a figure and network, and what stands under the figures."""
+    if checked and done.verdicts is not None:
         _say_verdicts(done.verdicts)
     if done.explanations:
         table(
@@ -115,8 +135,6 @@ def explain(
         for found in (one_units["units"], one_units["accentuated"]):
             if found is not None:
                 typer.echo(str(done.folder / one_units["folder"] / found["figure"]))
-    for path, reason in done.failures:
-        terminal.say(f"{path}: {reason}")
 
 
 def _rows(one: Explanation, folder: Path) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from transferscope.errors import DataError, InputError
 from transferscope.terminal import Terminal
 
 if TYPE_CHECKING:
+    from transferscope.backbones.classifier import Classifier
     from transferscope.evaluation.answers import Prediction
     from transferscope.report.figures.answers import Overlay
 
@@ -52,14 +54,8 @@ def predict(
     The exit code is 0 if at least one picture was read.
     """
     from transferscope.data.exclusions import say
-    from transferscope.evaluation.answers import Prediction
     from transferscope.files import refuse_name, write_csv
-    from transferscope.report.figures.answers import (
-        SHOWN,
-        refuse_figure_suffix,
-        write_answer_figure,
-    )
-    from transferscope.workflows.explained_answers import overlays_of
+    from transferscope.report.figures.answers import refuse_figure_suffix
     from transferscope.workflows.open_model import open_model
     from transferscope.workflows.predict import predict as predict_pictures
 
@@ -87,6 +83,33 @@ def predict(
             on_excluded=excluded.extend,
         )
     say(excluded, terminal.say)
+    _print(answers, excluded, strip=strip, json_=json_)
+    # After the table: what was predicted is not lost if a file cannot be written.
+    if csv:
+        write_csv(
+            csv,
+            ("path", "place", "class", "probability", "error", "abstained"),
+            [row for answer in answers for row in _csv_rows(answer)],
+        )
+    if figure:
+        _draw(figure, model if explain else None, classifier, answers, terminal)
+    if all(answer.error for answer in answers):
+        raise DataError(
+            f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "
+            "beside their names"
+        )
+
+
+def _print(
+    answers: Sequence[Prediction],
+    excluded: Sequence[tuple[str, str]],
+    *,
+    strip: int | None,
+    json_: bool,
+) -> None:
+    """A row a picture; in JSON the files that were passed over too."""
+    from transferscope.evaluation.answers import Prediction
+
     if json_:
         taken = [{**answer.to_dict(), "excluded": False} for answer in answers]
         others = [Prediction(path, error=reason).to_dict() for path, reason in excluded]
@@ -96,28 +119,28 @@ def predict(
             ("picture", "strip" if strip else "", "guesses"),
             [(a.path, a.strip or "", _said(a)) for a in answers],
         )
-    # After the table: what was predicted is not lost if a file cannot be written.
-    if csv:
-        write_csv(
-            csv,
-            ("path", "place", "class", "probability", "error", "abstained"),
-            [row for answer in answers for row in _csv_rows(answer)],
-        )
-    if figure:
-        overlays: dict[str, Overlay] = {}
-        said = ""
-        if explain:
-            drawn = [answer for answer in answers[:SHOWN] if answer.top]
-            with terminal.task("explaining") as progress:
-                overlays, said = overlays_of(model, classifier, drawn, on_progress=progress)
-        shown = write_answer_figure(figure, answers, overlays=overlays, overlay_words=said)
-        if shown < len(answers):
-            terminal.say(f"{figure} shows the first {shown} of {len(answers)} pictures")
-    if all(answer.error for answer in answers):
-        raise DataError(
-            f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "
-            "beside their names"
-        )
+
+
+def _draw(
+    figure: Path,
+    explained: str | None,
+    classifier: Classifier,
+    answers: Sequence[Prediction],
+    terminal: Terminal,
+) -> None:
+    """The figure of the answers; with the maps of a model that is explained."""
+    from transferscope.report.figures.answers import SHOWN, write_answer_figure
+    from transferscope.workflows.explained_answers import overlays_of
+
+    overlays: dict[str, Overlay] = {}
+    said = ""
+    if explained is not None:
+        drawn = [answer for answer in answers[:SHOWN] if answer.top]
+        with terminal.task("explaining") as progress:
+            overlays, said = overlays_of(explained, classifier, drawn, on_progress=progress)
+    shown = write_answer_figure(figure, answers, overlays=overlays, overlay_words=said)
+    if shown < len(answers):
+        terminal.say(f"{figure} shows the first {shown} of {len(answers)} pictures")
 
 
 def _said(answer: Prediction) -> str:

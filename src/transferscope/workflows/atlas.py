@@ -70,13 +70,7 @@ def write_atlas(
     evaluation, base_evaluation = run_evaluations(run)
     others = _other_sets(run)
     if comparison is None and evaluation is None and not others:
-        taught = f"'transferscope compare {run.path}' what it learned"
-        if run.untuned:
-            taught += " (nothing: its body is untuned)"
-        raise RunError(
-            f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
-            f"{taught}"
-        )
+        raise _nothing_to_show(run)
     if which is not None:
         reporter.say(which)
     if comparison is None and run.untuned:
@@ -116,6 +110,16 @@ def write_atlas(
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
     )
     return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+
+
+def _nothing_to_show(run: Run) -> RunError:
+    taught = f"'transferscope compare {run.path}' what it learned"
+    if run.untuned:
+        taught += " (nothing: its body is untuned)"
+    return RunError(
+        f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
+        f"{taught}"
+    )
 
 
 def _other_sets(run: Run) -> tuple[OtherSet, ...]:

@@ -86,9 +86,7 @@ def robustness(
         DataError: the pictures are gone, or were changed.
         OutputError: the run folder cannot be written.
     """
-    for name, value in (("pictures", pictures), ("steps", steps), ("restarts", restarts)):
-        if value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1")
+    _refuse_none(pictures=pictures, steps=steps, restarts=restarts)
     folder = run.path / FOLDER
     if not is_writable(folder):
         raise OutputError(f"{str(folder)!r} cannot be written; make it writable, or copy the run")
@@ -131,6 +129,12 @@ def robustness(
     write_json(folder / RECORD, {"split": split, "keys": keys, "result": result.to_dict()})
     lasting.remove()
     return result
+
+
+def _refuse_none(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"--{name} is {value}; it must be at least 1")
 
 
 def stored_robustness(run: Path) -> Robustness | None:
