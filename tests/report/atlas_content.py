@@ -17,7 +17,9 @@ from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
 from transferscope.comparison.effects import Effect
 from transferscope.comparison.interpretability import Interpretability
 from transferscope.comparison.layer_measures import Estimate, LayerMeasures
+from transferscope.comparison.neighbours import Neighbour, UnitNeighbours
 from transferscope.comparison.patching import ChannelEffect, ClassEffects, Patching
+from transferscope.comparison.picture_map import PictureMap
 from transferscope.comparison.records import (
     ChannelDrawings,
     Comparison,
@@ -27,6 +29,7 @@ from transferscope.comparison.records import (
 )
 from transferscope.comparison.rewinding import Flips, Rewinding, StageRewound
 from transferscope.comparison.timeline import LayerTimeline, LearningTime
+from transferscope.comparison.unit_exemplars import UnitExemplars
 from transferscope.comparison.weight_change import WeightChange
 from transferscope.evaluation.calibration import Bin, Calibration
 from transferscope.evaluation.class_size import SizeTrend
@@ -46,6 +49,8 @@ from transferscope.explain.records import (
     NetworkMap,
     Verdicts,
 )
+from transferscope.features.exemplar_crops import ExemplarCrop
+from transferscope.images import InputSpec
 from transferscope.report.model_card import ModelCard
 from transferscope.report.pages.content import AtlasContent, KeptExplanation
 from transferscope.visualize.records import Render, Status
@@ -53,6 +58,8 @@ from transferscope.visualize.records import Render, Status
 NASTY = "<b>猫 & \"狗\"</b> $x^2$ '_'"
 CLASSES = ("foxglove", NASTY, "Löwenzahn", "0")
 SEEDS = (0, 1)
+LOOKED_AT = 4
+"""The channel whose exemplars have outlines, and which has neighbours."""
 REASONS = ("least learned", "most learned", "at random", "most mattering")
 
 
@@ -117,10 +124,13 @@ def channel(
         Exemplar(path=paths[(index + step) % len(paths)], activation=4.5 - 0.3 * step)
         for step in range(4)
     )
+    looked = index == LOOKED_AT and sign == "plus"
     return ChannelDrawings(
         layer=layer,
         channel=index,
         sign=sign,
+        crops=crops(layer, index, paths) if looked else None,
+        neighbours=neighbours(index) if looked else None,
         reason=REASONS[index % len(REASONS)],
         seeds=SEEDS,
         statuses={"base": ("optimized",) * len(SEEDS), "tuned": (status, "optimized")},
@@ -137,6 +147,33 @@ def channel(
             for network in ("base", "tuned")
         },
     )
+
+
+def crops(layer: str, index: int, paths: tuple[str, ...]) -> UnitExemplars:
+    """One exemplar whose strongest place looks at a quarter of it, and one where it looks at all of it."""
+    triangle = ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75), (0.25, 0.25))
+    several = (
+        ExemplarCrop(paths[2], 3.5, 9.0, (0.5, 0.25, 1.0, 0.75), "receptive field", (triangle,)),
+        ExemplarCrop(paths[4], 2.5, 8.0, (0.0, 0.0, 1.0, 1.0), "picture", ()),
+    )
+    of = {"base": several, "tuned": several[::-1]}
+    by_part = {"held_out": of, "training": of}
+    shares = (dict.fromkeys(by_part, share) for share in (0.35, 0.05))
+    return UnitExemplars(layer, index, "plus", by_part, *shares)
+
+
+def neighbours(index: int) -> UnitNeighbours:
+    """Two units that answer alike, of which one answers no more alike than unrelated ones do."""
+    two = (Neighbour(1, 0.83), Neighbour(20, 0.11))
+    return UnitNeighbours(index, two, two, (Neighbour(index, 0.91),), 0.91, 1, 0.2)
+
+
+def picture_map() -> PictureMap:
+    """Of ten of the twelve pictures."""
+    points = tuple((float(place % 4), float(place // 4)) for place in range(10))
+    labels = tuple(place % len(CLASSES) for place in range(10))
+    trust = {"base": 0.9, "tuned": 0.8}
+    return PictureMap(tuple(range(10)), labels, points, points[::-1], "PCA", trust, 4, 0.25)
 
 
 def drawing_test(layer: str, index: int) -> DrawingTest:
@@ -280,6 +317,7 @@ def comparison(paths: tuple[str, ...]) -> Comparison:
             "class_information": DepthTrend(names, (24, 3), (0.2, 0.1), 0.4, 0.1, 0.6, 0.004, ()),
             "drawings": DepthTrend(names, (6, 6), (0.65, 0.7), 0.1, -0.3, 0.5, 0.6, ()),
         },
+        map=picture_map(),
         judge="The judge is another network.",
         seeds=SEEDS,
         steps=16,
@@ -584,4 +622,5 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         robustness=robustness_content.result(),
         explanations=(explanation(root.with_name(root.name + "-explained"), paths[0]),),
         verdicts=verdicts(),
+        view=InputSpec(size=(24, 24)),
     )

@@ -522,6 +522,59 @@ def test_a_missing_render_shows_as_a_tile(content: AtlasContent, tmp_path: Path)
     assert "no drawing of seed 0" in Page(index.parent / "units/blocks-4-2-3.html").words
 
 
+def test_where_exemplars_excite_a_channel_is_drawn_on_them(
+    content: AtlasContent, pages: dict[str, Page], without_pictures: Path, tmp_path: Path
+) -> None:
+    name = f"units/blocks-4-2-{made.LOOKED_AT}.html"
+    page = pages[name]
+    above = page.html[: page.html.index("What its witnesses say")]
+    outlines = re.findall(r'<path d="([^"]+)"', above)
+    assert outlines == ["M0.25 0.25L0.75 0.25L0.5 0.75L0.25 0.25Z"] * 4  # 2 parts, 2 networks
+    frames = re.findall(r'<rect x="([^"]+)" y="([^"]+)" width="([^"]+)" height="([^"]+)"', above)
+    assert frames == [("0.5", "0.25", "0.5", "0.5")] * 4  # of a whole picture there is none
+    assert "35% of the 20 best shared; 5% by chance" in page.words
+    with Image.open(
+        tmp_path / page.path.parent / next(one for one in page.references if "images/seen/" in one)
+    ) as seen:
+        assert seen.size == (24, 24)  # as the network is given it, not a thumbnail
+    bare = Page(without_pictures / name)
+    assert not re.search(
+        "<path d=|<rect x=", bare.html[: bare.html.index("What its witnesses say")]
+    )
+    moved = dataclasses.replace(content, data_root=tmp_path / "moved")
+    gone = Page(write_atlas(moved, tmp_path / "atlas").parent / name)
+    assert not re.search('<path d="M0.25', gone.html), "an outline is drawn on no picture"
+
+
+def test_units_that_answer_alike_are_named_and_chance_left_out(pages: dict[str, Page]) -> None:
+    page = pages[f"units/blocks-4-2-{made.LOOKED_AT}.html"]
+    near = page.html[page.html.index("Units that answer alike") :]
+    assert '<a href="../units/blocks-4-2-1.html">1</a>' in near  # drawn, so it has a page
+    assert "0.83" in near
+    assert "0.11" not in near
+    assert f"{made.LOOKED_AT} (the same channel)" in page.words
+    assert "answer alike" not in pages["units/blocks-4-2-1.html"].words
+
+
+def test_the_map_shows_every_picture_twice(
+    content: AtlasContent, pages: dict[str, Page], without_pictures: Path
+) -> None:
+    page = pages["map.html"]
+    assert page.html.count("data-i=") == 2 * 10
+    places = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="8" data-i="3"', page.html)
+    assert len(places) == 2
+    assert places[0] != places[1]
+    assert "90% trustworthy" in page.words
+    assert "25% of the tuned map" in page.words
+    assert "principal components" in page.words
+    assert made.NASTY in page.words
+    assert str(content.comparison.paths[9]) in page.words if content.comparison else False
+    bare = Page(without_pictures / "map.html")
+    assert bare.html.count("data-i=") == 2 * 10
+    assert "#%.png" not in bare.html
+    assert not (without_pictures / "images/map.webp").exists()
+
+
 def test_the_users_pictures_can_be_left_out(without_pictures: Path) -> None:
     assert list((without_pictures / "images/pictures").iterdir()) == []
     assert list((without_pictures / "images/renders").iterdir())
@@ -826,7 +879,7 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Evaluation", "Explanations", "Robustness"]
+    titles = ["Overview", "Data", "Evaluation", "Map", "Explanations", "Robustness"]
     titles += ["Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)

@@ -108,6 +108,7 @@ def write_atlas(
         robustness=stored_robustness(run.path),
         explanations=kept_explanations(run),
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
+        view=run.classifier.input,
     )
     return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
 

@@ -65,7 +65,7 @@ def write_atlas(
     """
     out = Path(out)
     with replaced_folder(out) as folder:
-        site = Site(folder, content.data_root, pictures=pictures)
+        site = Site(folder, content.data_root, pictures=pictures, view=content.view)
         (folder / "images/pictures").mkdir(parents=True)
         site.write_assets()
         sections = {page: page.make(content, site) for page in all_pages()}

@@ -26,6 +26,12 @@ from transferscope.errors import InputError
 from transferscope.report.figures.comparison import channel_figure, gain_figure
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.site import PagePicture, Site
+from transferscope.report.pages.unit_exemplars import (
+    Near,
+    ShownPart,
+    near_units,
+    shown_exemplars,
+)
 from transferscope.report.questions import (
     QUESTIONS,
     Answer,
@@ -97,11 +103,19 @@ class Unit:
     power: str
     serves: tuple[str, ...]
     figure: Markup | None
+    exemplars: tuple[ShownPart, ...]
+    near: tuple[Near, ...]
 
     @property
     def why(self) -> str:
         """Why it was drawn."""
         return REASON_WORDS.get(self.record.reason, self.record.reason)
+
+    @property
+    def frames(self) -> bool:
+        """Whether some exemplar's strongest place looks at less than the whole picture."""
+        several = (shown for part in self.exemplars for shown in part.exemplars.values())
+        return any(one.field is not None for shown in several for one in shown)
 
     @property
     def learned(self) -> Answer:
@@ -164,8 +178,10 @@ def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, 
         layer.page: ("layer", {"layer": layer, "layers": layers}) for layer in layers
     }
     neighbours = [None, *(unit for _, unit in units), None]
+    drawn = {(unit.record.layer, unit.record.channel): unit.page for _, unit in units}
     for (layer, unit), previous, following in zip(units, neighbours, neighbours[2:], strict=False):
         values = {"layer": layer, "unit": unit, "previous": previous, "next": following}
+        values["drawn_pages"] = drawn
         pages[unit.page] = ("unit", values)
     return pages
 
@@ -333,6 +349,8 @@ def _unit(
         power=drawing_sentence(one.test, fdr=answers.comparison.fdr) if one.test else "",
         serves=_serves(answers, one, content.classes),
         figure=Markup(channel_figure(answers, one.layer, one.channel)) if tested else None,
+        exemplars=shown_exemplars(one, site),
+        near=near_units(one, dict(zip(NETWORKS, answers.comparison.pair, strict=True))),
     )
 
 

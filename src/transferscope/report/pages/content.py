@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Explanation,
         Verdicts,
     )
+    from transferscope.images import InputSpec
     from transferscope.report.model_card import ModelCard
     from transferscope.visualize.records import Render
 
@@ -95,6 +96,7 @@ class AtlasContent:
         robustness: what base and tuned stood, for a page of its own, or None.
         explanations: of pictures, that were kept.
         verdicts: which attribution methods deserve belief on the tuned network, or None.
+        view: how the tuned network is given pictures: exemplars are shown as it sees them.
     """
 
     title: str
@@ -119,3 +121,4 @@ class AtlasContent:
     robustness: Robustness | None = None
     explanations: tuple[KeptExplanation, ...] = ()
     verdicts: Verdicts | None = None
+    view: InputSpec | None = None

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from transferscope import wording
 from transferscope.errors import PictureError
 from transferscope.files import sha256_bytes
-from transferscope.images import read_picture
+from transferscope.images import InputSpec, read_picture, to_picture
 from transferscope.report.figures import style
 from transferscope.report.questions import effect_words, excess_of
 
@@ -55,12 +55,21 @@ class Site:
         folder: of the pages, new.
         root: folder of the data's own pictures.
         pictures: whether the data's own pictures are shown.
+        view: how a network is given pictures, or None if that is not known.
     """
 
-    def __init__(self, folder: Path, root: Path = Path(), *, pictures: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        root: Path = Path(),
+        *,
+        pictures: bool = True,
+        view: InputSpec | None = None,
+    ):
         self.folder = folder
         self.root = root
         self.pictures = pictures
+        self.view = view
         self._written: dict[str, PagePicture] = {}
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -128,6 +137,32 @@ class Site:
         name = sha256_bytes(identity.encode("utf-8", "surrogateescape"))[:20]
         file = f"images/pictures/{name}.webp"
         return self._own((root or self.root) / path, file, path, THUMBNAIL, crop=True)
+
+    def as_seen(self, path: str) -> PagePicture:
+        """One of the data's own pictures cut and scaled as the network is given it, or as a thumbnail."""
+        if self.view is None or not self.pictures:
+            return self.thumbnail(path)
+        name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
+        file = f"images/seen/{name}.webp"
+        if file in self._written:
+            return self._written[file]
+        try:
+            picture = to_picture(self.view.load(self.root / path)).convert("RGB")
+        except PictureError:
+            found = PagePicture(None, "picture not found", THUMBNAIL, THUMBNAIL)
+        else:
+            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            found = self.save(picture, file, path, quality=82)
+        return self._written.setdefault(file, found)
+
+    def small(self, path: str, side: int) -> Image.Image:
+        """The middle of one of the data's own pictures, RGB of `side` pixels a side; nothing is written.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        picture = read_picture(self.root / path, least_side=2 * side)
+        return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
 
     def whole(self, source: Path, file: str, words: str, *, side: int) -> PagePicture:
         """One of the data's own pictures uncropped, at most `side` pixels a side, as `file`."""

@@ -17,6 +17,45 @@
   const kept = stored();
   if (kept === "dark" || kept === "light") page.dataset.theme = kept;
 
+  // The map of pictures: point at a dot to see its picture and its twin; press classes to pick them out.
+  function maps(map) {
+    const dots = Array.from(map.querySelectorAll("svg.map circle"));
+    const buttons = Array.from(map.querySelectorAll(".map-classes button"));
+    const names = Array.from(document.querySelectorAll("#map-names li"), function (one) { return one.textContent; });
+    const classOf = new Map(buttons.map(function (one) { return [one.dataset.c, one.textContent]; }));
+    const shown = map.querySelector(".map-picture"), told = map.querySelector(".map-name");
+    const sheet = map.querySelector(".map-sheet");
+    let here = [];
+    function point(dot) {
+      here.forEach(function (one) { one.classList.remove("here"); });
+      const i = dot.dataset.i;
+      here = dots.filter(function (one) { return one.dataset.i === i; });
+      here.forEach(function (one) { one.classList.add("here"); });
+      map.classList.add("pointed");
+      told.textContent = classOf.get(dot.dataset.c) + (names[i] ? " · " + names[i] : "");
+      if (!sheet) return;
+      const tile = Number(sheet.dataset.tile), columns = Number(sheet.dataset.columns);
+      shown.hidden = false;
+      shown.style.backgroundImage = 'url("' + sheet.getAttribute("href") + '")';
+      shown.style.backgroundPosition = -(i % columns) * tile + "px " + -Math.floor(i / columns) * tile + "px";
+    }
+    ["pointerover", "click"].forEach(function (kind) {
+      map.addEventListener(kind, function (event) {
+        const dot = event.target.closest("svg.map circle");
+        if (dot) point(dot);
+      });
+    });
+    buttons.forEach(function (button) {
+      button.addEventListener("click", function () {
+        button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+        const picked = buttons.filter(function (one) { return one.getAttribute("aria-pressed") === "true"; })
+          .map(function (one) { return one.dataset.c; });
+        map.classList.toggle("picked", picked.length > 0);
+        dots.forEach(function (one) { one.classList.toggle("on", picked.includes(one.dataset.c)); });
+      });
+    });
+  }
+
   document.addEventListener("DOMContentLoaded", function () {
     const button = document.getElementById("theme");
     function label() { button.textContent = dark() ? "Light" : "Dark"; }
@@ -55,6 +94,9 @@
       tools.hidden = false;
       arrange();
     });
+
+    const map = document.getElementById("map");
+    if (map) maps(map);
 
     document.addEventListener("keydown", function (event) {
       if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
