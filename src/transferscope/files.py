@@ -126,18 +126,18 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def json_text(value: Any) -> str:
-    """`value` as indented JSON with the key order given; of a file name that is no UTF-8, bytes as escapes.
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """`value` as JSON with the key order given; of a file name that is no UTF-8, bytes as escapes.
 
     Reading it again gives back the very name. NaN is refused, since JSON has none.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented UTF-8 JSON with the key order given."""
-    write_text(path, json_text(value) + "\n")
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Writes `value` as UTF-8 JSON with the key order given."""
+    write_text(path, json_text(value, indent=indent) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

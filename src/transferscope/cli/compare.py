@@ -47,6 +47,9 @@ def compare(
         str | None,
         typer.Option(metavar="I/N", help="Draw one of N shares, in a cache that all share."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who draws: local, or ray for Ray's workers.")
+    ] = "local",
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Say what is to be done and how long it takes; do nothing."),
@@ -70,6 +73,7 @@ def compare(
         "patch": _count("--patch", patch),
         "seeds": seeds,
         "shard": _share(shard),
+        "engine": engine,
     }
     places: dict[str, Any] = {
         "weights": weights,

@@ -310,7 +310,10 @@ class Comparison(Record):
         """Writes comparison.csv (tidy rows, one a channel and witness) and comparison.json (the rest)."""
         save_rows(self.rows, Path(folder) / "comparison.csv")
         fields = replace(self, rows=()).fields()
-        write_json(Path(folder) / "comparison.json", {**fields, "headline": headline(self)})
+        # Without indents: outlines are thousands of points, which would be a line each.
+        write_json(
+            Path(folder) / "comparison.json", fields | {"headline": headline(self)}, indent=None
+        )
 
     def fields(self) -> dict[str, Any]:
         """All fields, JSON-able."""

@@ -29,9 +29,10 @@ from transferscope.comparison.shortlist import shortlist
 from transferscope.comparison.weight_change import weight_changes
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.comparison.witnesses.class_information import class_information
-from transferscope.errors import InputError
+from transferscope.errors import InputError, UnknownName
 from transferscope.files import refuse_read_only
 from transferscope.machine import cache_dir
+from transferscope.visualize.ray_sweep import require_ray
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.comparison_geometry import with_geometry, with_units
 from transferscope.workflows.comparisons import Setting, keep_comparison
@@ -41,7 +42,7 @@ from transferscope.workflows.pair import Pair, open_pair
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.responses import ENOUGH, Part, as_arrays, held_out_split, read_part
 from transferscope.workflows.run import Run
-from transferscope.workflows.shortlist_drawings import Shortlist
+from transferscope.workflows.shortlist_drawings import ENGINES, Shortlist
 
 CONTROLS, DRAWN, SEEDS = 3, 6, 3
 """Control transfers, drawn channels a layer and drawings of each, where nothing else is asked for."""
@@ -65,6 +66,7 @@ class Question:
         patch: channels, of all layers together, whose setting back to base is measured exactly, those with
             the largest first-order estimates; None: all.
         shard: (I, N): draw the I-th of N shares only, and compare nothing.
+        engine: who draws: `local`, this process, or `ray`, Ray's workers, here or on a cluster.
     """
 
     layers: Sequence[str] | None = None
@@ -74,6 +76,7 @@ class Question:
     seeds: int = SEEDS
     patch: int | None = PATCHED
     shard: tuple[int, int] | None = None
+    engine: str = "local"
 
     def __post_init__(self) -> None:
         if self.controls < 0 or self.controls == 1:
@@ -92,6 +95,12 @@ class Question:
             raise InputError(
                 f"--shard is {self.shard[0]}/{self.shard[1]}; give I/N with 1 <= I <= N"
             )
+        if self.engine not in ENGINES:
+            raise UnknownName(
+                "engine", self.engine, ENGINES, where="compare", remedy="give one of them"
+            )
+        if self.engine == "ray":
+            require_ray()
 
 
 def compare(
@@ -123,7 +132,7 @@ def compare(
         data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
-        options: of `Question`: layers, controls, retunings, draw, seeds, patch, shard.
+        options: of `Question`: layers, controls, retunings, draw, seeds, patch, shard, engine.
 
     Raises:
         UnknownName: no such layer.
@@ -151,7 +160,7 @@ def compare(
     held_out = work.held_out()
     comparison, answers = _measured(work, names, behind, held_out)
     drawn = work.shortlist(comparison.rows, behind, held_out)
-    drawn.draw(reporter, share=asked.shard or (1, 1))
+    drawn.draw(reporter, share=asked.shard or (1, 1), run=ENGINES[asked.engine])
     if asked.shard is not None:
         reporter.say(
             f"share {asked.shard[0]} of {asked.shard[1]} is drawn; the same command without --shard compares "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from transferscope.backbones.classifier import Classifier
 from transferscope.comparison.records import NETWORKS, ChannelDrawings, Exemplar
+from transferscope.visualize.ray_sweep import run_on_ray
 from transferscope.visualize.recipe import RenderRecipe, make_recipe
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep, WorkUnit
@@ -18,6 +19,9 @@ from transferscope.workflows.reporter import Outlook, Reporter
 
 EXEMPLARS = 9
 """Real pictures kept for each channel and network."""
+
+ENGINES: Mapping[str, Callable[..., None]] = {"local": Sweep.run, "ray": run_on_ray}
+"""Who draws: (sweep, classifier, units, on_progress=...)."""
 
 _TOP = 20
 
@@ -66,12 +70,19 @@ class Shortlist:
         units = self.units()
         return units[0][1].recipe if units else None
 
-    def draw(self, reporter: Reporter, *, share: tuple[int, int] = (1, 1)) -> None:
+    def draw(
+        self,
+        reporter: Reporter,
+        *,
+        share: tuple[int, int] = (1, 1),
+        run: Callable[..., None] = Sweep.run,
+    ) -> None:
         """Draws what is not there yet; an estimate is said first.
 
         Args:
             reporter: hears of the progress.
             share: (I, N): every N-th unit from the I-th on, so that N machines with one cache share the work.
+            run: of `ENGINES`.
         """
         groups: dict[tuple[str, str], list[WorkUnit]] = {}
         for network, unit in self.units()[share[0] - 1 :: share[1]]:
@@ -84,7 +95,7 @@ class Shortlist:
         for (network, layer), units in groups.items():
             with reporter.task(f"drawing {layer}, {network}") as progress:
                 heard = outlook.through(progress, lacking[network, layer])
-                self.sweep.run(self.networks[network], units, on_progress=heard)
+                run(self.sweep, self.networks[network], units, on_progress=heard)
 
     def keys(self) -> list[dict[str, Any]]:
         """Rows that say under which key each drawing lies in the sweep."""
