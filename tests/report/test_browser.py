@@ -56,6 +56,8 @@ def run(browser: str, profile: Path, *arguments: str) -> str:
         "evaluation.html",
         "card.html",
         "data.html",
+        "map.html",
+        "classes/1.html",
     ],
 )
 def test_the_script_runs_without_an_error(
@@ -156,6 +158,54 @@ def test_the_arrow_keys_lead_to_the_next_channel(browser: str, atlas: Path, tmp_
     page = (copy / "units/blocks-4-2-1.html").as_uri()
     dom = run(browser, tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom", page)
     assert "<title>blocks.4.2 2 " in dom
+
+
+def test_search_blink_and_keys(browser: str, atlas: Path, tmp_path: Path) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        window.addEventListener("load", async function () {
+          const told = document.documentElement.dataset;
+          const press = key => document.body.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true }));
+          const wait = ms => new Promise(done => setTimeout(done, ms));
+          const base = document.querySelector("#pair .side.large img"), own = base.src;
+          press("b");
+          told.blinked = base.src !== own && base.src.includes("tuned");
+          press("b");
+          told.restored = base.src === own;
+          press("?");
+          told.keys = document.getElementById("keys").open;
+          document.getElementById("keys").close();
+          press("/");
+          await wait(300);
+          const wanted = document.getElementById("wanted");
+          wanted.value = "4.2 11";
+          wanted.dispatchEvent(new Event("input"));
+          told.hits = Array.from(document.querySelectorAll("#hits a"))
+            .map(one => one.textContent + "=" + one.getAttribute("href")).join(" ");
+          wanted.value = "猫";
+          wanted.dispatchEvent(new Event("input"));
+          told.named = document.querySelectorAll("#hits a").length;
+          told.elements = document.querySelectorAll("#hits b").length;
+          const foreign = new Image();
+          foreign.onerror = () => { told.foreign = "refused"; };
+          document.addEventListener("securitypolicyviolation",
+            event => { told.policy = event.effectiveDirective; });
+          foreign.src = "http://127.0.0.1:9/x.png";
+          await wait(300);
+        });""",
+    )
+    page = (copy / "units/blocks-4-2-1.html").as_uri()
+    dom = run(browser, tmp_path / "profile", "--virtual-time-budget=5000", "--dump-dom", page)
+    assert 'data-blinked="true"' in dom
+    assert 'data-restored="true"' in dom
+    assert 'data-keys="true"' in dom
+    assert 'data-hits="blocks.4.2 11=../layers/blocks-4-2.html#channel-11"' in dom
+    assert 'data-named="1"' in dom  # a class, whose name has tags that make no elements
+    assert 'data-elements="0"' in dom
+    assert 'data-policy="img-src"' in dom, "the page may fetch from elsewhere"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (520, 2400)])

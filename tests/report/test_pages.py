@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
@@ -556,6 +557,42 @@ def test_units_that_answer_alike_are_named_and_chance_left_out(pages: dict[str, 
     assert "answer alike" not in pages["units/blocks-4-2-1.html"].words
 
 
+def test_a_class_has_a_page_with_its_errors_and_the_units_that_serve_it(
+    pages: dict[str, Page], without_pictures: Path
+) -> None:
+    listed = pages["classes.html"]
+    assert made.NASTY in listed.words
+    assert {f"classes/{place}.html" for place in range(4)} <= set(listed.references)
+    told = pages["classes/1.html"]
+    assert made.NASTY in told.words
+    known = made.predictions(tuple(f"{n}" for n in range(12)))
+    missed = int(((known.labels == 1) & ~known.right).sum())
+    mistaken = int(((known.predicted == 1) & ~known.right).sum())
+    assert missed
+    assert told.html.count("<img") == missed + mistaken
+    assert "Taken for Löwenzahn (3)" in told.words
+    serving = [r for r in told.references if "channel-" in r or "units/" in r]
+    assert "../layers/blocks-4-2.html#channel-11" in serving  # not drawn: its row in the table
+    assert "../units/blocks-4-2-1.html" in serving
+    assert (
+        "none was found to serve it; that is not to say that none does"
+        in pages["classes/0.html"].words
+    )
+    assert "<img" not in (without_pictures / "classes/1.html").read_text(encoding="utf-8")
+
+
+def test_the_search_finds_pages_layers_channels_and_classes(atlas: Path) -> None:
+    text = (atlas / "assets/index.js").read_text(encoding="utf-8")
+    entries = json.loads(text.removeprefix("window.atlasIndex = ").rstrip(";\n"))
+    words = [entry[0] for entry in entries]
+    assert {"Overview", "blocks.4.2", "blocks.4.2 1", "blocks.4.2 23", made.NASTY} <= set(words)
+    assert len(words) == len(set(words))
+    for _, address in entries:
+        file, _, place = unquote(address).partition("#")
+        assert (atlas / file).is_file()
+        assert not place or f'id="{place}"' in (atlas / file).read_text(encoding="utf-8")
+
+
 def test_the_map_shows_every_picture_twice(
     content: AtlasContent, pages: dict[str, Page], without_pictures: Path
 ) -> None:
@@ -629,7 +666,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         predictions=None,
         history=[],
         comparison=dataclasses.replace(
-            content.comparison, layers=(), rows=(), drawings=(), controls=0
+            content.comparison, layers=(), rows=(), drawings=(), controls=0, map=None
         ),
         renders={},
         strips=None,
@@ -816,7 +853,7 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     alone = dataclasses.replace(content, comparison=None, renders={})
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
-    pages = ("card", "data", "evaluation", "explanations", "glossary", "index", "method")
+    pages = ("card", "classes", "data", "evaluation", "explanations", "glossary", "index", "method")
     assert names == [f"{one}.html" for one in (*pages, "robustness")]
     assert not (out / "layers").exists()
     for name in names:
@@ -879,7 +916,7 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Evaluation", "Map", "Explanations", "Robustness"]
+    titles = ["Overview", "Data", "Classes", "Evaluation", "Map", "Explanations", "Robustness"]
     titles += ["Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)

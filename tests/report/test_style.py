@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from transferscope.comparison.records import Comparison
 from transferscope.errors import InputError
-from transferscope.report.figures import classes, comparison, evaluation, style
+from transferscope.report.figures import channel, classes, comparison, evaluation, style
 from transferscope.report.pages import atlas as pages
 from transferscope.report.questions import Answers
 
@@ -79,19 +79,13 @@ def test_matplotlibs_settings_are_left_alone(name: str) -> None:
     assert dict(mpl.rcParams) == before
 
 
-def channel_figure(record: Comparison, channel: int) -> str:
-    return comparison.channel_figure(Answers.of(record), "blocks.4.2", channel)
+def channel_figure(record: Comparison, index: int) -> str:
+    return channel.channel_figure(Answers.of(record), "blocks.4.2", index)
 
 
 def full_dots(svg: str) -> int:
-    """Markers in the tuned network's colour whose inside is not empty."""
-    uses = re.findall(r'<use [^>]*style="([^"]*)"', svg)
-    full = rf"fill: {style.TUNED_COLOUR}; .*stroke-width: 1\.5"  # arrows have none
-    return sum(bool(re.match(full, look)) for look in uses)
-
-
-def fills(svg: str, colour: str) -> int:
-    return len(re.findall(rf"fill: {colour}", svg))
+    """Dots in the tuned network's colour whose inside is not empty."""
+    return len(re.findall(rf'<circle class="full" [^>]*fill="{style.TUNED_COLOUR}"', svg))
 
 
 def test_layers_are_named_and_the_frozen_one_is_called_identical() -> None:
@@ -172,7 +166,7 @@ def test_an_interval_that_reaches_too_far_ends_in_an_arrow() -> None:
         for row in record.rows
     )
     far = channel_figure(dataclasses.replace(record, rows=wide), 2)
-    assert fills(far, style.TUNED_COLOUR) == fills(near, style.TUNED_COLOUR) + 2
+    assert far.count('class="arrow"') == near.count('class="arrow"') + 2
 
 
 def test_what_was_not_measured_is_refused() -> None:
@@ -334,7 +328,9 @@ def test_pages_are_printed_without_what_is_there_to_click():
     sheet = (Path(pages.__file__).parent / "templates" / "atlas.css").read_text(encoding="utf-8")
     printed = sheet[sheet.index("@media print") :]
     (hidden,) = [line for line in printed.splitlines() if "display: none !important" in line]
-    assert hidden.strip().startswith(".bar nav, button, .skip, .tools, .step, .switch {")
+    assert hidden.strip().startswith(
+        ".bar nav, button, dialog, .hint, .skip, .tools, .step, .switch {"
+    )
     above = sheet[: sheet.index("@media")]
     rules = [line.strip() for line in above.splitlines() if line.endswith("}") and "{" in line]
     assert not set(rules) & {line.strip() for line in printed.splitlines()}, "pasted twice"

@@ -23,7 +23,6 @@ from transferscope.comparison.change import LEARNED, Witnessed
 from transferscope.comparison.records import NETWORKS, ChannelDrawings, Comparison, Quartiles
 from transferscope.errors import InputError
 from transferscope.report.figures import style
-from transferscope.report.questions import Answers, null_of, null_words, witness_words
 
 WIDTH = 360
 """Of every figure, in pixels."""
@@ -349,81 +348,3 @@ def _box(axes: Axes, values: Sequence[float], row: float, colour: str) -> None:
     spread = (np.arange(len(sample)) * 0.618034 % 1 - 0.5) * 1.3 * half
     dots: dict[str, Any] = {"markersize": 2.8, "alpha": 0.6, "markeredgewidth": 0}
     axes.plot(sample, row + spread, "o", color=colour, **dots)
-
-
-# ---------------------------------------------------------------------------- one channel
-
-
-_BEYOND = 1.5  # intervals that reach further than so many times the layer's largest effect are cut
-
-
-def channel_figure(answers: Answers, layer: str, channel: int) -> str:
-    """All witnesses of a channel, from what each is held against (0) to the layer's largest effect (1).
-
-    A dot is the value and its line the 95% interval; it is full where the null was rejected. The small
-    line in base's colour is the untuned network, where it is not the null itself.
-
-    Raises:
-        InputError: the channel has no rows.
-    """
-    rows = [
-        row
-        for name, row in answers.rows.get((layer, channel), {}).items()
-        if witness_words(name).tested and math.isfinite(row.value)
-    ]
-    if not rows:
-        raise InputError(f"channel {channel} of layer {layer!r} has no witnesses")
-    swatches: list[Swatch] = [
-        ("this channel", style.TUNED_COLOUR, 0.95),
-        (f"as in {_called(answers.comparison)['base']}", style.BASE_COLOUR, 0.95),
-        ("held against", style.MUTED, 0.45),
-    ]
-    step = 50.0
-    with _stack(step * len(rows), "", swatches) as (figure, axes):
-        style.ticks(
-            axes.xaxis, (0, 1), lambda value, _: "layer's largest" if value else "held against"
-        )
-        ends = [-0.12, 1.05]
-        for place, row in enumerate(rows):
-            middle = step * place + 34
-            _name_effect(axes, answers.comparison, row, step * place)
-            _line(axes, 0.0, middle - 9, middle + 9, linewidth=2, alpha=0.45)
-            _line(axes, 1.0, middle - 9, middle + 9, linewidth=1, alpha=0.25)
-            ends += _effect(axes, row, middle, answers)
-        reach = 0.03 * (max(ends) - min(ends))
-        axes.set_xlim(min(ends) - reach, max(ends) + reach)
-        return style.as_svg(
-            figure, f"channel-{layer}-{channel}", f"Witnesses of channel {channel} of {layer}"
-        )
-
-
-def _effect(axes: Axes, row: Witnessed, middle: float, answers: Answers) -> list[float]:
-    """Dot and interval on the row's own scale; the ends of what is drawn. What lies further is an arrow."""
-    null = null_of(row)
-    largest = answers.largest[row.layer, row.witness] or 1.0
-
-    def at(value: float) -> float:
-        return (value - null) / largest
-
-    ends = [at(value if math.isfinite(value) else row.value) for value in (row.low, row.high)]
-    shown = np.clip(ends, -_BEYOND, _BEYOND).tolist()
-    axes.plot(shown, [middle] * 2, color=style.TUNED_COLOUR, linewidth=2, solid_capstyle="butt")
-    for end, place, arrow in zip(ends, shown, "<>", strict=True):
-        if end != place:
-            axes.plot(place, middle, arrow, color=style.TUNED_COLOUR, markersize=5)
-    before = at(0.0)
-    if 0.02 < abs(before) <= _BEYOND:
-        _line(axes, before, middle - 6, middle + 6, color=style.BASE_COLOUR, linewidth=2, alpha=1)
-        shown.append(before)
-    dot = style.ring(style.TUNED_COLOUR, 6.5, 1.5)
-    if answers.rejected(row):
-        dot["markerfacecolor"] = style.TUNED_COLOUR
-    axes.plot(at(row.value), middle, **dot)
-    return [*shown, at(row.value)]
-
-
-def _name_effect(axes: Axes, comparison: Comparison, row: Witnessed, top: float) -> None:
-    """The witness and its figures, above its line."""
-    words = witness_words(row.witness)
-    against = f"{null_words(comparison, row.witness)} {words.say(null_of(row))}"
-    _name(axes, top + 6, words.label, f"{words.say(row.value)}, {against}")

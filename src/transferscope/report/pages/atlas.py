@@ -81,6 +81,8 @@ def write_atlas(
             "shown": {page.slug for page in shown},
             "navigation": [(page.file, page.title) for page in shown],
         }
+        pages = [(page.title, page.file) for page in shown]
+        site.write_index([*pages, *(entry for one in shown.values() for entry in one.index)])
         for page, section in shown.items():
             site.write_page(page.file, page.slug, shared | dict(section.values))
             for file, (template, values) in section.below.items():

@@ -23,7 +23,8 @@ from transferscope.comparison.shortlist import (
     MOST_MATTERING,
 )
 from transferscope.errors import InputError
-from transferscope.report.figures.comparison import channel_figure, gain_figure
+from transferscope.report.figures.channel import channel_figure
+from transferscope.report.figures.comparison import gain_figure
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.site import PagePicture, Site
 from transferscope.report.pages.unit_exemplars import (
@@ -166,9 +167,32 @@ def compared_layers(content: AtlasContent, site: Site) -> tuple[Layer, ...]:
     comparison = content.comparison
     if comparison is None:
         return ()
-    slugs: set[str] = set()
     answers = Answers.of(comparison)
-    return tuple(_layer(record, answers, content, site, slugs) for record in comparison.layers)
+    slugs = _slugs(comparison)
+    return tuple(
+        _layer(record, answers, content, site, slugs[record.layer]) for record in comparison.layers
+    )
+
+
+def channel_addresses(comparison: Comparison) -> dict[tuple[str, int], str]:
+    """Where each channel is shown: its page if it was drawn, else its row in the layer's table."""
+    slugs = _slugs(comparison)
+    found = {
+        (row.layer, row.channel): f"layers/{slugs[row.layer]}.html#channel-{row.channel}"
+        for row in comparison.of_witness(LEARNED)
+    }
+    for one in comparison.drawings:
+        found[one.layer, one.channel] = f"units/{_stem(one, slugs[one.layer])}.html"
+    return found
+
+
+def _slugs(comparison: Comparison) -> dict[str, str]:
+    taken: set[str] = set()
+    return {layer.layer: _slug(layer.layer, taken=taken) for layer in comparison.layers}
+
+
+def _stem(one: ChannelDrawings, slug: str) -> str:
+    return f"{slug}-{one.channel}" + ("-minus" if one.sign == "minus" else "")
 
 
 def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -186,19 +210,33 @@ def channel_pages(layers: Sequence[Layer]) -> dict[str, tuple[str, Mapping[str, 
     return pages
 
 
+def search_entries(layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    """Layers, drawn channels, and the others in their layer's table: (words, address)."""
+    found = []
+    for layer in layers:
+        name = layer.record.layer
+        found.append((name, layer.page))
+        found += [(f"{name} {unit.label}", unit.page) for unit in layer.units]
+        found += [
+            (f"{name} {one.index}", f"{layer.page}#channel-{one.index}")
+            for one in sorted(layer.channels, key=lambda one: one.index)
+            if one.unit is None
+        ]
+    return found
+
+
 # ---------------------------------------------------------------------------- a layer
 
 
 def _layer(
-    record: LayerComparison, answers: Answers, content: AtlasContent, site: Site, slugs: set[str]
+    record: LayerComparison, answers: Answers, content: AtlasContent, site: Site, slug: str
 ) -> Layer:
     comparison, name = answers.comparison, record.layer
-    slug = _slug(name, taken=slugs)
     drawings = [one for one in comparison.drawings if one.layer == name]
     marked = {one.sign for one in drawings} - {"plus"}
     units: dict[str, Unit] = {}
     for one in drawings:
-        stem = f"{slug}-{one.channel}" + ("-minus" if one.sign == "minus" else "")
+        stem = _stem(one, slug)
         if stem in units:
             raise InputError(
                 f"channel {one.channel} ({one.sign}) of layer {name!r} was drawn twice; give each channel "

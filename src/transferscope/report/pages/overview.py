@@ -23,7 +23,13 @@ from transferscope.report.figures.comparison import (
     similarity_figure,
 )
 from transferscope.report.figures.training import history_figure
-from transferscope.report.pages.channels import Unit, by_reason, channel_pages, compared_layers
+from transferscope.report.pages.channels import (
+    Unit,
+    by_reason,
+    channel_pages,
+    compared_layers,
+    search_entries,
+)
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
@@ -58,7 +64,7 @@ def overview(content: AtlasContent, site: Site) -> Section:
         "trends": trend_sentences(comparison.trends) if comparison else {},
         "history": Markup(history_figure(content.history)) if content.history else None,
     }
-    return Section(values, channel_pages(layers))
+    return Section(values, channel_pages(layers), search_entries(layers))
 
 
 def _figures(comparison: Comparison | None) -> dict[str, Markup | None]:

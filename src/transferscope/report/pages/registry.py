@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ class Section:
     Attributes:
         values: of its template.
         below: pages that are reached from it alone: file to (template, values).
+        index: what the search finds on it: (words, address).
     """
 
     values: Mapping[str, Any]
     below: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    index: Sequence[tuple[str, str]] = ()
 
 
 Make = Callable[[AtlasContent, Site], Section | None]

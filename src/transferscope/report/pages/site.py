@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,7 @@ class Site:
             excess=excess_of,
             key=_key,
             address=partial(quote, safe="/"),
+            link=partial(quote, safe="/#"),
         )
         self._environment.globals["thumbnail"] = self.thumbnail
 
@@ -97,6 +99,15 @@ class Site:
         rules = (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
         self._write("assets/atlas.css", colours + rules)
         self._write("assets/atlas.js", (TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
+
+    def write_index(self, entries: Sequence[tuple[str, str]]) -> None:
+        """What the search looks through, as a script: no page may read other files of a folder.
+
+        Args:
+            entries: (words, address relative to the folder).
+        """
+        known = [(words, quote(address, safe="/#")) for words, address in entries]
+        self._write("assets/index.js", f"window.atlasIndex = {json.dumps(known)};\n")
 
     def write_page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
         """Renders `template` to the file `name`.

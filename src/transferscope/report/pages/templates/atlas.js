@@ -1,5 +1,5 @@
 "use strict";
-// Theme, order of a layer's drawings and channels, arrow keys. The pages work without it.
+// Theme, search, blink, order of a layer's drawings and channels, keys. The pages work without it.
 (function () {
   const page = document.documentElement;
   window.addEventListener("error", function () { page.dataset.atlas = "error"; });
@@ -16,6 +16,72 @@
   }
   const kept = stored();
   if (kept === "dark" || kept === "light") page.dataset.theme = kept;
+
+  // Both drawings of a channel in one place, in turn; with reduced motion a press turns once.
+  function blink() {
+    const pair = document.getElementById("pair"), button = pair && pair.querySelector(".blink");
+    const sides = pair ? Array.from(pair.querySelectorAll(".side.large img")) : [];
+    if (sides.length !== 2) return null;
+    const [base, tuned] = sides, own = base.src, alt = base.alt;
+    let clock = 0;
+    button.hidden = false;
+    function show(other) {
+      base.src = other ? tuned.src : own;
+      base.alt = other ? tuned.alt : alt;
+      base.closest(".side").className = "side large " + (other ? "tuned" : "base");
+    }
+    function turned() { return base.src !== own; }
+    function turn() {
+      if (matchMedia("(prefers-reduced-motion: reduce)").matches) show(!turned());
+      else if (clock) { clearInterval(clock); clock = 0; show(false); }
+      else { show(true); clock = setInterval(function () { show(!turned()); }, 700); }
+      button.setAttribute("aria-pressed", String(clock !== 0 || turned()));
+    }
+    button.addEventListener("click", turn);
+    return turn;
+  }
+
+  // The index is a script of its own, read when it is first asked for.
+  function search() {
+    const dialog = document.getElementById("search"), hits = document.getElementById("hits");
+    const wanted = document.getElementById("wanted"), button = document.getElementById("find");
+    let entries = null;
+    function list() {
+      const words = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = (entries || []).filter(function (entry) {
+        const parts = entry[0].toLowerCase();
+        return words.length > 0 && words.every(function (word) { return parts.includes(word); });
+      });
+      const exact = words.join(" ");
+      found.sort(function (a, b) { return (b[0].toLowerCase() === exact) - (a[0].toLowerCase() === exact); });
+      hits.replaceChildren(...found.slice(0, 12).map(function (entry, place) {
+        const item = document.createElement("li"), link = document.createElement("a");
+        link.textContent = entry[0];
+        link.href = page.dataset.root + entry[1];
+        if (place === 0) item.className = "first";
+        item.append(link);
+        return item;
+      }));
+    }
+    function open() {
+      dialog.showModal();
+      if (entries) return list();
+      const script = document.createElement("script");
+      script.src = page.dataset.root + "assets/index.js";
+      script.addEventListener("load", function () { entries = window.atlasIndex; list(); });
+      document.head.append(script);
+    }
+    wanted.addEventListener("input", list);
+    wanted.addEventListener("keydown", function (event) {
+      const first = hits.querySelector("a");
+      if (event.key === "Enter" && first) first.click();
+      if (event.key === "ArrowDown" && first) { event.preventDefault(); first.focus(); }
+    });
+    hits.addEventListener("click", function () { dialog.close(); });
+    button.hidden = false;
+    button.addEventListener("click", open);
+    return open;
+  }
 
   // The map of pictures: point at a dot to see its picture and its twin; press classes to pick them out.
   function maps(map) {
@@ -98,12 +164,20 @@
     const map = document.getElementById("map");
     if (map) maps(map);
 
+    const turn = blink();
+    const find = search();
+    const keys = document.getElementById("keys");
+    document.querySelectorAll(".hint").forEach(function (one) { one.hidden = false; });
     document.addEventListener("keydown", function (event) {
-      if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-      if (event.target.closest("input, select, textarea, .scroll")) return;
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.target.closest("input, select, textarea, dialog, .scroll")) return;
       const way = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
-      const link = way && document.querySelector('link[rel="' + way + '"]');
+      const link = way && !event.shiftKey && document.querySelector('link[rel="' + way + '"]');
       if (link) location.href = link.href;
+      else if (event.key === "b" && turn) turn();
+      else if (event.key === "t") button.click();
+      else if (event.key === "?") keys.showModal();
+      else if (event.key === "/") { event.preventDefault(); find(); }
     });
 
     if (page.dataset.atlas !== "error") page.dataset.atlas = "ready";
