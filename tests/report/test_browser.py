@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -158,6 +159,69 @@ def test_the_arrow_keys_lead_to_the_next_channel(browser: str, atlas: Path, tmp_
     page = (copy / "units/blocks-4-2-1.html").as_uri()
     dom = run(browser, tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom", page)
     assert "<title>blocks.4.2 2 " in dom
+
+
+def test_of_many_channels_those_in_sight_are_in_the_document(browser: str, tmp_path: Path) -> None:
+    content = made.content(tmp_path / "pictures")
+    record = content.comparison
+    assert record is not None
+    name, count = "blocks.4.2", 2048
+    known = record.layers[1]
+    drawn = tuple(made.channel(name, index, record.paths) for index in range(100))
+    many = dataclasses.replace(
+        record,
+        layers=(dataclasses.replace(known, channels=count),),
+        rows=made.rows(name, count, drawn=(), seed=5),
+        drawings=drawn,
+    )
+    bare = dataclasses.replace(content, comparison=many, renders={}, evaluation=None)
+    bare = dataclasses.replace(bare, predictions=None, explanations=(), inspection=None, card=None)
+    atlas = write_atlas(bare, tmp_path / "atlas").parent
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        window.addEventListener("load", async function () {
+          const told = document.documentElement.dataset;
+          const wait = ms => new Promise(done => setTimeout(done, ms));
+          const live = id => document.getElementById(id).querySelectorAll("*").length;
+          const rows = () => Array.from(document.getElementById("channels").children)
+            .filter(row => row.dataset.index).map(row => Number(row.dataset.index));
+          await wait(100);
+          told.there = document.getElementById("channel-1500") !== null;
+          const box = document.getElementById("channels").closest(".scroll");
+          const high = box.scrollHeight;
+          let most = 0;
+          for (let at = 0; at < 20; at++) {
+            box.scrollTop = at * high / 20;
+            scrollTo(0, at * document.body.scrollHeight / 20);
+            await wait(30);
+            most = Math.max(most, live("channels"), live("grid"));
+          }
+          told.most = most;
+          told.steady = Math.abs(box.scrollHeight - high) < 40;
+          box.scrollTop = box.scrollHeight;
+          await wait(60);
+          told.last = rows().at(-1);
+          const sort = document.querySelector('.tools[data-of="channels"] select');
+          sort.value = "index";
+          sort.dispatchEvent(new Event("change"));
+          box.scrollTop = box.scrollHeight;
+          await wait(60);
+          told.sorted = rows().at(-1);
+          window.dispatchEvent(new Event("beforeprint"));
+          told.printed = rows().length;
+        });""",
+    )
+    page = (copy / "layers/blocks-4-2.html").as_uri() + "#channel-1500"
+    dom = run(browser, tmp_path / "profile", "--virtual-time-budget=8000", "--dump-dom", page)
+    found = dict(re.findall(r'data-(there|most|steady|last|sorted|printed)="([^"]*)"', dom))
+    assert found["there"] == "true", "an address leads to a row that is not in the document"
+    assert 0 < int(found["most"]) <= 300
+    assert found["steady"] == "true"
+    assert found["sorted"] == str(count - 1)
+    assert found["last"] != found["sorted"]
+    assert found["printed"] == str(count)
 
 
 def test_search_blink_and_keys(browser: str, atlas: Path, tmp_path: Path) -> None:

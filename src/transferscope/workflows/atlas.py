@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transferscope.evaluation.predictions import Predictions
 from transferscope.files import is_writable, read_json
 from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
-from transferscope.report.pages.content import AtlasContent, OtherSet
+from transferscope.report.pages.content import AtlasContent, OtherSet, RenderKey
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.wording import counted, percent
@@ -171,27 +172,43 @@ def _comparison_facts(comparison: Comparison) -> dict[str, str]:
     return facts
 
 
-def _shown_renders(
-    run: Run, comparison: Comparison, reporter: Reporter
-) -> dict[tuple[str, str, int, str, int], Render]:
+class _ShownRenders(Mapping[RenderKey, Render]):
+    """Renders by key, read from the run's sweep/ or the cache when they are asked for."""
+
+    def __init__(self, sweep: Sweep, keys: Mapping[RenderKey, tuple[str, float | None]]):
+        self._sweep, self._keys = sweep, keys
+
+    def __getitem__(self, key: RenderKey) -> Render:
+        name, best = self._keys[key]
+        try:
+            return self._sweep.load_key(name, best)
+        except WeightsError:
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[RenderKey]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _shown_renders(run: Run, comparison: Comparison, reporter: Reporter) -> _ShownRenders:
     """Renders by (network, layer, channel, sign, seed), under the keys that the comparison was kept with.
 
     What is neither in the run's sweep/ nor in the cache is missing; the reporter is told.
     """
     sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
     best = {(one.layer, one.channel): one.exemplar_max for one in comparison.drawings}
-    shown: dict[tuple[str, str, int, str, int], Render] = {}
+    known: dict[RenderKey, tuple[str, float | None]] = {}
     for row in render_keys(run.path / "comparison"):
         network, place = row["network"], (row["layer"], row["channel"])
-        if place not in best:
-            continue
-        with suppress(WeightsError):
-            render = sweep.load_key(row["key"], best[place].get(network))
-            shown[network, *place, row["sign"], row["seed"]] = render
+        if place in best and sweep.path(row["key"]).is_file():
+            key = (network, *place, row["sign"], row["seed"])
+            known[key] = row["key"], best[place].get(network)
     expected = len(NETWORKS) * sum(len(one.seeds) for one in comparison.drawings)
-    if len(shown) < expected:
+    if len(known) < expected:
         reporter.say(
-            f"{expected - len(shown)} of {expected} drawings of the comparison are neither in "
+            f"{expected - len(known)} of {expected} drawings of the comparison are neither in "
             f"{str(run.path / 'sweep')!r} nor in the cache; 'transferscope compare {run.path}' draws them"
         )
-    return shown
+    return _ShownRenders(sweep, known)

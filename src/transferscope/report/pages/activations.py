@@ -24,8 +24,6 @@ def write_sheets_page(
         picture: as the network saw it.
     """
     picture.save(folder / "picture.png")
-    site = Site(folder)
-    site.write_assets()
 
     def with_size(file: str) -> tuple[str, int, int]:
         with Image.open(folder / file) as page:
@@ -39,4 +37,6 @@ def write_sheets_page(
         "covered": COVERED,
         "navigation": [("index.html", "Activations")],
     }
-    site.write_page("index.html", "activations", values)
+    with Site(folder) as site:
+        site.write_assets()
+        site.write_page("index.html", "activations", values)

@@ -64,8 +64,10 @@ def write_atlas(
         InputError: two drawings of the comparison have the same layer, channel and sign.
     """
     out = Path(out)
-    with replaced_folder(out) as folder:
-        site = Site(folder, content.data_root, pictures=pictures, view=content.view)
+    with (
+        replaced_folder(out) as folder,
+        Site(folder, content.data_root, pictures=pictures, view=content.view) as site,
+    ):
         (folder / "images/pictures").mkdir(parents=True)
         site.write_assets()
         sections = {page: page.make(content, site) for page in all_pages()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -56,6 +57,9 @@ REASON_WORDS: Mapping[str, str] = {
 """Why a channel is on the shortlist."""
 
 
+_MANY = 500  # drawn channels; more are stored in less room, at a WebP quality of 75 and not 90
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A channel's drawings from one seed, by network."""
@@ -103,7 +107,7 @@ class Unit:
     legible: tuple[Legible, ...]
     power: str
     serves: tuple[str, ...]
-    figure: Markup | None
+    figure: Callable[[], Markup] | None
     exemplars: tuple[ShownPart, ...]
     near: tuple[Near, ...]
 
@@ -386,10 +390,15 @@ def _unit(
         legible=_legible(one),
         power=drawing_sentence(one.test, fdr=answers.comparison.fdr) if one.test else "",
         serves=_serves(answers, one, content.classes),
-        figure=Markup(channel_figure(answers, one.layer, one.channel)) if tested else None,
+        figure=partial(_channel_figure, answers, one.layer, one.channel) if tested else None,
         exemplars=shown_exemplars(one, site),
         near=near_units(one, dict(zip(NETWORKS, answers.comparison.pair, strict=True))),
     )
+
+
+def _channel_figure(answers: Answers, layer: str, channel: int) -> Markup:
+    """Drawn when its page is written: thousands of figures need not be in memory at once."""
+    return Markup(channel_figure(answers, layer, channel))
 
 
 def _figure(row: Witnessed, comparison: Comparison) -> Figure:
@@ -463,7 +472,9 @@ def _picture(
         return PagePicture(None, f"no drawing of seed {seed}", side, side)
     words = f"channel {one.channel} of {one.layer}, {network} network, seed {seed}"
     file = f"images/renders/{stem}-{network}-{seed}.webp"
-    return site.save(Image.fromarray(render.picture), file, words, quality=90)
+    many = len(content.comparison.drawings) > _MANY
+    quality = 75 if many else 90
+    return site.save(Image.fromarray(render.picture), file, words, quality=quality)
 
 
 def _slug(layer: str, *, taken: set[str]) -> str:

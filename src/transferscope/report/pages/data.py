@@ -84,8 +84,7 @@ def write_inspection(
     Raises:
         OutputError: `out` holds files that are not ours, or cannot be written.
     """
-    with replaced_folder(out) as folder:
-        site = Site(folder, pictures=pictures)
+    with replaced_folder(out) as folder, Site(folder, pictures=pictures) as site:
         site.write_assets()
         if pictures:
             inspection.save(folder)

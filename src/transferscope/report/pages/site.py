@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ import jinja2
 from PIL import Image, ImageOps
 
 from transferscope import wording
+from transferscope.data.loading import cores
 from transferscope.errors import PictureError
 from transferscope.files import sha256_bytes
 from transferscope.images import InputSpec, read_picture, to_picture
@@ -25,6 +28,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 THUMBNAIL = 160
 """Side of a thumbnail in pixels."""
+
+
+_AT_ONCE = 32  # pictures that wait for a thread: memory stays flat in their number
+
+
+def _encode(picture: Image.Image, path: Path, quality: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="WEBP", quality=quality, method=4)
 
 
 def _key(value: float | None) -> str:
@@ -52,6 +63,9 @@ class PagePicture:
 class Site:
     """Writes pages, and what they all need, under one folder; each picture once.
 
+    Pictures are encoded by threads of its own: all are written when the block that it is the context of
+    ends, and what failed there is raised.
+
     Args:
         folder: of the pages, new.
         root: folder of the data's own pictures.
@@ -72,6 +86,8 @@ class Site:
         self.pictures = pictures
         self.view = view
         self._written: dict[str, PagePicture] = {}
+        self._workers = ThreadPoolExecutor(cores())
+        self._encoding: deque[Future[None]] = deque()
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -91,6 +107,14 @@ class Site:
             link=partial(quote, safe="/#"),
         )
         self._environment.globals["thumbnail"] = self.thumbnail
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._workers.shutdown(cancel_futures=kind is not None)
+        while kind is None and self._encoding:
+            self._encoding.popleft().result()
 
     def write_assets(self) -> None:
         """The style sheet, with the figures' two colours, and the script."""
@@ -134,10 +158,11 @@ class Site:
 
     def save(self, picture: Image.Image, file: str, words: str, *, quality: int) -> PagePicture:
         """Writes a WebP file, with its transparency if it has any."""
-        path = self.folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
         mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-        picture.convert(mode).save(path, format="WEBP", quality=quality, method=4)
+        encoding = self._workers.submit(_encode, picture.convert(mode), self.folder / file, quality)
+        self._encoding.append(encoding)
+        if len(self._encoding) > _AT_ONCE:
+            self._encoding.popleft().result()
         return PagePicture(file, words, *picture.size)
 
     def thumbnail(self, path: str, root: Path | None = None) -> PagePicture:

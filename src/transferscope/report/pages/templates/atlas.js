@@ -45,6 +45,7 @@
   function search() {
     const dialog = document.getElementById("search"), hits = document.getElementById("hits");
     const wanted = document.getElementById("wanted"), button = document.getElementById("find");
+    if (!button) return null;
     let entries = null;
     function list() {
       const words = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -81,6 +82,68 @@
     button.hidden = false;
     button.addEventListener("click", open);
     return open;
+  }
+
+  // Of many rows, only those in sight are in the document; returns a function that shows other rows.
+  // What is printed, and what an address asks for, is there all the same.
+  const FEW = 60;
+  function windowed(list, every) {
+    if (every.length <= FEW) {
+      return function (items) {
+        every.forEach(function (item) { item.hidden = true; });
+        items.forEach(function (item) { item.hidden = false; });
+        list.append(...items, ...every.filter(function (item) { return item.hidden; }));
+      };
+    }
+    const table = list.tagName === "TBODY", scroller = table ? list.closest(".scroll") : null;
+    const [above, below] = ["above", "below"].map(function (name) {
+      const space = document.createElement(table ? "tr" : "li");
+      space.className = "space " + name;
+      space.setAttribute("aria-hidden", "true");
+      return space;
+    });
+    let items = [], pitch = 0, columns = 1, from = -1, to = -1, whole = false;
+    function measure() {
+      from = to = -1;
+      columns = table ? 1 : getComputedStyle(list).gridTemplateColumns.split(" ").length;
+      list.replaceChildren(...items.slice(0, columns + 1));
+      pitch = items.length > columns ? items[columns].offsetTop - items[0].offsetTop : 1;
+    }
+    function draw() {
+      if (whole) return;
+      const rows = Math.ceil(items.length / columns), top = (scroller || list).getBoundingClientRect().top;
+      const gone = scroller ? scroller.scrollTop : -top, room = scroller ? scroller.clientHeight : innerHeight;
+      const first = Math.max(0, Math.min(rows - 1, Math.floor(gone / pitch) - 1));
+      const last = Math.max(first, Math.min(rows, Math.ceil((gone + room) / pitch) + 1));
+      if (first === from && last === to) return;
+      from = first;
+      to = last;
+      above.style.height = first * pitch + "px";
+      below.style.height = (rows - last) * pitch + "px";
+      list.replaceChildren(above, ...items.slice(first * columns, last * columns), below);
+    }
+    function reveal() {
+      const id = decodeURIComponent(location.hash.slice(1));
+      const place = id ? items.findIndex(function (item) { return item.querySelector("#" + CSS.escape(id)); }) : -1;
+      if (place < 0) return;
+      const down = Math.floor(place / columns) * pitch;
+      if (scroller) { scroller.scrollTop = down - pitch; scroller.scrollIntoView(); }
+      else scrollTo(0, down + list.offsetTop);
+      draw();
+      const target = document.getElementById(id);
+      if (target) target.classList.add("here");
+    }
+    (scroller || window).addEventListener("scroll", draw, { passive: true });
+    addEventListener("resize", function () { measure(); draw(); });
+    addEventListener("beforeprint", function () { whole = true; list.replaceChildren(...items); });
+    addEventListener("afterprint", function () { whole = false; from = -1; draw(); });
+    addEventListener("hashchange", reveal);
+    return function (next) {
+      items = next;
+      measure();
+      draw();
+      reveal();
+    };
   }
 
   // The map of pictures: point at a dot to see its picture and its twin; press classes to pick them out.
@@ -139,6 +202,7 @@
       const sort = tools.querySelector("select");
       const only = tools.querySelector("input");
       const items = Array.from(list.children);
+      const view = windowed(list, items);
       function arrange() {
         const key = sort.value;
         const sign = key === "index" ? 1 : -1;
@@ -150,10 +214,9 @@
           const x = value(a), y = value(b);
           return x === y ? a.dataset.index - b.dataset.index : x < y ? -1 : 1;
         });
-        items.forEach(function (item) {
-          item.hidden = only !== null && only.checked && item.dataset.found !== "1";
-        });
-        list.append(...items);
+        view(items.filter(function (item) {
+          return only === null || !only.checked || item.dataset.found === "1";
+        }));
       }
       sort.addEventListener("change", arrange);
       if (only) only.addEventListener("change", arrange);
@@ -177,7 +240,7 @@
       else if (event.key === "b" && turn) turn();
       else if (event.key === "t") button.click();
       else if (event.key === "?") keys.showModal();
-      else if (event.key === "/") { event.preventDefault(); find(); }
+      else if (event.key === "/" && find) { event.preventDefault(); find(); }
     });
 
     if (page.dataset.atlas !== "error") page.dataset.atlas = "ready";
