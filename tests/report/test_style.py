@@ -209,7 +209,7 @@ def test_a_comparisons_figures_fit_a_telephone_whatever_the_layers_are_called(na
         "information": comparison.information_figure,
         "gain": comparison.gain_figure,
         "similarity": comparison.similarity_figure,
-        "channel": lambda record: comparison.channel_figure(Answers.of(record), long, 3),
+        "channel": lambda record: channel.channel_figure(Answers.of(record), long, 3),
     }
     svg = figures[name](dataclasses.replace(renamed, pair=("first_of_many_runs", "second" * 9)))
     assert ElementTree.fromstring(svg).get("width") == str(comparison.WIDTH) == "360"

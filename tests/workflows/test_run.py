@@ -343,6 +343,7 @@ def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path)
     evaluate_run(run)
     home = write_atlas(run).parent
     assert {page.name for page in home.glob("*.html")} == {
+        "classes.html",
         "index.html",
         "evaluation.html",
         "card.html",

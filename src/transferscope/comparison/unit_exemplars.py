@@ -17,6 +17,7 @@ from transferscope.features.exemplar_crops import (
     ExemplarCrop,
     Unit,
     exemplar_crops,
+    receptive_fields,
     top_pictures,
 )
 from transferscope.records import Record
@@ -88,6 +89,12 @@ def unit_exemplars(
     Raises:
         UnknownName, InputError, PictureError: see `exemplar_crops`.
     """
+    layers = list(dict.fromkeys(unit.layer for unit in units))
+    measured_on = next(iter(parts.values())).files if parts else ()
+    fields = {
+        name: receptive_fields(classifier, layers, measured_on) if layers and measured_on else {}
+        for name, classifier in networks.items()
+    }
     crops = {
         part: {
             name: exemplar_crops(
@@ -100,6 +107,7 @@ def unit_exemplars(
                     for unit in units
                 },
                 names=given.names,
+                fields=fields[name],
                 batch_size=batch_size,
                 on_progress=on_progress,
             )

@@ -83,6 +83,7 @@ def exemplar_crops(
     wanted: Mapping[Unit, Sequence[int]],
     *,
     names: Sequence[str] | None = None,
+    fields: Mapping[str, ReceptiveField] | None = None,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[Unit, tuple[ExemplarCrop, ...]]:
@@ -96,6 +97,7 @@ def exemplar_crops(
         files: N pictures.
         wanted: unit -> indexes of its exemplars among `files`, best first; see `top_pictures`.
         names: N, of the pictures in the result; None: the files' paths.
+        fields: of the network's layers, see `receptive_fields`; None: they are measured on these files.
         batch_size: pictures a forward pass.
         on_progress: called with (pictures done, in all).
 
@@ -116,7 +118,8 @@ def exemplar_crops(
             f"exemplars {needed[0]} to {needed[-1]} are asked for among {len(files)} pictures"
         )
     layers = list(dict.fromkeys(unit.layer for unit in wanted))
-    fields = _fields(classifier, layers, files[:: -(-len(files) // MEASURED_ON)])
+    if fields is None:
+        fields = receptive_fields(classifier, layers, files)
     of_picture: dict[int, list[Unit]] = {}
     for unit, places in wanted.items():
         for place in dict.fromkeys(places):
@@ -143,9 +146,16 @@ def exemplar_crops(
     return {unit: tuple(found[unit, place] for place in places) for unit, places in wanted.items()}
 
 
-def _fields(
+def receptive_fields(
     classifier: Classifier, layers: Sequence[str], files: Sequence[Path]
 ) -> dict[str, ReceptiveField]:
+    """How far each layer looks, measured on a few pictures spread over the files.
+
+    Raises:
+        UnknownName: no such layer.
+        PictureError: a file that cannot be read.
+    """
+    files = files[:: -(-len(files) // MEASURED_ON)]
     (batch,) = load_batches(files, classifier.input, batch_size=len(files))
     return {layer: receptive_field(classifier, layer, as_float(batch)) for layer in layers}
 

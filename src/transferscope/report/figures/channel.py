@@ -50,7 +50,7 @@ def channel_figure(answers: Answers, layer: str, channel: int) -> str:
 
     height = _TOP + _STEP * len(rows) + _FOOT
     base = dict(zip(NETWORKS, answers.comparison.pair, strict=True))["base"]
-    marks = [*_legend(f"as in {base}")]
+    marks = [*_legend(style.clipped(f"as in {base}", 30))]
     for place, (row, one) in enumerate(zip(rows, places, strict=True)):
         top = _TOP + _STEP * place
         marks += _words(row, answers, top)

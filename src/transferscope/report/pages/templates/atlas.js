@@ -113,8 +113,8 @@
       if (whole) return;
       const rows = Math.ceil(items.length / columns), top = (scroller || list).getBoundingClientRect().top;
       const gone = scroller ? scroller.scrollTop : -top, room = scroller ? scroller.clientHeight : innerHeight;
-      const first = Math.max(0, Math.min(rows - 1, Math.floor(gone / pitch) - 1));
-      const last = Math.max(first, Math.min(rows, Math.ceil((gone + room) / pitch) + 1));
+      const first = Math.max(0, Math.min(rows - 1, Math.floor(gone / pitch)));
+      const last = Math.max(first, Math.min(rows, Math.ceil((gone + room) / pitch)));
       if (first === from && last === to) return;
       from = first;
       to = last;
