@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 from transferscope.comparison.records import NETWORKS
 from transferscope.errors import InputError
-from transferscope.report.figures import style
+from transferscope.report.figures import style, svg
 from transferscope.report.questions import Answers, null_of, null_words, witness_words
 
 if TYPE_CHECKING:
     from transferscope.comparison.change import Witnessed
 
-WIDTH = 360
-_SIDE = 10.0  # margins to the left and right, pixels
 _TOP, _STEP, _FOOT = 34.0, 50.0, 30.0
 _BEYOND = 1.5  # intervals that reach further than so many times the layer's largest effect are cut
 
@@ -43,10 +40,10 @@ def channel_figure(answers: Answers, layer: str, channel: int) -> str:
     places = [_Places(row, answers.largest[row.layer, row.witness] or 1.0) for row in rows]
     ends = [end for one in places for end in one.shown]
     low, high = min(-0.12, *ends), max(1.05, *ends)
-    wide = (WIDTH - 2 * _SIDE) / (high - low)
+    wide = (svg.WIDTH - 2 * svg.SIDE) / (high - low)
 
     def at(value: float) -> float:
-        return _SIDE + (value - low) * wide
+        return svg.SIDE + (value - low) * wide
 
     height = _TOP + _STEP * len(rows) + _FOOT
     base = dict(zip(NETWORKS, answers.comparison.pair, strict=True))["base"]
@@ -54,16 +51,11 @@ def channel_figure(answers: Answers, layer: str, channel: int) -> str:
     for place, (row, one) in enumerate(zip(rows, places, strict=True)):
         top = _TOP + _STEP * place
         marks += _words(row, answers, top)
-        marks += [_line(at(0.0), top + 34, 9, "currentColor", 2, 0.45)]
-        marks += [_line(at(1.0), top + 34, 9, "currentColor", 1, 0.25)]
+        marks += [svg.upright(at(0.0), top + 34, 9, "currentColor", 2, 0.45)]
+        marks += [svg.upright(at(1.0), top + 34, 9, "currentColor", 1, 0.25)]
         marks += one.marks(at, top + 34, full=answers.rejected(row))
     marks += _axis(at, height - _FOOT)
-    title = escape(f"Witnesses of channel {channel} of {layer}")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}" width="{WIDTH}" '
-        f'height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}" style="color:inherit">'
-        f"<title>{title}</title>{''.join(marks)}</svg>\n"
-    )
+    return svg.document(height, f"Witnesses of channel {channel} of {layer}", marks)
 
 
 class _Places:
@@ -90,7 +82,7 @@ class _Places:
         """Interval, arrows where it is cut, base and dot."""
         low, high = (at(end) for end in self.cut)
         colour = style.TUNED_COLOUR
-        yield f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{colour}" stroke-width="2.5"/>'
+        yield svg.line((low, y), (high, y), colour, 2.5)
         for end, shown, way in zip(self.ends, self.cut, (-1, 1), strict=True):
             if end != shown:
                 x = at(shown)
@@ -99,27 +91,8 @@ class _Places:
                     f'fill="{colour}"/>'
                 )
         if self.base is not None:
-            yield _line(at(self.base), y, 6, style.BASE_COLOUR, 2.5, 1)
-        inside = colour if full else "none"
-        yield (
-            f'<circle class="{"full" if full else "empty"}" cx="{at(self.value):.1f}" cy="{y}" r="4.5" '
-            f'fill="{inside}" stroke="{colour}" stroke-width="2"/>'
-        )
-
-
-def _line(x: float, y: float, half: float, colour: str, width: float, opacity: float) -> str:
-    return (
-        f'<line x1="{x:.1f}" y1="{y - half}" x2="{x:.1f}" y2="{y + half}" stroke="{colour}" '
-        f'stroke-width="{width}" opacity="{opacity}"/>'
-    )
-
-
-def _text(x: float, y: float, words: str, *, size: float = 12, anchor: str = "start") -> str:
-    muted = ' opacity="0.75"' if size < 12 else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor"{muted} '
-        f'style="font-size: {size}px">{escape(words)}</text>'
-    )
+            yield svg.upright(at(self.base), y, 6, style.BASE_COLOUR, 2.5, 1)
+        yield svg.dot(at(self.value), y, colour, full=full)
 
 
 def _legend(base: str) -> Iterator[str]:
@@ -128,10 +101,10 @@ def _legend(base: str) -> Iterator[str]:
         (base, style.BASE_COLOUR, 0.95),
         ("held against", "currentColor", 0.45),
     )
-    x = _SIDE
+    x = svg.SIDE
     for words, colour, opacity in looks:
-        yield f'<rect x="{x:.1f}" y="6" width="14" height="9" fill="{colour}" opacity="{opacity}"/>'
-        yield _text(x + 20, 15, words, size=11.5)
+        yield svg.swatch(x, 6, colour, opacity)
+        yield svg.text(x + 20, 15, words, size=11.5)
         x += 30 + 6.2 * style.text_width(words)
 
 
@@ -140,15 +113,15 @@ def _words(row: Witnessed, answers: Answers, top: float) -> Iterator[str]:
     words = witness_words(row.witness)
     against = f"{null_words(answers.comparison, row.witness)} {words.say(null_of(row))}"
     said = f"{words.say(row.value)}, {against}"
-    yield _text(_SIDE, top + 17, style.clipped(words.label, 54 - 0.9 * style.text_width(said)))
-    yield _text(WIDTH - _SIDE, top + 17, said, size=11.5, anchor="end")
+    yield svg.text(
+        svg.SIDE, top + 17, style.clipped(words.label, 54 - 0.9 * style.text_width(said))
+    )
+    yield svg.text(svg.WIDTH - svg.SIDE, top + 17, said, size=11.5, anchor="end")
 
 
 def _axis(at: At, y: float) -> Iterator[str]:
-    yield (
-        f'<line x1="{_SIDE}" y1="{y}" x2="{WIDTH - _SIDE}" y2="{y}" stroke="currentColor" opacity="0.6"/>'
-    )
+    yield svg.line((svg.SIDE, y), (svg.WIDTH - svg.SIDE, y), opacity=0.6)
     for value, words in ((0.0, "held against"), (1.0, "layer's largest")):
-        yield _line(at(value), y + 2, 2, "currentColor", 1, 0.6)
-        anchor = "end" if at(value) > WIDTH - 60 else "middle"
-        yield _text(at(value), y + 19, words, size=11.5, anchor=anchor)
+        yield svg.upright(at(value), y + 2, 2, "currentColor", 1, 0.6)
+        anchor = "end" if at(value) > svg.WIDTH - 60 else "middle"
+        yield svg.text(at(value), y + 19, words, size=11.5, anchor=anchor)

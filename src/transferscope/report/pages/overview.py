@@ -17,11 +17,7 @@ from transferscope.comparison.shortlist import (
     MOST_LEARNED,
     MOST_MATTERING,
 )
-from transferscope.report.figures.comparison import (
-    gain_figure,
-    information_figure,
-    similarity_figure,
-)
+from transferscope.report.figures.comparison import gain_figure, similarity_figure
 from transferscope.report.figures.training import history_figure
 from transferscope.report.pages.channels import (
     Unit,
@@ -31,6 +27,7 @@ from transferscope.report.pages.channels import (
     search_entries,
 )
 from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.opening import accuracy_sentences, opening_cards
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
 from transferscope.report.pages.stages import (
@@ -39,7 +36,6 @@ from transferscope.report.pages.stages import (
     stages,
     trend_sentences,
 )
-from transferscope.wording import percent
 
 _SHOWN = 6  # pairs of drawings of each reason
 
@@ -48,13 +44,14 @@ _SHOWN = 6  # pairs of drawings of each reason
 def overview(content: AtlasContent, site: Site) -> Section:
     """Sentences, figures and pairs of drawings; below it a page a layer and a page a drawn channel."""
     layers, comparison = compared_layers(content, site), content.comparison
-    lead = headline(content)
-    first = len(_accuracy_sentences(content)) + 1
+    accuracies = _accuracies(content)
+    cards = opening_cards(content, accuracies["rows"], accuracies["start"])
+    said = {card.answer for card in cards}
     values = {
         "layers": layers,
-        "lead": lead[:first],
-        "more": lead[first:],
-        "accuracies": _accuracies(content),
+        "cards": cards,
+        "more": [sentence for sentence in headline(content) if sentence not in said],
+        "accuracies": accuracies,
         "galleries": _galleries(comparison, by_reason(layers, _SHOWN)) if comparison else [],
         "figures": _figures(comparison),
         "kinds": _kinds(comparison),
@@ -69,11 +66,9 @@ def overview(content: AtlasContent, site: Site) -> Section:
 
 def _figures(comparison: Comparison | None) -> dict[str, Markup | None]:
     """By name; None where there is nothing to draw."""
-    drawn: dict[str, Markup | None] = dict.fromkeys(("information", "gain", "similarity"))
+    drawn: dict[str, Markup | None] = dict.fromkeys(("gain", "similarity"))
     if comparison is None:
         return drawn
-    if any(layer.information for layer in comparison.layers):
-        drawn["information"] = Markup(information_figure(comparison))
     if comparison.of_witness(LEARNED):
         drawn["gain"] = Markup(gain_figure(comparison))
     known = (one.test.similarity for one in comparison.drawings if one.test)
@@ -142,33 +137,8 @@ def _accuracies(content: AtlasContent) -> dict[str, Any]:
 
 def headline(content: AtlasContent) -> list[str]:
     """How good it is and what the transfer taught, as sentences with figures."""
-    sentences = _accuracy_sentences(content)
+    sentences = accuracy_sentences(content)
     if content.comparison is not None:
         sentences += comparison_sentences(content.comparison)
         return sentences or ["No layer was compared."]
     return sentences or ["Nothing was evaluated or compared yet."]
-
-
-def _accuracy_sentences(content: AtlasContent) -> list[str]:
-    after, before = content.evaluation, content.evaluation_base
-    if after is None:
-        tuned, base = content.validation_after, content.validation_before
-        if tuned is None or base is None:
-            return []
-        return [f"{_from_to('the validation pictures', base, tuned)}."]
-    pictures = f"the {after.n:,} {after.split} pictures"
-    if before is None:
-        return [f"{percent(after.top1)} of {pictures} are recognised."]
-    gain = ""
-    if after.gain is not None:
-        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in after.gain.interval)
-        gain = f" (paired 95% interval of the gain: {low} to {high} points)"
-    return [f"{_from_to(pictures, before.top1, after.top1)}{gain}."]
-
-
-def _from_to(pictures: str, before: float, after: float) -> str:
-    start, end = percent(before), percent(after)
-    if start == end:
-        return f"Tuning left accuracy on {pictures} at {end}"
-    verb = "lifted" if after > before else "lowered"
-    return f"Tuning {verb} accuracy on {pictures} from {start} to {end}"
