@@ -612,6 +612,16 @@ def test_the_map_shows_every_picture_twice(
     assert not (without_pictures / "images/map.webp").exists()
 
 
+def test_the_users_pictures_that_an_atlas_holds_are_listed(
+    content: AtlasContent, atlas: Path, without_pictures: Path
+) -> None:
+    listed = (atlas / "assets/own_pictures.txt").read_text(encoding="utf-8").splitlines()
+    assert content.comparison is not None
+    assert {repr(path) for path in content.comparison.paths} <= set(listed)
+    assert len(listed) == len(set(listed))
+    assert not (without_pictures / "assets/own_pictures.txt").read_text(encoding="utf-8")
+
+
 def test_the_users_pictures_can_be_left_out(without_pictures: Path) -> None:
     assert list((without_pictures / "images/pictures").iterdir()) == []
     assert list((without_pictures / "images/renders").iterdir())

@@ -111,7 +111,18 @@ def write_atlas(
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
         view=run.classifier.input,
     )
-    return pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    reporter.say(_holds(page.parent))
+    return page
+
+
+def _holds(home: Path) -> str:
+    """How large an atlas is, and how many of the user's own pictures are in it."""
+    files = [file for file in home.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    own = len((home / "assets/own_pictures.txt").read_text(encoding="utf-8").splitlines())
+    listed = "; assets/own_pictures.txt lists them, --no-pictures leaves them out" if own else ""
+    return f"{len(files):,} files, {size:,.1f} MB, with {counted(own, 'picture')} of your own in them{listed}"
 
 
 def _nothing_to_show(run: Run) -> RunError:

@@ -89,6 +89,7 @@ def write_atlas(
             site.write_page(page.file, page.slug, shared | dict(section.values))
             for file, (template, values) in section.below.items():
                 site.write_page(file, template, shared | dict(values))
+        site.write_own_list()  # templates ask for thumbnails while they are filled in
     return out / "index.html"
 
 

@@ -232,6 +232,8 @@ def _samples(
 
     def draw(job: tuple[str, str, dict[str, int], list[int]]) -> PagePicture:
         stem, name, _, places = job
+        for at in places:
+            site.shows(scan.pictures[at].path)
         sheet = sample_sheet(scan.file(scan.pictures[at]) for at in places)
         words = f"{counted(len(places), 'picture')} of {name or 'no class'}"
         return _save(site, sheet, stem, words, quality=75)

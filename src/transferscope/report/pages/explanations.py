@@ -21,6 +21,8 @@ _QUALITY = 88
 def explanations(content: AtlasContent, site: Site) -> Section | None:
     """A figure a picture and method with its numbers and its verdict; the table of verdicts."""
     shown = content.explanations if site.pictures else ()
+    for one in shown:
+        site.shows(one.maps[0].picture)
     if not shown and content.verdicts is None:
         return None
     kept = [

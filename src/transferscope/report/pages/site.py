@@ -86,6 +86,7 @@ class Site:
         self.pictures = pictures
         self.view = view
         self._written: dict[str, PagePicture] = {}
+        self._own_paths: dict[str, None] = {}
         self._workers = ThreadPoolExecutor(cores())
         self._encoding: deque[Future[None]] = deque()
         self._environment = jinja2.Environment(
@@ -188,8 +189,18 @@ class Site:
             found = PagePicture(None, "picture not found", THUMBNAIL, THUMBNAIL)
         else:
             picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            self.shows(path)
             found = self.save(picture, file, path, quality=82)
         return self._written.setdefault(file, found)
+
+    def shows(self, path: str | Path) -> None:
+        """Notes that one of the data's own pictures is in some picture of the pages."""
+        self._own_paths[str(path)] = None
+
+    def write_own_list(self) -> None:
+        """Lists the data's own pictures that the folder holds, small or whole, for whoever gives it away."""
+        lines = sorted(self._own_paths)
+        self._write("assets/own_pictures.txt", "".join(f"{line!r}\n" for line in lines))
 
     def small(self, path: str, side: int) -> Image.Image:
         """The middle of one of the data's own pictures, RGB of `side` pixels a side; nothing is written.
@@ -198,6 +209,7 @@ class Site:
             PictureError: it cannot be read.
         """
         picture = read_picture(self.root / path, least_side=2 * side)
+        self.shows(path)
         return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
 
     def whole(self, source: Path, file: str, words: str, *, side: int) -> PagePicture:
@@ -216,5 +228,8 @@ class Site:
                 picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
             else:
                 picture.thumbnail((side, side))
+            self.shows(
+                source.relative_to(self.root) if source.is_relative_to(self.root) else source
+            )
             found = self.save(picture, file, words, quality=82 if crop else 80)
         return self._written.setdefault(file, found)
