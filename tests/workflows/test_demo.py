@@ -14,6 +14,8 @@ import pytest
 
 from transferscope.comparison.change import LEARNED
 from transferscope.comparison.records import Comparison
+from transferscope.errors import RunError
+from transferscope.workflows.demo import demo
 
 MINUTES, GIGABYTES = 8, 3.0
 
@@ -53,3 +55,19 @@ def test_the_demo_keeps_its_promises(tmp_path):
     again, retold = run()
     assert retold == told
     assert again < 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_takes_ones_own_pictures(make_folder, tmp_path):
+    photos = make_folder(tmp_path / "photos", {"a": 14, "b": 12, "c": 13})
+    run = demo(tmp_path / "run", data=photos, seed=0)
+    assert run.results["strategy"] == "partial"
+    pages = {page.name for page in (run.path / "atlas").glob("*.html")}
+    assert {"index.html", "evaluation.html", "classes.html", "map.html"} <= pages
+    assert not (run.path / "evaluation" / "strips.json").exists()
+    before = (run.path / "atlas" / "index.html").stat().st_mtime_ns
+    demo(tmp_path / "run", data=photos, seed=0, resume=True)
+    assert (run.path / "atlas" / "index.html").stat().st_mtime_ns == before
+    with pytest.raises(RunError, match="--resume"):
+        demo(tmp_path / "run", data=photos)

@@ -21,6 +21,10 @@ from transferscope.terminal import Terminal
 @verb
 def demo(
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("demo"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your own pictures in place of generated ones.", show_default=False),
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     resume: Annotated[
@@ -29,24 +33,28 @@ def demo(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune, evaluate, draw, compare and publish on generated pictures. Needs no download."""
+    """Tune, evaluate, compare and publish in one command, on generated pictures or on your own."""
     from transferscope.files import read_json
     from transferscope.workflows.demo import demo as run_demo
     from transferscope.workflows.run import Run
 
-    run: Run = run_demo(out, seed=seed, device=device, resume=resume, reporter=Terminal(quiet))
+    run: Run = run_demo(
+        out, data=data, seed=seed, device=device, resume=resume, reporter=Terminal(quiet)
+    )
     metrics = read_json(run.path / "evaluation" / "metrics.json")
-    strips = read_json(run.path / "evaluation" / "strips.json")
     atlas = run.path / "atlas" / "index.html"
+    places = {"run": str(run.path), "atlas": str(atlas)}
+    if data is not None:
+        if json_:
+            print_json({**places, "evaluation": metrics["tuned"]})
+        else:
+            low, high = metrics["tuned"]["top1_interval"]
+            typer.echo(f"right: {metrics['tuned']['top1']:.1%} ({low:.1%} to {high:.1%})")
+            typer.echo(f"\nopen {atlas}")
+        return
+    strips = read_json(run.path / "evaluation" / "strips.json")
     if json_:
-        print_json(
-            {
-                "run": str(run.path),
-                "atlas": str(atlas),
-                "characters": metrics["tuned"],
-                "strips": strips,
-            }
-        )
+        print_json({**places, "characters": metrics["tuned"], "strips": strips})
         return
     tuned, base = metrics["tuned"], metrics["base"]
     low, high = tuned["top1_interval"]

@@ -1,4 +1,4 @@
-"""`demo`: the whole job on generated pictures, end to end."""
+"""`demo`: the whole job on generated pictures, or on one's own, end to end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from transferscope.data.demo import CONFUSABLE, demo_fonts, write_demo_set
 from transferscope.errors import RunError
-from transferscope.files import read_csv, write_json
+from transferscope.evaluation.mistakes import ErrorStudy
+from transferscope.files import read_csv, read_json, write_json
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
 from transferscope.workflows.evaluate import evaluate_run
+from transferscope.workflows.explain import explain
 from transferscope.workflows.predict import predict
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run
@@ -23,22 +25,38 @@ DEMO_DRAWN, DEMO_SEEDS, DEMO_PATCHED = 3, 2, 64
 """Fewer than `compare` takes by itself, so that all of the demo ends within eight minutes."""
 
 
+EXPLAINED = 6
+"""Pictures that `demo` explains: the surest errors, then the answers that it was least sure of."""
+
+
 def demo(
     out: str | Path = "demo",
     *,
+    data: str | Path | None = None,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
     reporter: Reporter = SILENT,
 ) -> Run:
-    """The whole job on generated pictures: 36 characters in fonts that training has not seen.
+    """The whole job: on generated pictures, 36 characters in fonts that training has not seen, or on one's own.
 
-    Writes the pictures, tunes, evaluates characters and four-character strips, compares and
-    publishes the atlas, all in the one run folder `out`.
+    Tunes, evaluates, compares and publishes the atlas, all in the one run folder `out`. Of the characters
+    it writes the pictures first and reads four-character strips too; on one's own pictures part of the
+    network is tuned even where the probe would do, each further step is as the verb of its name does it by
+    itself, and some answers are explained.
+
+    Args:
+        out: the run folder.
+        data: pictures as `tune` takes them; None: the generated characters.
+        seed: of the pictures and of tuning.
+        device: None: the best here.
+        resume: goes on where an earlier call was stopped.
+        reporter: hears of the progress.
 
     Raises:
         RunError: `out` holds a run and `resume` was not asked for.
-        InputError: the fonts that the pictures are drawn with are not installed.
+        InputError: the fonts that the characters are drawn with are not installed.
+        DataError: `data` cannot be trained on.
     """
     out = Path(out)
     if out.exists() and not resume and any(p.name != ".lock" for p in out.iterdir()):
@@ -46,6 +64,8 @@ def demo(
             f"{str(out)!r} holds a demo or other files already; --resume continues it, another --out "
             "starts a new one"
         )
+    if data is not None:
+        return _of_own(Path(data), out, seed=seed, device=device, resume=resume, reporter=reporter)
     if not (out / "data").is_dir():
         demo_fonts()
         reporter.say("drawing 36 characters in fonts of three disjoint sets of families")
@@ -79,6 +99,35 @@ def demo(
         )
     if not (out / "atlas" / "index.html").is_file():
         write_atlas(run, title="36 characters", reporter=reporter)
+    return run
+
+
+def _of_own(
+    data: Path, out: Path, *, seed: int, device: str | None, resume: bool, reporter: Reporter
+) -> Run:
+    # `auto` may keep the probe, whose body is untuned: there would be no transfer to look at.
+    run = tune(
+        data,
+        out=out,
+        strategy="partial",
+        seed=seed,
+        device=device,
+        resume=resume,
+        reporter=reporter,
+    )
+    if not (out / "evaluation" / "metrics.json").is_file():
+        evaluate_run(run, device=device, reporter=reporter)
+    if not (out / "comparison" / "comparison.json").is_file():
+        compare(run, device=device, reporter=reporter)
+    study, home = out / "evaluation" / "study.json", out / "explanations"
+    if study.is_file() and not home.is_dir():
+        found = ErrorStudy.from_dict(read_json(study))
+        doubts = [*found.worst[: EXPLAINED // 2], *found.uncertain]
+        paths = list(dict.fromkeys(one.path for one in doubts))[:EXPLAINED]
+        if paths:
+            explain(run, [run.root / path for path in paths], device=device, reporter=reporter)
+    if not (out / "atlas" / "index.html").is_file():
+        write_atlas(run, reporter=reporter)
     return run
 
 
