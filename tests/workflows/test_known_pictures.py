@@ -13,9 +13,9 @@ from PIL import Image
 
 import transferscope as ts
 from conftest import BACKBONE, Heard, command, same_state, state_of
-from transferscope.errors import InputError
+from transferscope.errors import DataError, InputError
 from transferscope.evaluation.known_pictures import FILE, KnownPictures
-from transferscope.workflows.known_pictures import known_pictures
+from transferscope.workflows.known_pictures import known_pictures, stored_detection
 from transferscope.workflows.predict import predict
 from transferscope.workflows.run import Run
 
@@ -169,3 +169,37 @@ def test_what_belongs_to_other_weights_is_made_again(run):
     other.save(run / "classifier.safetensors")
     stale = KnownPictures.load(run / FILE).weights
     assert known_pictures(Run(run)).weights != stale
+
+
+def test_evaluate_counts_strangers_and_false_alarms(run, photos, strangers):
+    mixed = run.parent / "mixed"
+    shutil.copytree(strangers, mixed)
+    shutil.copy(next((photos / "b").iterdir()), mixed / "own.png")
+    (mixed / "inside" / "broken.jpg").write_bytes(b"\xff\xd8\xff cut")
+    said = command("evaluate", run, "--strangers", mixed, "--json", "--quiet")
+    found = json.loads(said.stdout)["strangers"]
+    assert found["n"] == 24
+    assert found["seen"] == 1
+    assert found["excluded"] == 1
+    assert found["caught"] >= 0.8
+    assert found["own"] == len(Run(run).split.part("test"))
+    assert found["auroc"] > 0.95
+    assert found["false_alarms_interval"][0] <= 0.1
+    assert {"probability", "energy", "nearest"} <= set(found["scores"])
+    stored = stored_detection(run)
+    assert (stored.n, stored.caught, stored.called) == (24, found["caught"], found["called"])
+    words = " ".join(command("evaluate", run, "--strangers", mixed).stdout.split())
+    assert "Of 24 strangers in mixed" in words
+    assert "largest probability" in words
+
+
+def test_strangers_that_are_test_pictures_of_the_run_are_no_strangers(run, photos, make_folder):
+    """The negative control: more pictures of the same classes, called strangers."""
+    more = make_folder(run.parent / "more", {"猫": 20, "b": 20, "c": 20}, seed=9)
+    found = Run(run).evaluate("test", strangers=more).strangers
+    low, high = found.auroc_interval
+    assert low <= 0.55
+    assert high >= 0.45
+    assert found.caught_interval[0] <= 0.12
+    with pytest.raises(DataError, match="one of the run's own"):
+        Run(run).evaluate("test", strangers=photos / "b")

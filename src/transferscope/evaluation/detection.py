@@ -13,6 +13,7 @@ from transferscope.evaluation.intervals import wilson_interval
 from transferscope.evaluation.known_pictures import KnownPictures, Neighbour
 from transferscope.evaluation.strangers import SCORES, Values, allowance, familiarity
 from transferscope.records import Record
+from transferscope.wording import percent
 
 _EXAMPLES = 12
 """Pictures that are kept of each kind of error."""
@@ -228,6 +229,27 @@ def auroc_of(own: Values, strangers: Values) -> tuple[float, tuple[float, float]
     middle = np.log(area / (1 - area))
     low, high = 1 / (1 + np.exp(-(middle + np.array([-half, half]))))
     return area, (float(low), float(high))
+
+
+SCORE_COLUMNS = ("told by", "-AUROC", "-95% interval", "-caught", "-false alarms", "")
+"""Of the table of scores."""
+
+
+def score_rows(found: Detection) -> list[tuple[str, ...]]:
+    """Every score in words, the one in use first."""
+    order = sorted(found.scores, key=lambda name: (name != found.score, -found.scores[name].auroc))
+    return [
+        (
+            SCORES[name].title,
+            f"{one.auroc:.3f}",
+            f"{one.auroc_interval[0]:.3f} to {one.auroc_interval[1]:.3f}",
+            percent(one.caught),
+            percent(one.false_alarms),
+            "in use" if name == found.score else "",
+        )
+        for name in order
+        if (one := found.scores[name])
+    ]
 
 
 def _examples(
