@@ -24,7 +24,8 @@ def drawn(n: int, seed: int, *, spread: float = 1.0) -> tuple[np.ndarray, np.nda
     draw = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(0, 3, (K, D)).astype(np.float32)
     labels = draw.integers(0, K, n)
-    features = (centres[labels] + draw.normal(0, spread, (n, D))).astype(np.float32)
+    scale = spread * np.linspace(0.4, 1.6, D)  # some features vary more
+    features = (centres[labels] + draw.normal(0, 1, (n, D)) * scale).astype(np.float32)
     return features, labels, (features @ centres.T / 4).astype(np.float32)
 
 
@@ -55,8 +56,14 @@ def known(training: Training) -> KnownPictures:
     )
 
 
-def slow_distance(x: np.ndarray, means: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    precision = np.linalg.inv(ledoit_wolf(residuals.astype(float), assume_centered=True)[0])
+def slow_distance(
+    x: np.ndarray, means: np.ndarray, residuals: np.ndarray, within: np.ndarray
+) -> np.ndarray:
+    """With the ridge that Ledoit and Wolf find for the residuals within classes."""
+    _, share = ledoit_wolf(within.astype(float), assume_centered=True)
+    ridge = share / (1 - share) * np.mean(within.astype(float) ** 2)
+    covariance = residuals.T @ residuals / len(residuals) + ridge * np.eye(D)
+    precision = np.linalg.inv(covariance.astype(float))
     return np.array([[distance.mahalanobis(row, m, precision) ** 2 for m in means] for row in x])
 
 
@@ -73,11 +80,11 @@ def slow(name: str, training: Training, x: np.ndarray, logits: np.ndarray) -> np
     by_class = [training.features[training.labels == k] for k in range(K)]
     means = np.array([one.mean(0) for one in by_class])
     within = np.concatenate([one - one.mean(0) for one in by_class])
-    nearest = -slow_distance(x, means, within).min(1)
+    nearest = -slow_distance(x, means, within, within).min(1)
     if name == "mahalanobis":
         return nearest
     middle = training.features.mean(0)
-    return nearest + slow_distance(x, middle[None], training.features - middle)[:, 0]
+    return nearest + slow_distance(x, middle[None], training.features - middle, within)[:, 0]
 
 
 @pytest.mark.parametrize("name", SCORES)

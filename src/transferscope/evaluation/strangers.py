@@ -103,19 +103,23 @@ def nearest(training: Training) -> Scored:
 def mahalanobis(training: Training) -> Scored:
     """Minus the squared Mahalanobis distance to the nearest class mean.
 
-    The covariance within classes is shared, and shrunk (Ledoit and Wolf 2004) so that it can be inverted where
-    there are fewer pictures than features.
+    The covariance within classes is shared, with the ridge of Ledoit and Wolf 2004: there may be fewer pictures
+    than features.
     """
-    means, rows = class_means(training)
-    distances = _squared_distances(means, training.features - means[rows])
+    means, residuals, ridge = _within_classes(training)
+    distances = _squared_distances(means, residuals, ridge)
     return lambda features, logits: -distances(features).min(axis=1)
 
 
 @score("relative_mahalanobis", "Ren et al. 2021", "relative Mahalanobis distance")
 def relative_mahalanobis(training: Training) -> Scored:
-    """The same, less the squared distance to the mean of all pictures in their own covariance."""
+    """The same, less the squared distance to the mean of all pictures in the covariance of all.
+
+    That has the same ridge: with one of its own, distances to the mean of all would be on another scale.
+    """
     middle = training.features.mean(axis=0, keepdims=True)
-    to_all = _squared_distances(middle, training.features - middle)
+    _, _, ridge = _within_classes(training)
+    to_all = _squared_distances(middle, training.features - middle, ridge)
     to_class = mahalanobis(training)
     return lambda features, logits: to_class(features, logits) + to_all(features)[:, 0]
 
@@ -144,14 +148,27 @@ def class_means(training: Training) -> tuple[Values, NDArray[np.int64]]:
     return means, rows
 
 
-def _squared_distances(means: Values, residuals: Values) -> Callable[[Values], Values]:
+def _within_classes(training: Training) -> tuple[Values, Values, float]:
+    """Class means, what the features are beside them, and a ridge for the covariance of that."""
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    means, rows = class_means(training)
+    residuals = training.features - means[rows]
+    share = min(float(ledoit_wolf_shrinkage(residuals, assume_centered=True)), 0.999)
+    variance = float((residuals.astype(np.float64) ** 2).mean())
+    ridge = variance * share / (1 - share)
+    return means, residuals, max(ridge, 1e-6 * variance, np.finfo(np.float32).tiny)
+
+
+def _squared_distances(
+    means: Values, residuals: Values, ridge: float
+) -> Callable[[Values], Values]:
     """Features (N, D) to squared Mahalanobis distances to every mean, (N, len(means))."""
     from scipy.linalg import cholesky, solve_triangular
-    from sklearn.covariance import ledoit_wolf
 
-    covariance, _ = ledoit_wolf(residuals.astype(np.float64), assume_centered=True)
-    least = np.finfo(np.float32).eps * (np.trace(covariance) / len(covariance) or 1.0)
-    covariance[np.diag_indices_from(covariance)] += least  # also of features that never vary
+    spread = residuals.astype(np.float64)
+    covariance = spread.T @ spread / len(spread)
+    covariance[np.diag_indices_from(covariance)] += ridge
     root = cholesky(covariance, lower=True)
     middle = means.mean(axis=0)  # what all have in common would cost digits below
 
