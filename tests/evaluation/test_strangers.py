@@ -14,7 +14,15 @@ from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation import known_pictures
 from transferscope.evaluation.detection import Pictures, auroc_of, detection
 from transferscope.evaluation.known_pictures import KnownPictures, kept_rows, most_each
-from transferscope.evaluation.strangers import SCORES, Training, allowance, familiarity
+from transferscope.evaluation.strangers import (
+    DEFAULT_SCORE,
+    PARTS,
+    SCORES,
+    Training,
+    allowance,
+    centred_energy,
+    familiarity,
+)
 
 K, D = 4, 12
 
@@ -39,8 +47,11 @@ def strange(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def training() -> Training:
-    features, labels, _ = drawn(90, 0)
-    return Training(features, labels)
+    features, labels, logits = drawn(90, 0)
+    plain = Training(features, labels, centred_energy(logits))
+    held_out, _, logits = drawn(60, 10)
+    parts = {name: SCORES[name].function(plain)(held_out, logits) for name in PARTS}
+    return plain._replace(validation=parts)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +88,18 @@ def slow(name: str, training: Training, x: np.ndarray, logits: np.ndarray) -> np
     if name == "nearest":
         found = NearestNeighbors(n_neighbors=10, metric="cosine").fit(training.features)
         return 1 - found.kneighbors(x)[0][:, -1]
+    if name == "guided":
+        energies = [logsumexp(row.astype(float) - row.mean()) for row in logits]
+        cosine = 1 - distance.cdist(x, training.features, "cosine")
+        guides = [np.sort(row * training.energies)[-10:].mean() for row in cosine]
+        return np.multiply(guides, energies)
+    if name == DEFAULT_SCORE:
+        away = []
+        for part in ("guided", "nearest"):
+            values = training.validation[part]
+            middle, low = np.median(values), np.percentile(values, 10)
+            away.append((middle - slow(part, training, x, logits)) / (middle - low))
+        return -(away[0] + np.maximum(away[1] - 1, 0))
     by_class = [training.features[training.labels == k] for k in range(K)]
     means = np.array([one.mean(0) for one in by_class])
     within = np.concatenate([one - one.mean(0) for one in by_class])
@@ -103,7 +126,8 @@ def test_scores_are_those_of_other_libraries(name, training):
 def test_no_score_fails_on_few_pictures_classes_without_any_and_dead_features(name):
     features, labels, logits = drawn(6, 3)
     features[:, 0] = 0.0
-    few = Training(features[labels != labels[0]], labels[labels != labels[0]])
+    kept = labels != labels[0]
+    few = Training(features[kept], labels[kept], centred_energy(logits[kept]))
     assert np.isfinite(SCORES[name].function(few)(features, logits)).all()
 
 
@@ -116,6 +140,17 @@ def test_familiarity_is_a_conformal_p_value():
     assert np.mean(shares) == pytest.approx(0.05, abs=0.006)
     values = familiarity(np.array([-9.0, 0.0, 9.0]), np.array([0.0, 1.0, -1.0, 2.0]))
     np.testing.assert_allclose(values, [1 / 5, 3 / 5, 1.0])
+
+
+def test_the_score_in_use_holds_the_share_though_validation_scales_it(training):
+    shares = []
+    for seed in range(150):
+        (held_out, _, one), (new, _, other) = drawn(59, 100 + seed), drawn(40, 900 + seed)
+        known = KnownPictures.of_features(
+            training, (held_out, one), classes=list("abcd"), weights="", of=90
+        )
+        shares.append((known.familiarity(new, other) <= 0.05).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.008)
 
 
 def test_what_a_threshold_rests_on_is_said():
@@ -148,8 +183,8 @@ def test_own_pictures_are_known_and_strangers_are_not(known):
     assert set(found.scores) == set(SCORES)
     assert sum(found.called.values()) == found.n == 300
     assert (found.auroc, found.caught) == (
-        found.scores["nearest"].auroc,
-        found.scores["nearest"].caught,
+        found.scores[DEFAULT_SCORE].auroc,
+        found.scores[DEFAULT_SCORE].caught,
     )
     assert len(found.missed) == min(12, round(300 * (1 - found.caught)))
     assert all(one.familiarity > 0.05 for one in found.missed)

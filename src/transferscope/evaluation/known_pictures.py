@@ -20,6 +20,7 @@ from transferscope.evaluation.strangers import (
     Training,
     Values,
     familiarity,
+    rounding,
     unit,
 )
 from transferscope.files import read_tensors, write_tensors
@@ -61,6 +62,7 @@ class KnownPictures:
         features: float16 (M, D), the head's inputs, each of length 1.
         lengths: float32 (M,), which they had.
         labels: int64 (M,).
+        energies: float32 (M,), see `strangers.centred_energy`.
         classes: K names.
         validation: float32 (n,) by the name of the score.
         of: training pictures there are, of which these M are kept.
@@ -73,6 +75,7 @@ class KnownPictures:
     features: NDArray[np.float16]
     lengths: Values
     labels: NDArray[np.int64]
+    energies: Values
     classes: tuple[str, ...]
     validation: dict[str, Values]
     of: int
@@ -96,11 +99,13 @@ class KnownPictures:
         """What is to be kept of M training pictures and of the validation pictures' features and logits."""
         lengths = np.linalg.norm(training.features, axis=1).astype(np.float32)
         half = unit(training.features).astype(np.float16)
-        kept = cls(
-            half, lengths, training.labels, tuple(classes), {}, of, weights, tuple(paths), root
-        )
-        scores = {name: one.function(kept.training)(*validation) for name, one in SCORES.items()}
-        return replace(kept, validation={name: np.sort(one) for name, one in scores.items()})
+        arrays = (half, lengths, training.labels, training.energies)
+        kept = cls(*arrays, tuple(classes), {}, of, weights, tuple(paths), root)
+        scores: dict[str, Values] = {}
+        for name, one in SCORES.items():
+            known = kept.training._replace(validation=scores)
+            scores[name] = np.sort(one.function(known)(*validation))
+        return replace(kept, validation=scores)
 
     @property
     def n(self) -> int:
@@ -110,11 +115,12 @@ class KnownPictures:
     @cached_property
     def training(self) -> Training:
         """Features as they were, to the precision in which they are kept."""
-        return Training(self._unit * self.lengths[:, None], self.labels)
+        features = self._unit * self.lengths[:, None]
+        return Training(features, self.labels, self.energies, self.validation)
 
     @cached_property
     def _unit(self) -> Values:
-        return self.features.astype(np.float32)
+        return unit(self.features)
 
     @cached_property
     def _scored(self) -> Scored:
@@ -123,6 +129,14 @@ class KnownPictures:
     def familiarity(self, features: Values, logits: Values) -> NDArray[np.float64]:
         """Of pictures with features (N, D) and logits (N, K): (N,), see `strangers.familiarity`."""
         return familiarity(self._scored(features, logits), self.validation[self.score])
+
+    def familiarity_range(
+        self, features: Values, logits: Values
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The least and the greatest that rounding could make of it, (N,) each."""
+        scores, known = self._scored(features, logits), self.validation[self.score]
+        within = rounding(self.validation)
+        return familiarity(scores - within, known), familiarity(scores + within, known)
 
     def neighbours(self, features: Values, count: int = SHOWN) -> list[tuple[Neighbour, ...]]:
         """The nearest training pictures of every row of features (N, D), nearest first."""
@@ -154,6 +168,7 @@ class KnownPictures:
             "features": torch.from_numpy(self.features),
             "lengths": torch.from_numpy(self.lengths),
             "labels": torch.from_numpy(self.labels),
+            "energies": torch.from_numpy(self.energies),
             **{
                 f"validation.{name}": torch.from_numpy(one) for name, one in self.validation.items()
             },
@@ -184,6 +199,7 @@ class KnownPictures:
                 arrays["features"],
                 arrays["lengths"],
                 arrays["labels"],
+                arrays["energies"],
                 tuple(metadata["classes"]),
                 {name: arrays[f"validation.{name}"] for name in SCORES},
                 metadata["of"],

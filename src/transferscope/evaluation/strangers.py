@@ -13,8 +13,9 @@ What a score's values mean is said by validation pictures, to which nothing was 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float32]
 """Features (N, D), logits (N, K) or scores (N,)."""
 
-DEFAULT_SCORE = "nearest"
+DEFAULT_SCORE = "guided_and_near"
 """The score by which strangers are told."""
 
 NEIGHBOURS = 10
@@ -36,10 +37,14 @@ class Training(NamedTuple):
     Attributes:
         features: float32 (M, D), the head's inputs.
         labels: int64 (M,).
+        energies: float32 (M,), see `centred_energy`.
+        validation: what scores that were registered before say of the validation pictures, (n,) by name.
     """
 
     features: Values
     labels: NDArray[np.int64]
+    energies: Values
+    validation: Mapping[str, Values] = MappingProxyType({})
 
 
 Scored = Callable[[Values, Values], Values]
@@ -122,6 +127,73 @@ def relative_mahalanobis(training: Training) -> Scored:
     to_all = _squared_distances(middle, training.features - middle, ridge)
     to_class = mahalanobis(training)
     return lambda features, logits: to_class(features, logits) + to_all(features)[:, 0]
+
+
+@score("guided", "Park et al. 2023", "energy guided by the nearest pictures")
+def guided_energy(training: Training) -> Scored:
+    """Energy times the mean, over the 10 nearest training pictures, of cosine times theirs.
+
+    NNGuide, with `centred_energy` in place of the energy, so that all factors but the cosine are positive.
+    """
+    known = unit(training.features) * training.energies[:, None]
+
+    def scored(features: Values, logits: Values) -> Values:
+        guides = unit(features) @ known.T
+        k = min(NEIGHBOURS, guides.shape[1])
+        guide: Values = np.partition(guides, -k, axis=1)[:, -k:].mean(axis=1)
+        return guide * centred_energy(logits)
+
+    return scored
+
+
+PARTS = ("guided", "nearest")
+"""Scores that the one in use is made of."""
+
+
+@score(DEFAULT_SCORE, "Park et al. 2023, Sun et al. 2022", "guided energy, and not too far")
+def guided_and_near(training: Training) -> Scored:
+    """`guided_energy`, less how much farther from training pictures it is than nine tenths of validation are.
+
+    Near strangers lie among the training pictures of a class that they are not of, and have no large logit; far
+    ones may well have one, but lie far from all pictures. Each score is measured from its median on
+    validation, in units of the distance from there to its first tenth.
+    """
+    parts = [SCORES[name].function(training) for name in PARTS]
+    known = scales(training.validation)
+
+    def scored(features: Values, logits: Values) -> Values:
+        unguided, away = (
+            (centre - part(features, logits).astype(np.float64)) / width
+            for part, (centre, width) in zip(parts, known, strict=True)
+        )
+        return -(unguided + np.maximum(away - 1, 0)).astype(np.float32)
+
+    return scored
+
+
+def centred_energy(logits: Values) -> Values:
+    """The energy of logits (N, K) less their mean: at least log K, whatever constant a head adds to all."""
+    values = logits.astype(np.float64)
+    return _log_sum_exp(values - values.mean(axis=1, keepdims=True)).astype(np.float32)
+
+
+def scales(validation: Mapping[str, Values]) -> tuple[tuple[float, float], ...]:
+    """For each of `PARTS`, the median of the validation pictures, and how far below it a tenth of them is."""
+    found = []
+    for name in PARTS:
+        values = validation.get(name)
+        if values is None or not len(values):
+            found.append((0.0, 1.0))
+            continue
+        centre, low = (float(one) for one in np.quantile(values, (0.5, 0.1)))
+        found.append((centre, centre - low if centre > low else 1.0))
+    return tuple(found)
+
+
+def rounding(validation: Mapping[str, Values]) -> float:
+    """How far the score in use may be off by another order of summation in float32."""
+    (guided, width), (_, reach) = scales(validation)
+    return 1e-4 * max(1.0, abs(guided)) / width + 1e-5 / reach
 
 
 def unit(features: NDArray[Any]) -> Values:

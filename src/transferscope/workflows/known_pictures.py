@@ -18,7 +18,9 @@ from transferscope.errors import DataError, PictureError, RunError, WeightsError
 from transferscope.evaluation.detection import Detection, Pictures, detection
 from transferscope.evaluation.known_pictures import FILE, KnownPictures, kept_rows
 from transferscope.evaluation.predictions import answered_with_features
-from transferscope.evaluation.strangers import Training, Values
+from transferscope.evaluation.strangers import Training, Values, centred_energy
+from transferscope.exports.hub import CONFIG as HUB_CONFIG
+from transferscope.exports.hub import hub_known_pictures
 from transferscope.files import hash_tensors, is_writable, read_json, sha256_file, write_json
 from transferscope.workflows.predict import fast_copy, named_files
 from transferscope.workflows.reporter import SILENT, Reporter
@@ -57,7 +59,7 @@ def known_pictures(
     """
     path = model.path if isinstance(model, Run) else Path(model)
     if not (path / "run.json").is_file():
-        return _of_export(path, reporter)
+        return _of_export(str(model), reporter)
     run = (model if isinstance(model, Run) else Run(path)).at(data)
     classifier = classifier or run.classifier
     weights = hash_tensors(classifier.network.state_dict())
@@ -78,11 +80,11 @@ def known_pictures(
     return made
 
 
-def _of_export(path: Path, reporter: Reporter) -> KnownPictures | None:
-    if not (path / FILE).is_file():
+def _of_export(model: str, reporter: Reporter) -> KnownPictures | None:
+    if not model.startswith("hf-hub:") and not (Path(model) / HUB_CONFIG).is_file():
         return None
     try:
-        return KnownPictures.load(path / FILE)
+        return hub_known_pictures(model)
     except (WeightsError, RunError) as error:
         reporter.say(f"strangers are not told: {error}")
         return None
@@ -109,22 +111,22 @@ def known_of(
     train, validation = split.part("train"), split.part("validation")
     labels = labels_of(train).numpy()
     rows = kept_rows(labels, classifier.head_layer.in_features, seed=seed)
-    n = min(len(validation), VALIDATION)
-    spread = [at * len(validation) // n for at in range(n)]
+    most = min(len(validation), VALIDATION)
+    spread = [at * len(validation) // most for at in range(most)]
     kept = [train[at] for at in rows]
     if features is None:
         files = [split.scan.file(one) for one in (*kept, *(validation[at] for at in spread))]
         seen, logits = answers_of(classifier, files, reporter, "features of the tuned network")
-        seen, held_out, logits = seen[: len(rows)], seen[len(rows) :], logits[len(rows) :]
     else:
-        seen = features[0][torch.from_numpy(rows)].cpu().float().numpy()
-        given = features[1][torch.tensor(spread, dtype=torch.int64)].float()
+        wanted = (torch.from_numpy(rows), torch.tensor(spread, dtype=torch.int64))
+        chosen = torch.cat([part[at].float() for part, at in zip(features, wanted, strict=True)])
         with classifier.inference():
-            logits = classifier.head_layer(given.to(classifier.device)).cpu().numpy()
-        held_out = given.cpu().numpy()
+            logits = classifier.head_layer(chosen.to(classifier.device)).cpu().numpy()
+        seen = chosen.cpu().numpy()
+    n = len(rows)
     return KnownPictures.of_features(
-        Training(seen, labels[rows]),
-        (held_out, logits),
+        Training(seen[:n], labels[rows], centred_energy(logits[:n])),
+        (seen[n:], logits[n:]),
         classes=classifier.classes,
         weights=hash_tensors(classifier.network.state_dict()),
         of=len(train),
@@ -180,10 +182,11 @@ def detect(
     files: Sequence[Path],
     pictures: Sequence[Picture],
     false_alarms: float = 0.05,
+    keep: bool = True,
     data: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Detection:
-    """How well strangers in a folder are told from a split's pictures; kept in the run.
+    """How well strangers in a folder are told from a split's pictures.
 
     Args:
         run: a finished run.
@@ -191,6 +194,7 @@ def detect(
         split: name of the split.
         files, pictures: of the split.
         false_alarms: share that is allowed.
+        keep: whether the run keeps the record.
         data: where the run's pictures are, if they are no longer where they were.
         reporter: hears of the progress.
 
@@ -228,7 +232,7 @@ def detect(
         seen=len(named) - len(paths),
         excluded=len(paths) - len(readable) + sum(is_loss(reason) for _, reason in left_out),
     )
-    if is_writable(run.path):
+    if keep and is_writable(run.path):
         write_json(run.path / RECORD, found.to_dict())
     return found
 
