@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import MLPHead
 from transferscope.backbones.weights import load_backbone
 from transferscope.errors import DataError, InputError, OutputError, WeightsError
+from transferscope.evaluation.known_pictures import KnownPictures
+from transferscope.evaluation.strangers import Training, centred_energy
 from transferscope.exports.description import Description, preprocessing
-from transferscope.exports.hub import export_hub, load_hub, timm_architecture
+from transferscope.exports.familiarity import Familiarity
+from transferscope.exports.hub import export_hub, hub_known_pictures, load_hub, timm_architecture
 from transferscope.exports.onnx_file import export_onnx, load_onnx
 from transferscope.exports.parity import Parity, check_parity, measure_parity
 from transferscope.exports.program import export_program, load_program
@@ -300,6 +304,87 @@ def test_files_hold_no_path_of_this_machine(onnx_file, program_file):
         assert b"pictures" in content
         for trace in (str(Path(timm.__file__).parents[1]), str(Path(__file__).parent), 'File "'):
             assert trace.encode() not in content
+
+
+# ---------------------------------------------------------------------------- familiarity
+
+
+def known_to(classifier: Classifier) -> KnownPictures:
+    """Training and validation pictures of noise."""
+    draw = torch.Generator().manual_seed(11)
+    with classifier.inference():
+        seen = [
+            classifier.logits_and_features(
+                torch.rand(n, *classifier.input.shape, generator=draw) * 0.6 + 0.2
+            )
+            for n in (30, 39)
+        ]
+    return KnownPictures.of_features(
+        Training(
+            seen[0][1].numpy(),
+            np.arange(30) % len(classifier.classes),
+            centred_energy(seen[0][0].numpy()),
+        ),
+        (seen[1][1].numpy(), seen[1][0].numpy()),
+        classes=classifier.classes,
+        weights=hash_tensors(classifier.network.state_dict()),
+        of=30,
+        paths=[f"secret/{n}.jpg" for n in range(30)],
+    ).without_names()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("network", ["tiny", "test_efficientnet"])
+def test_familiarity_travels_and_is_the_classifiers(format, network, tmp_path):
+    classifier = named() if network == "tiny" else of_timm(network)
+    if format == "hub" and network == "tiny":
+        pytest.skip("only networks that timm builds are opened without an instance")
+    known = known_to(classifier)
+    pictures = varied(classifier.input, 8)
+    parity = FORMATS[format](classifier, tmp_path / "out", batches=[pictures], known=known)
+    assert parity.holds
+    assert parity.familiarity < 1e-6
+    with classifier.inference():
+        logits, features = classifier.logits_and_features(pictures)
+    wanted = known.familiarity(features.numpy(), logits.numpy())
+    assert len(set(wanted.tolist())) > 2, "pictures that are told apart"
+    if format == "hub":
+        again = hub_known_pictures(tmp_path / "out")
+        opened = load_hub(tmp_path / "out", network=classifier.network)
+        with opened.inference():
+            logits, features = opened.logits_and_features(pictures)
+        got = again.familiarity(features.numpy(), logits.numpy())
+    else:
+        run, about = (load_onnx if format == "onnx" else load_program)(tmp_path / "out")
+        got = run(pictures)[2].detach().numpy()
+        assert got.shape == (8,)
+        assert np.allclose(run(pictures[:1])[2].detach().numpy(), got[:1], atol=1 / 40)
+        assert about.validation == 39
+        assert about == Description.of(classifier, known)
+    np.testing.assert_allclose(got, wanted, atol=1.5 / 40)
+    content = [p.read_bytes() for p in [tmp_path / "out", *tmp_path.rglob("*")] if p.is_file()]
+    assert not any(b"secret" in one for one in content), "no name of a training picture"
+
+
+def test_an_export_that_knows_other_pictures_is_not_kept(tmp_path, monkeypatch):
+    classifier = named()
+    known = known_to(classifier)
+    real = Familiarity.forward
+    monkeypatch.setattr(Familiarity, "forward", lambda self, x, y: real(self, x, y) * 0.5)
+    with pytest.raises(OutputError, match="a familiarity by"):
+        export_program(classifier, tmp_path / "a.pt2", known=known)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_strangers_are_told_by_must_be_of_the_weights(tmp_path):
+    classifier = of_timm()
+    export_hub(classifier, tmp_path / "hub", known=known_to(classifier))
+    assert hub_known_pictures(tmp_path / "hub").n == 39
+    replace(known_to(classifier), weights="others").save(tmp_path / "hub" / "strangers.safetensors")
+    with pytest.raises(WeightsError, match="of two exports"):
+        hub_known_pictures(tmp_path / "hub")
+    (tmp_path / "hub" / "strangers.safetensors").unlink()
+    assert hub_known_pictures(tmp_path / "hub") is None
 
 
 # ---------------------------------------------------------------------------- what is not kept

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import robustness_content
+import strangers_content
 import torch
 from PIL import Image
 
@@ -620,6 +621,7 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         study=study(paths),
         card=card(),
         robustness=robustness_content.result(),
+        strangers=strangers_content.result(root, paths[:1]),
         explanations=(explanation(root.with_name(root.name + "-explained"), paths[0]),),
         verdicts=verdicts(),
         view=InputSpec(size=(24, 24)),

@@ -18,11 +18,13 @@ from transferscope.evaluation.answers import Guess, Prediction
 from transferscope.evaluation.calibration import calibration_of
 from transferscope.evaluation.class_order import class_order
 from transferscope.evaluation.class_size import size_trend
+from transferscope.evaluation.known_pictures import Neighbour
 from transferscope.evaluation.metrics import evaluate
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import abstention_of
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
+from transferscope.report.figures.style import TUNED_COLOUR
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -258,6 +260,35 @@ def test_a_strip_shows_its_text_and_its_pieces(picture: str, tmp_path: Path) -> 
     assert {"A7字", "A", "7", "字", "unsure"} <= set(shown)
     many = Prediction(picture, strip="x" * 60, pieces=(Guess("x", 0.5),) * 60)
     assert write_answer_figure(tmp_path / "many.svg", [many]) == 1
+
+
+def test_a_stranger_has_no_bars_and_shows_what_is_near(picture: str, tmp_path: Path) -> None:
+    near = (
+        Neighbour(picture, "猫", 0.618),
+        Neighbour(None, "hat", 0.5),
+        Neighbour("gone.png", "b", -0.2),
+    )
+    top = guesses("coat", "b")
+    stranger = Prediction(picture, top=top, known=False, familiarity=0.004, nearest=near)
+    own = Prediction(picture, top=top, known=True, familiarity=0.62, nearest=near)
+
+    def drawn(answer: Prediction) -> tuple[list[str], str]:
+        write_answer_figure(tmp_path / "answers.svg", [answer])
+        svg = (tmp_path / "answers.svg").read_text(encoding="utf-8")
+        return texts(svg), svg
+
+    shown, svg = drawn(stranger)
+    assert {"none of these classes", "coat", "60.0%", "familiarity 0.4%", "0.62", "−0.20"} <= set(
+        shown
+    )
+    assert TUNED_COLOUR not in svg, "nothing looks confident"
+    assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}image"))) == 2, (
+        "gone files are left out"
+    )
+    shown, svg = drawn(own)
+    assert "none of these classes" not in shown
+    assert {"familiarity 62.0%", "nearest in training"} <= set(shown)
+    assert TUNED_COLOUR in svg
 
 
 def test_what_is_left_out_is_counted(picture: str, tmp_path: Path) -> None:

@@ -686,6 +686,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         explanations=(),
         verdicts=None,
         robustness=None,
+        strangers=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == [
@@ -864,7 +865,7 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
     pages = ("card", "classes", "data", "evaluation", "explanations", "glossary", "index", "method")
-    assert names == [f"{one}.html" for one in (*pages, "robustness")]
+    assert names == [f"{one}.html" for one in (*pages, "robustness", "strangers")]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
@@ -894,6 +895,7 @@ def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path:
         explanations=(),
         verdicts=None,
         robustness=None,
+        strangers=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert [path.name for path in out.glob("*.html")] == ["index.html"]

@@ -146,11 +146,15 @@ class Classifier(nn.Module):
         """Softmax of logits / temperature, (N, K), of pictures (N, C, H, W) in [0, 1]."""
         return torch.softmax(self(pictures) / self.temperature, dim=-1)
 
+    def logits_and_features(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, K), and what the head made them of, (N, D), by one forward pass of pictures in [0, 1]."""
+        with capture_inputs(self._running, self.head) as caught:
+            logits = self(pictures)
+        return logits, caught[-1].flatten(1)
+
     def pooled_features(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the head sees, (N, D), of pictures (N, C, H, W) in [0, 1]."""
-        with capture_inputs(self._running, self.head) as caught:
-            self(pictures)
-        return caught[-1].flatten(1)
+        return self.logits_and_features(pictures)[1]
 
     def body_hash(self) -> str:
         """Digest of every weight and buffer but the head's: what cached features depend on."""

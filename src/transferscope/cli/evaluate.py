@@ -33,6 +33,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="RUN2", help="Compare with another run, picture by picture."),
     ] = None,
+    strangers: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Pictures of none of the classes: how many are told."),
+    ] = None,
+    false_alarms: Annotated[
+        float, typer.Option(help="Share of the classes' pictures that may be taken for strangers.")
+    ] = 0.05,
     device: Device = None,
     precision: Precision = "fp32",
     json_: Json = False,
@@ -42,6 +49,7 @@ def evaluate(
 
     Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
     """
+    from transferscope.evaluation.detection import SCORE_COLUMNS, score_rows
     from transferscope.evaluation.sentences import measure_rows, summary_sentences
     from transferscope.workflows.evaluate import evaluate_run
     from transferscope.workflows.run import Run
@@ -53,6 +61,8 @@ def evaluate(
         data=data,
         tta=tta,
         against=against,
+        strangers=strangers,
+        false_alarms=false_alarms,
         device=device,
         precision=precision,
         reporter=Terminal(quiet),
@@ -87,6 +97,9 @@ def evaluate(
         typer.echo(
             f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, the atlas too."
         )
+    if result.strangers:
+        typer.echo("")
+        table(SCORE_COLUMNS, score_rows(result.strangers))
     compared = (opened.path / "comparison" / "comparison.json").is_file()
     following = "atlas" if compared or opened.untuned else "compare"
     typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")

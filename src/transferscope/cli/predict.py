@@ -12,6 +12,7 @@ from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Model, Precision, Quiet
 from transferscope.errors import DataError, InputError
 from transferscope.terminal import Terminal
+from transferscope.wording import percent
 
 if TYPE_CHECKING:
     from transferscope.backbones.classifier import Classifier
@@ -36,6 +37,12 @@ def predict(
     min_confidence: Annotated[
         float, typer.Option(help="Abstain where the best guess is less probable, 0 to 1.")
     ] = 0.0,
+    false_alarms: Annotated[
+        float,
+        typer.Option(
+            help="Share of pictures of the classes that may be called strangers, of none of them."
+        ),
+    ] = 0.05,
     csv: Annotated[Path | None, typer.Option(help="Write the guesses to this file too.")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw pictures with their guesses: .svg, .png or .pdf.")
@@ -54,8 +61,10 @@ def predict(
     The exit code is 0 if at least one picture was read.
     """
     from transferscope.data.exclusions import say
+    from transferscope.evaluation.strangers import allowance
     from transferscope.files import refuse_name, write_csv
     from transferscope.report.figures.answers import refuse_figure_suffix
+    from transferscope.workflows.known_pictures import known_pictures
     from transferscope.workflows.open_model import open_model
     from transferscope.workflows.predict import predict as predict_pictures
 
@@ -70,6 +79,7 @@ def predict(
             refuse_name(file)
     terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
+    known = known_pictures(model, classifier=classifier, reporter=terminal)
     excluded: list[tuple[str, str]] = []
     with terminal.task("predicting") as progress:
         answers = predict_pictures(
@@ -78,17 +88,21 @@ def predict(
             top=top,
             strip=strip,
             min_confidence=min_confidence,
+            known=known,
+            false_alarms=false_alarms,
             precision=precision,
             on_progress=progress,
             on_excluded=excluded.extend,
         )
     say(excluded, terminal.say)
+    if known is not None:
+        terminal.say(allowance(false_alarms, known.n).sentence)
     _print(answers, excluded, strip=strip, json_=json_)
     # After the table: what was predicted is not lost if a file cannot be written.
     if csv:
         write_csv(
             csv,
-            ("path", "place", "class", "probability", "error", "abstained"),
+            ("path", "place", "class", "probability", "error", "abstained", "known", "familiarity"),
             [row for answer in answers for row in _csv_rows(answer)],
         )
     if figure:
@@ -115,10 +129,15 @@ def _print(
         others = [Prediction(path, error=reason).to_dict() for path, reason in excluded]
         print_json([*taken, *({**other, "excluded": True} for other in others)])
     else:
+        told = any(answer.familiarity is not None for answer in answers)
         table(
-            ("picture", "strip" if strip else "", "guesses"),
-            [(a.path, a.strip or "", _said(a)) for a in answers],
+            ("picture", "strip" if strip else "", "-familiarity" if told else "", "guesses"),
+            [(a.path, a.strip or "", _share(a.familiarity), _said(a)) for a in answers],
         )
+
+
+def _share(familiarity: float | None) -> str:
+    return "" if familiarity is None else percent(familiarity)
 
 
 def _draw(
@@ -148,15 +167,19 @@ def _said(answer: Prediction) -> str:
     if answer.error:
         return f"error: {answer.error}"
     guesses = ", ".join(f"{g.name} {g.probability:.1%}" for g in answer.top or answer.pieces)
+    if answer.known is False:
+        return f"none of these classes (it is least unlike {guesses})"
     return f"unsure: {guesses}" if answer.abstained else guesses
 
 
-def _csv_rows(answer: Prediction) -> list[tuple[str, str, str, str, str, str]]:
+def _csv_rows(answer: Prediction) -> list[tuple[str, ...]]:
     """A row a guess; of a file that could not be read, one with the reason."""
     if answer.error:
-        return [(answer.path, "", "", "", answer.error, "")]
-    abstained = "yes" if answer.abstained else "no"
+        return [(answer.path, "", "", "", answer.error, "", "", "")]
+    words = {True: "yes", False: "no", None: ""}
+    share = "" if answer.familiarity is None else f"{answer.familiarity:.6f}"
+    rest = ("", words[answer.abstained], words[answer.known], share)
     return [
-        (answer.path, str(place), guess.name, f"{guess.probability:.6f}", "", abstained)
+        (answer.path, str(place), guess.name, f"{guess.probability:.6f}", *rest)
         for place, guess in enumerate(answer.top or answer.pieces, start=1)
     ]

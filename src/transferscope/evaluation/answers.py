@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import PictureError
+from transferscope.evaluation.known_pictures import Neighbour
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Prediction:
         error: why the file could not be read, or None.
         abstained: whether the best guess (of a strip, of any piece) is less probable than was asked
             for, so that it is not to be relied on.
+        known: whether the picture is like those of the classes; None where that is not known: of a
+            classifier without its training pictures, or where too few validation pictures are there.
+        familiarity: share of validation pictures that are at most as familiar, 0 to 1; of a strip, that of its
+            least familiar piece times their number (Bonferroni), so that false alarms are as rare.
+        nearest: the training pictures nearest to it in the classifier's features; of a strip, none.
     """
 
     path: str
@@ -40,6 +46,9 @@ class Prediction:
     pieces: tuple[Guess, ...] = ()
     error: str | None = None
     abstained: bool = False
+    known: bool | None = None
+    familiarity: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Under the names of the command line's contract."""
@@ -50,6 +59,9 @@ class Prediction:
         return {
             "path": self.path,
             "top": listed(self.top),
+            "known": self.known,
+            "familiarity": self.familiarity,
+            "nearest": [one.to_dict() for one in self.nearest],
             "strip": self.strip,
             "pieces": listed(self.pieces),
             "error": self.error,
@@ -57,24 +69,47 @@ class Prediction:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is made of one file, before it is put into words.
+
+    Attributes:
+        probabilities: (pieces, K); one piece but for a strip.
+        familiarity: of the file; None where it is not known.
+        nearest: training pictures.
+    """
+
+    probabilities: torch.Tensor
+    familiarity: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
+
+
 def prediction_of(
     classifier: Classifier,
     path: str,
-    answer: torch.Tensor | PictureError,
+    answer: Answer | PictureError,
     top: int,
     strip: int | None,
     min_confidence: float,
+    false_alarms: float | None = None,
 ) -> Prediction:
-    """What is said of one file, from its probabilities (pieces, K) or the reason why it has none."""
+    """What is said of one file; `false_alarms` None: whether it is known is not said."""
     if isinstance(answer, PictureError):
         return Prediction(path, error=answer.reason)
-    if strip is None:
-        best = _best(classifier, answer[0], top)
-        return Prediction(path, top=best, abstained=best[0].probability < min_confidence)
-    pieces = tuple(_best(classifier, piece, 1)[0] for piece in answer)
-    joint = "" if all(len(name) == 1 for name in classifier.classes) else " "
-    return Prediction(
+    told = answer.familiarity is not None and false_alarms is not None
+    found = Prediction(
         path,
+        known=answer.familiarity > false_alarms if told else None,  # type: ignore[operator]
+        familiarity=answer.familiarity,
+        nearest=answer.nearest,
+    )
+    if strip is None:
+        best = _best(classifier, answer.probabilities[0], top)
+        return replace(found, top=best, abstained=best[0].probability < min_confidence)
+    pieces = tuple(_best(classifier, piece, 1)[0] for piece in answer.probabilities)
+    joint = "" if all(len(name) == 1 for name in classifier.classes) else " "
+    return replace(
+        found,
         strip=joint.join(guess.name for guess in pieces),
         pieces=pieces,
         abstained=any(guess.probability < min_confidence for guess in pieces),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transferscope.errors import DataError
 from transferscope.evaluation.calibration import Calibration, calibration_of
 from transferscope.evaluation.class_size import SizeTrend, size_trend
+from transferscope.evaluation.detection import Detection
 from transferscope.evaluation.intervals import (
     Interval,
     bootstrap_mean,
@@ -99,6 +100,7 @@ class Evaluation(Record):
         views: what averaging over several views would gain, or None where it was not asked for.
         gain: the difference to the untuned base with its probe on the same pictures; None for a probe.
         against: the difference to another run on the same pictures, or None.
+        strangers: how well pictures of none of the classes are told, or None where it was not asked for.
         chosen_on: validation pictures that epoch, strategy, temperature and thresholds rest on; None: not
             known.
         probable_label_errors: training labels that are probably wrong; None where they were not looked for.
@@ -128,6 +130,7 @@ class Evaluation(Record):
     views: ViewsGain | None = None
     gain: PairedDifference | None = None
     against: PairedDifference | None = None
+    strangers: Detection | None = None
     chosen_on: int | None = None
     probable_label_errors: int | None = None
     label_suspects: tuple[Suspect, ...] = ()

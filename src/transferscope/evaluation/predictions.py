@@ -206,9 +206,28 @@ def answered(classifier: Classifier, batch: torch.Tensor) -> torch.Tensor:
     Raises:
         WeightsError: they are not finite.
     """
+    return _finite(classifier(_given(classifier, batch)))
+
+
+def answered_with_features(
+    classifier: Classifier, batch: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, and the head's inputs float32 (n, D), from one forward pass.
+
+    Raises:
+        WeightsError: the logits are not finite.
+    """
+    logits, features = classifier.logits_and_features(_given(classifier, batch))
+    return _finite(logits), features.float().cpu()
+
+
+def _given(classifier: Classifier, batch: torch.Tensor) -> torch.Tensor:
     pictures = as_float(batch.to(classifier.device))
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
-    logits: torch.Tensor = classifier(pictures).float().cpu()
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def _finite(logits: torch.Tensor) -> torch.Tensor:
+    logits = logits.float().cpu()
     if not torch.isfinite(logits).all():
         raise WeightsError(_DAMAGED)
     return logits

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
+from transferscope.evaluation.detection import Detection
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
+from transferscope.evaluation.strangers import SCORES, allowance
 from transferscope.evaluation.tta import ViewsGain
+from transferscope.wording import counted
 
 _SUREST = 5  # errors named in a sentence
+_CALLED = 5  # classes that strangers are taken for
 _SUSPECTS = 5  # training pictures named in a sentence
 
 
@@ -72,6 +76,8 @@ def summary_sentences(result: Evaluation) -> list[str]:
         sentences.append(views_sentence(result.views))
     if result.against:
         sentences.append(difference_sentence(result.against))
+    if result.strangers:
+        sentences += detection_sentences(result.strangers)
     return sentences
 
 
@@ -160,6 +166,44 @@ def views_sentence(views: ViewsGain) -> str:
         f"Averaged over {views.views} views: {views.top1:.2%}, {views.gain:+.2%} (95% interval {low:+.2%} to "
         f"{high:+.2%}), in {views.cost:.1f} times the time."
     )
+
+
+def detection_sentences(found: Detection) -> list[str]:
+    """How well strangers are told."""
+    said = []
+    if found.caught is None or found.false_alarms is None:
+        said.append(allowance(found.allowed, found.validation).sentence)
+    else:
+        said.append(
+            f"Of {counted(found.n, 'stranger')} in {found.name}, {_share(found.caught, found.caught_interval)} "
+            f"are called so; of {counted(found.own, 'picture')} of the {found.split} split, "
+            f"{_share(found.false_alarms, found.false_alarms_interval)} are, with {found.allowed:.1%} allowed "
+            f"on {counted(found.validation, 'validation picture')}."
+        )
+    if found.drifted:
+        said.append(
+            f"More {found.split} pictures seem strange than chance explains: validation is more like training "
+            "than they are. Lookalikes in training, pictures from elsewhere or of another time do that; "
+            "inspect tells lookalikes."
+        )
+    low, high = found.auroc_interval
+    said.append(
+        f"A picture of the classes is more familiar than a stranger {found.auroc:.1%} of the time (AUROC "
+        f"{found.auroc:.3f}, 95% interval {low:.3f} to {high:.3f}), by {SCORES[found.score].title}."
+    )
+    if found.called:
+        first = ", ".join(f"{name} {n}" for name, n in [*found.called.items()][:_CALLED])
+        said.append(f"Without this they would be called {first}.")
+    if found.seen:
+        said.append(
+            f"{found.seen} files of {found.name} are the run's own pictures and were left out."
+        )
+    return said
+
+
+def _share(value: float, interval: tuple[float, float] | None) -> str:
+    low, high = interval or (value, value)
+    return f"{value:.1%} (95% interval {low:.1%} to {high:.1%})"
 
 
 def calibration_heading(calibration: Calibration) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import WeightsError
+from transferscope.evaluation.known_pictures import KnownPictures
 from transferscope.files import hash_tensors
 from transferscope.images import InputSpec
 from transferscope.machine import environment
@@ -30,6 +31,7 @@ class Description(Record):
         backbone: the classifier's, by name.
         sha256: of the classifier's weights and buffers, as they were before BatchNorm was folded.
         version: of Transferscope.
+        validation: pictures that `familiarity` is a share of; None: there is no such output.
         format: `FORMAT`.
     """
 
@@ -39,11 +41,12 @@ class Description(Record):
     backbone: str
     sha256: str
     version: str
+    validation: int | None = None
     format: str = FORMAT
 
     @classmethod
-    def of(cls, classifier: Classifier) -> Description:
-        """The description of a classifier as it is now."""
+    def of(cls, classifier: Classifier, known: KnownPictures | None = None) -> Description:
+        """The description of a classifier as it is now, and of what strangers are told by."""
         return cls(
             classes=classifier.classes,
             input=classifier.input,
@@ -51,6 +54,7 @@ class Description(Record):
             backbone=classifier.backbone,
             sha256=hash_tensors(classifier.network.state_dict()),
             version=environment()["packages"]["transferscope"],
+            validation=None if known is None else known.n,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +98,7 @@ class Description(Record):
             WeightsError: see `from_dict`.
         """
         values: dict[str, Any] = dict(fields)
-        for key in {"classes", "input", "temperature"} & values.keys():
+        for key in {"classes", "input", "temperature", "validation"} & values.keys():
             with suppress(ValueError):  # `from_dict` refuses text in place of a value
                 values[key] = json.loads(values[key])
         return cls.from_dict(values, source=source)

@@ -14,15 +14,16 @@ from transferscope.backbones.catalogue import source_classes
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import describe_head
 from transferscope.errors import InputError, RunError, WeightsError
+from transferscope.evaluation.known_pictures import FILE as STRANGERS
+from transferscope.evaluation.known_pictures import KnownPictures
 from transferscope.exports.description import Description, preprocessing
 from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity
 from transferscope.exports.tracing import (
     Answers,
+    answers_of,
     confirm,
-    first_output,
     private_copy,
-    probabilities_of,
     quiet,
 )
 from transferscope.files import hash_tensors, read_json, replaced_folder, write_json, write_text
@@ -61,8 +62,11 @@ def export_hub(
     card: str | None = None,
     *,
     batches: Iterable[torch.Tensor] | None = None,
+    known: KnownPictures | None = None,
 ) -> Parity:
-    """Writes config.json, model.safetensors and README.md, and keeps them only if they load and agree.
+    """Writes a model's folder, and keeps it only if it loads and agrees.
+
+    It holds config.json, model.safetensors, README.md, and with `known` strangers.safetensors.
 
     Where timm can build the network, `timm.create_model("local-dir:FOLDER", pretrained=True)` gives it, and
     `hf-hub:USER/NAME` once the folder is uploaded. Where it cannot, `architecture` is a name that timm does
@@ -72,7 +76,7 @@ def export_hub(
     Args:
         folder: a new one, an empty one, or an earlier export, which is replaced whole.
         card: text of README.md; None: a few lines on what the folder is.
-        classifier, batches: see `export_onnx`.
+        classifier, batches, known: see `export_onnx`.
 
     Returns:
         How closely the answers of the folder, opened by timm or by `load_hub`, are the classifier's.
@@ -88,13 +92,16 @@ def export_hub(
         private.save(fresh / WEIGHTS)
         write_json(fresh / CONFIG, _config(private, architecture))
         write_text(fresh / CARD, plain_card(classifier, architecture) if card is None else card)
+        if known is not None:
+            known.save(fresh / STRANGERS)
+            known = KnownPictures.load(fresh / STRANGERS)
         if architecture:  # as timm opens it, with our normalisation and temperature around it
             network = _built_by_timm(fresh, str(folder), weights=True)
-            answers = first_output(Answers(network, private.input, private.temperature))
+            answers = Answers(private, network, known)
         else:
             again = load_hub(fresh, network=classifier.network)
-            answers = probabilities_of(private_copy(again))
-        return confirm(private, answers, batches)
+            answers = Answers(private_copy(again), known=known)
+        return confirm(private, answers_of(answers.eval()), batches, known)
 
 
 def load_hub(
@@ -144,6 +151,25 @@ def load_hub(
             "fetch both anew"
         )
     return classifier
+
+
+def hub_known_pictures(source: str | Path) -> KnownPictures | None:
+    """What a folder of `export_hub`, or a repository in the Hub's cache, tells strangers by; None: it has none.
+
+    Raises:
+        WeightsError: not there, damaged, or of other weights than the folder's.
+        RunError: of another version.
+    """
+    folder = _folder_of(source, download=False)
+    if not (folder / STRANGERS).is_file():
+        return None
+    known = KnownPictures.load(folder / STRANGERS)
+    ours = read_json(folder / CONFIG).get("transferscope", {})
+    if known.weights != ours.get("sha256"):
+        raise WeightsError(
+            f"{STRANGERS} and {WEIGHTS} of {str(source)!r} are of two exports; export the run again"
+        )
+    return known
 
 
 def plain_card(classifier: Classifier, architecture: str | None) -> str:
@@ -232,7 +258,7 @@ def _folder_of(source: str | Path, *, download: bool) -> Path:
         path = snapshot_download(
             found["id"],
             revision=found["revision"],
-            allow_patterns=[CONFIG, WEIGHTS, CARD],
+            allow_patterns=[CONFIG, WEIGHTS, CARD, STRANGERS],
             local_files_only=not download,
         )
     except (OSError, ValueError, no_answer) as error:

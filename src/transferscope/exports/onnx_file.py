@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, OutputError, WeightsError
+from transferscope.evaluation.known_pictures import KnownPictures
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line, require
 from transferscope.exports.parity import Parity
-from transferscope.exports.tracing import INPUT, OUTPUTS, confirm, private_copy, traced, untraceable
+from transferscope.exports.tracing import (
+    FAMILIARITY,
+    INPUT,
+    OUTPUTS,
+    Exported,
+    Outputs,
+    confirm,
+    private_copy,
+    traced,
+    untraceable,
+)
 from transferscope.files import atomic_path
 
 OPSET = 18
@@ -22,22 +33,25 @@ OPSET = 18
 MOST_BYTES = 2_000_000_000
 """Weights that fit into one file: its format, protobuf, ends at 2 GiB."""
 
-Exported: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Pictures float32 (N, C, H, W) in [0, 1] to probabilities and logits, (N, K) each."""
-
 
 def export_onnx(
-    classifier: Classifier, path: str | Path, *, batches: Iterable[torch.Tensor] | None = None
+    classifier: Classifier,
+    path: str | Path,
+    *,
+    batches: Iterable[torch.Tensor] | None = None,
+    known: KnownPictures | None = None,
 ) -> Parity:
     """Writes one ONNX file, and keeps it only if ONNX Runtime answers with it as the classifier does.
 
     Its input `pictures` is float32 (N, C, H, W) in [0, 1], N free; its outputs are `probabilities`
-    and `logits` (before the temperature), (N, K) each. The file's metadata is a `Description`.
+    and `logits` (before the temperature), (N, K) each, and with `known` `familiarity`, (N,). The file's
+    metadata is a `Description`.
 
     Args:
         classifier: unchanged.
         path: the file.
         batches: pictures to check it on, uint8 or float in [0, 1]; None: seeded noise.
+        known: what strangers are told by; None: the file does not say how familiar a picture is.
 
     Returns:
         How closely the file's answers are the classifier's.
@@ -57,11 +71,11 @@ def export_onnx(
             f"{MOST_BYTES / 1e9:.1f} GB; use --format torch"
         )
     private = private_copy(classifier)
-    description = Description.of(classifier)
+    description = Description.of(classifier, known)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_serialised(private, description))
+        temporary.write_bytes(_serialised(private, description, known))
         exported, _ = load_onnx(temporary)
-        return confirm(private, lambda pictures: exported(pictures)[0], batches)
+        return confirm(private, exported, batches, known)
 
 
 def load_onnx(path: str | Path) -> tuple[Exported, Description]:
@@ -89,30 +103,34 @@ def load_onnx(path: str | Path) -> tuple[Exported, Description]:
     metadata = session.get_modelmeta().custom_metadata_map
     description = Description.from_text(metadata, source=str(path))
 
-    def run(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    names = [one.name for one in session.get_outputs()]
+
+    def run(pictures: torch.Tensor) -> Outputs:
         values = pictures.detach().cpu().float().numpy()
         try:
-            probabilities, logits = session.run(list(OUTPUTS), {INPUT: values})
+            answers = session.run(names, {INPUT: values})
         except (*refused, RuntimeError) as error:
             raise OutputError(
                 f"ONNX Runtime cannot run {str(path)!r} on pictures {tuple(pictures.shape)}: "
                 f"{first_line(error)}"
             ) from error
-        return torch.from_numpy(probabilities), torch.from_numpy(logits)
+        return tuple(torch.from_numpy(one) for one in answers)
 
     return run, description
 
 
-def _serialised(private: Classifier, description: Description) -> bytes:
+def _serialised(
+    private: Classifier, description: Description, known: KnownPictures | None
+) -> bytes:
     """The file's bytes."""
     import onnx
 
-    program = traced(private)
+    program = traced(private, known)
     with untraceable(private):
         exported: Any = torch.onnx.export(
             program,
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, *([] if known is None else [FAMILIARITY])],
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

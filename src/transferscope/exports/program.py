@@ -12,10 +12,11 @@ from torch.export import ExportedProgram
 
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import WeightsError
+from transferscope.evaluation.known_pictures import KnownPictures
 from transferscope.exports.description import Description
 from transferscope.exports.extras import first_line
 from transferscope.exports.parity import Parity
-from transferscope.exports.tracing import confirm, first_output, private_copy, quiet, traced
+from transferscope.exports.tracing import answers_of, confirm, private_copy, quiet, traced
 from transferscope.files import atomic_path
 
 _DESCRIPTION = "transferscope.json"
@@ -23,7 +24,11 @@ _DESCRIPTION = "transferscope.json"
 
 
 def export_program(
-    classifier: Classifier, path: str | Path, *, batches: Iterable[torch.Tensor] | None = None
+    classifier: Classifier,
+    path: str | Path,
+    *,
+    batches: Iterable[torch.Tensor] | None = None,
+    known: KnownPictures | None = None,
 ) -> Parity:
     """Writes a `torch.export` program, and keeps it only if it answers as the classifier does.
 
@@ -31,19 +36,22 @@ def export_program(
     convention a .pt2, and `transferscope.json` inside it is a `Description`.
     """
     private = private_copy(classifier)
-    description = json.dumps(Description.of(classifier).to_dict(), ensure_ascii=False, indent=2)
-    program = traced(private)
+    description = json.dumps(
+        Description.of(classifier, known).to_dict(), ensure_ascii=False, indent=2
+    )
+    program = traced(private, known)
     program.example_inputs = None  # they would be stored as a pickle
     with atomic_path(path) as temporary:
         with quiet(), open(temporary, "w+b") as file:
             torch.export.save(program, file, extra_files={_DESCRIPTION: description})
-        return confirm(private, first_output(load_program(temporary)[0]), batches)
+        return confirm(private, answers_of(load_program(temporary)[0]), batches, known)
 
 
 def load_program(path: str | Path) -> tuple[torch.nn.Module, Description]:
     """The module of a file that `export_program` wrote, and its description.
 
-    The module maps pictures float32 (N, C, H, W) in [0, 1] to probabilities and logits, (N, K) each.
+    The module maps pictures float32 (N, C, H, W) in [0, 1] to probabilities and logits, (N, K) each, and, where
+    the file has it, familiarity (N,).
     PyTorch evaluates expressions while it opens such a file: open only files that you trust, as with any
     `torch.export` program.
 

@@ -5,37 +5,66 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from transferscope.acceleration.folding import folded
+from transferscope.activations import capture_inputs
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, WeightsError
+from transferscope.evaluation.known_pictures import KnownPictures
 from transferscope.exports.extras import first_line
+from transferscope.exports.familiarity import Familiarity
 from transferscope.exports.parity import Parity, Probabilities, check_parity, noise
-from transferscope.images import InputSpec
 
 INPUT = "pictures"
 OUTPUTS = ("probabilities", "logits")
+FAMILIARITY = "familiarity"
+"""The third output, of a classifier that comes with what strangers are told by."""
+
+Outputs = tuple[torch.Tensor, ...]
+Exported: TypeAlias = Callable[[torch.Tensor], Outputs]
+"""Pictures float32 (N, C, H, W) in [0, 1] to probabilities and logits, (N, K) each, and familiarity (N,)."""
 
 
 class Answers(nn.Module):
-    """All that a classifier does to its pictures: normalisation, network, temperature, softmax."""
+    """All that is done to pictures: normalisation, network, temperature, softmax; familiarity if it is known.
 
-    def __init__(self, network: nn.Module, input: InputSpec, temperature: float):
+    Args:
+        classifier: whose network, input, temperature and head they are.
+        network: another one of the same layers, such as a folded copy; None: the classifier's own.
+        known: what strangers are told by.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        network: nn.Module | None = None,
+        known: KnownPictures | None = None,
+    ):
         super().__init__()
-        self.network = network
-        self.input = input
-        self.temperature = temperature
+        self.network = classifier.network if network is None else network
+        self.input = classifier.input
+        self.temperature = classifier.temperature
+        self.head = classifier.head
+        self.familiarity = None if known is None else Familiarity(known)
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities and logits, (N, K) each, of pictures (N, C, H, W) in [0, 1]."""
-        logits = self.network(self.input.normalise(pictures))
-        return torch.softmax(logits / self.temperature, dim=-1), logits
+    def forward(self, pictures: torch.Tensor) -> Outputs:
+        """Probabilities and logits, (N, K) each, of pictures (N, C, H, W) in [0, 1]; and familiarity (N,)."""
+        normalised = self.input.normalise(pictures)
+        if self.familiarity is None:
+            logits = self.network(normalised)
+            return torch.softmax(logits / self.temperature, dim=-1), logits
+        with capture_inputs(self.network, self.head) as caught:
+            logits = self.network(normalised)
+        familiar = self.familiarity(caught[-1].flatten(1), logits)
+        return torch.softmax(logits / self.temperature, dim=-1), logits, familiar
 
 
 def private_copy(classifier: Classifier) -> Classifier:
@@ -63,26 +92,42 @@ def probabilities_of(classifier: Classifier) -> Probabilities:
     return answer
 
 
-def first_output(module: nn.Module) -> Probabilities:
-    """The probabilities of a module that gives `OUTPUTS`."""
+def answers_of(module: nn.Module) -> Exported:
+    """What a module gives, without gradients."""
 
-    def answer(pictures: torch.Tensor) -> torch.Tensor:
+    def answer(pictures: torch.Tensor) -> Outputs:
         with torch.inference_mode():
-            probabilities: torch.Tensor = module(pictures)[0].clone()
-        return probabilities
+            return tuple(one.clone() for one in module(pictures))
 
     return answer
 
 
 def confirm(
-    private: Classifier, exported: Probabilities, batches: Iterable[torch.Tensor] | None
+    private: Classifier,
+    exported: Exported,
+    batches: Iterable[torch.Tensor] | None,
+    known: KnownPictures | None = None,
 ) -> Parity:
     """`check_parity` with the `private_copy` that was exported; without batches, on seeded noise."""
     batches = noise(private.input) if batches is None else batches
-    return check_parity(probabilities_of(private), exported, batches)
+
+    def difference(pictures: torch.Tensor) -> float:
+        assert known is not None
+        with private.inference():
+            logits, features = private.logits_and_features(pictures)
+        low, high = known.familiarity_range(features.numpy(), logits.numpy())
+        got = exported(pictures)[len(OUTPUTS)].numpy()
+        return float(np.max([low - got, got - high, np.zeros_like(got)]))
+
+    return check_parity(
+        probabilities_of(private),
+        lambda pictures: exported(pictures)[0],
+        batches,
+        familiarity=None if known is None else difference,
+    )
 
 
-def traced(classifier: Classifier) -> ExportedProgram:
+def traced(classifier: Classifier, known: KnownPictures | None = None) -> ExportedProgram:
     """A `private_copy` as a graph with a batch of any size, BatchNorm folded into its convolutions.
 
     Nothing of this machine, such as the paths of source files, stays in the graph.
@@ -92,7 +137,7 @@ def traced(classifier: Classifier) -> ExportedProgram:
     """
     network = folded(classifier.network, classifier.example())
     network = network.to(memory_format=torch.contiguous_format)
-    answers = Answers(network, classifier.input, classifier.temperature).eval()
+    answers = Answers(classifier, network, known).eval()
     (example,) = noise(classifier.input, n=2)
     with torch.no_grad(), untraceable(classifier):
         program = torch.export.export(

@@ -22,6 +22,7 @@ from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.explanations import HOME, kept_explanations
 from transferscope.workflows.inspect import inspect_run, previews
+from transferscope.workflows.known_pictures import stored_detection
 from transferscope.workflows.model_card import (
     card_of,
     counts_of,
@@ -107,6 +108,7 @@ def write_atlas(
         card=card_of(run, name=title, inspection=inspection),
         others=others,
         robustness=stored_robustness(run.path),
+        strangers=stored_detection(run.path),
         explanations=kept_explanations(run),
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
         view=run.classifier.input,

@@ -27,6 +27,7 @@ from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
 from transferscope.files import is_writable, sha256_bytes, sha256_file, write_json, write_text
 from transferscope.report.figures import classes, evaluation
+from transferscope.workflows.known_pictures import detect
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, folder_in, labels_of
 
@@ -160,6 +161,8 @@ def evaluate_run(
     data: str | Path | None = None,
     tta: int = 0,
     against: Run | str | Path | None = None,
+    strangers: str | Path | None = None,
+    false_alarms: float = 0.05,
     device: str | None = None,
     precision: Precision = "fp32",
     reporter: Reporter = SILENT,
@@ -180,6 +183,9 @@ def evaluate_run(
         tta: average the answers over this many views of each picture, and say what that gains and
             costs; 0: no.
         against: another run, whose answers for the same pictures are compared with this one's.
+        strangers: a folder of pictures of none of the classes: how many are told, and how many of the
+            split's pictures are taken for such.
+        false_alarms: share of these that is allowed.
         device: cpu, cuda, mps; None: the best there is.
         precision: of the forward passes.
         reporter: hears of the progress.
@@ -221,6 +227,17 @@ def evaluate_run(
         result = replace(result, views=work.views(predictions, tta, seconds))
     if other is not None:
         result = replace(result, against=work.against(other, shared, predictions))
+    if strangers is not None:
+        found = detect(
+            run,
+            strangers,
+            split=sample.name,
+            files=sample.files,
+            pictures=sample.pictures,
+            false_alarms=false_alarms,
+            reporter=reporter,
+        )
+        result = replace(result, strangers=found)
     held_out = out_of_fold(run, data=data, reporter=reporter)
     study = error_study(predictions, split=sample.name, out_of_fold=held_out)
     result = replace(

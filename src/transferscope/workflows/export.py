@@ -18,6 +18,7 @@ from transferscope.exports.parity import Parity
 from transferscope.exports.program import export_program
 from transferscope.files import refuse_foreign
 from transferscope.report.model_card import model_card_markdown
+from transferscope.workflows.known_pictures import known_pictures
 from transferscope.workflows.model_card import card_of
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, files_of, refuse_inside
@@ -86,15 +87,17 @@ def export(
     out = Path(out)
     _refuse_place(run, format, out, data)
     split, files = _chosen(run, pictures, data)
+    known = known_pictures(run, data=data, reporter=reporter)
+    known = None if known is None else known.without_names()
     with reporter.task(f"export as {format}, checked on {split} pictures") as progress:
         loaded = load_batches(files, run.classifier.input, batch_size=_BATCH)
         batches = _counted(loaded, len(files), progress)
         if format == "hub":
             text = card if card is not None else model_card_markdown(card_of(run))
-            parity = export_hub(run.classifier, out, text, batches=batches)
+            parity = export_hub(run.classifier, out, text, batches=batches, known=known)
         else:
             write = export_onnx if format == "onnx" else export_program
-            parity = write(run.classifier, out, batches=batches)
+            parity = write(run.classifier, out, batches=batches, known=known)
     files = [file for file in (out, *out.rglob("*")) if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return Export(format, out, size, parity, split, time.perf_counter() - began)

@@ -19,8 +19,10 @@ from transferscope.data.exclusions import Excluded, summary
 from transferscope.data.loading import in_order
 from transferscope.data.walk import walk
 from transferscope.errors import InputError, PictureError
-from transferscope.evaluation.answers import Prediction, prediction_of
-from transferscope.evaluation.predictions import answered
+from transferscope.evaluation.answers import Answer, Prediction, prediction_of
+from transferscope.evaluation.known_pictures import KnownPictures, Neighbour
+from transferscope.evaluation.predictions import answered, answered_with_features
+from transferscope.evaluation.strangers import allowance
 from transferscope.images import NO_MEMORY, read_picture
 
 _PATTERN = "*?["
@@ -37,6 +39,8 @@ def predict(
     top: int = 5,
     strip: int | None = None,
     min_confidence: float = 0.0,
+    known: KnownPictures | None = None,
+    false_alarms: float = 0.05,
     batch_size: int = 32,
     precision: Precision = "fp32",
     on_progress: Callable[[int, int], None] | None = None,
@@ -55,6 +59,8 @@ def predict(
         top: guesses a picture.
         strip: cut each picture into this many pieces of equal width and read them left to right.
         min_confidence: where the best guess is less probable, the prediction is marked as abstained.
+        known: what strangers are told by (`ts.known_pictures`); None: every `known` and `familiarity` is None.
+        false_alarms: share of pictures of the classes that may be called strangers.
         batch_size: pictures a forward pass.
         precision: of the forward pass; bf16 is faster where the hardware has it, and changes
             probabilities, by 0.006 in the mean on photographs of clothing.
@@ -75,6 +81,9 @@ def predict(
             raise InputError(f"--{name} is {value}; it must be at least 1")
     if not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
+    if not 0 < false_alarms < 1:
+        raise InputError(f"--false-alarms is {false_alarms}; it must be between 0 and 1")
+    told = known is not None and allowance(false_alarms, known.n).range is not None
     paths, left_out = named_files(images)
     if on_excluded:
         on_excluded(left_out)
@@ -97,9 +106,19 @@ def predict(
         fast = fast_copy(classifier) if len(paths) > batch_size else classifier
         for begin in range(0, len(paths), batch_size):
             part = paths[begin : begin + batch_size]
-            rows = _answers(fast, list(islice(loaded, len(part))), batch_size)
+            rows = _answers(fast, list(islice(loaded, len(part))), batch_size, known, strip)
             for path, answer in zip(part, rows, strict=True):
-                results.append(prediction_of(classifier, path, answer, top, strip, min_confidence))
+                results.append(
+                    prediction_of(
+                        classifier,
+                        path,
+                        answer,
+                        top,
+                        strip,
+                        min_confidence,
+                        false_alarms if told else None,
+                    )
+                )
             if on_progress:
                 on_progress(len(results), len(paths))
     return results
@@ -176,22 +195,45 @@ def _answers(
     classifier: Classifier,
     loaded: Sequence[list[torch.Tensor] | PictureError],
     batch_size: int,
-) -> Iterator[torch.Tensor | PictureError]:
-    """Probabilities (pieces, K) of every file, or why it could not be read."""
+    known: KnownPictures | None,
+    strip: int | None,
+) -> Iterator[Answer | PictureError]:
+    """What is made of every file, or why it could not be read."""
     pieces = [piece for found in loaded if not isinstance(found, PictureError) for piece in found]
-    logits = [
-        answered(classifier, torch.stack(pieces[begin : begin + batch_size]))
+    parts = [
+        torch.stack(pieces[begin : begin + batch_size])
         for begin in range(0, len(pieces), batch_size)
     ]
-    probabilities = torch.cat(logits or [torch.empty(0)]) / classifier.temperature
-    probabilities = probabilities.softmax(-1)
+    both = [_forward(classifier, part, known is not None) for part in parts]
+    logits = torch.cat([one for one, _ in both] or [torch.empty(0)])
+    probabilities = (logits / classifier.temperature).softmax(-1)
+    shares: list[float] = []
+    nearest: list[tuple[Neighbour, ...]] = []
+    if known is not None and both:
+        features = torch.cat([one for _, one in both]).numpy()
+        shares = known.familiarity(features, logits.numpy()).tolist()
+        nearest = known.neighbours(features)
     at = 0
     for found in loaded:
         if isinstance(found, PictureError):
             yield found
             continue
-        yield probabilities[at : at + len(found)]
-        at += len(found)
+        begin, at = at, at + len(found)
+        least = min(shares[begin:at], default=None)
+        yield Answer(
+            probabilities[begin:at],
+            None if least is None else min(1.0, len(found) * least),
+            nearest[begin] if nearest and strip is None else (),
+        )
+
+
+def _forward(
+    classifier: Classifier, batch: torch.Tensor, with_features: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and features of a batch; without, an empty tensor for them."""
+    if with_features:
+        return answered_with_features(classifier, batch)
+    return answered(classifier, batch), torch.empty(0)
 
 
 def _pieces(classifier: Classifier, path: str, strip: int | None) -> list[torch.Tensor]:

@@ -29,6 +29,7 @@ from transferscope.data.split import (
 )
 from transferscope.errors import DataError, OutputError, RunError
 from transferscope.evaluation.calibration import fit_temperature
+from transferscope.evaluation.known_pictures import FILE
 from transferscope.evaluation.predictions import Predictions
 from transferscope.features.extraction import cached_pictures
 from transferscope.features.store import cache_budget
@@ -58,6 +59,7 @@ from transferscope.workflows.candidates import (
 )
 from transferscope.workflows.choice import choose, scores_of
 from transferscope.workflows.kept_heads import START
+from transferscope.workflows.known_pictures import known_of
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import SCHEMA, Run, refuse_inside
 
@@ -294,6 +296,14 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
         out / "evaluation" / "validation"
     )
     kept.classifier.save(out / "classifier.safetensors")
+    untuned = (features.train.pooled, features.validation.pooled)
+    known_of(
+        kept.classifier,
+        features.split,
+        seed=options.seed,
+        features=untuned if kept is candidates["probe"] else None,
+        reporter=job.reporter,
+    ).save(out / FILE)
     head = {"weight": base.probe.weight, "bias": base.probe.bias}
     metadata = {"classes": list(features.classes), "temperature": base.classifier.temperature}
     write_tensors(out / "base_head.safetensors", head, metadata)

@@ -21,12 +21,14 @@ from transferscope.evaluation.answers import Guess, Prediction
 from transferscope.files import write_bytes, write_text
 from transferscope.images import read_picture
 from transferscope.report.figures import style
+from transferscope.wording import number, percent
 
 FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
 """Endings of the files that `write_answer_figure` writes."""
 
 _COLUMNS = 3
 _GUESSES = 5  # bars of a picture
+_LIKELIEST = 3  # classes that a stranger would be taken for
 _TILE = 360.0  # width of a picture with its bars, pixels
 _TALL = 176.0  # its height
 _GAP = 28.0
@@ -37,6 +39,8 @@ _ROW = 26.0  # height of a guess
 _STRIP = 64.0  # greatest height of a strip
 _COLUMN = 26.0  # height of a certain guess for a piece of it
 _FOOT = 28.0  # for the words below
+_NEAR = 44.0  # side of a nearest training picture
+_NEAREST = 74.0  # height of the row of these, with its heading
 
 
 SHOWN = 24
@@ -70,9 +74,10 @@ def write_answer_figure(
 ) -> int:
     """Draws each picture beside its guesses, and writes the figure whole or not at all.
 
-    A picture has bars for its five best guesses at most; a strip, its pieces' below it. What was
-    abstained from is marked as unsure, and a file that could not be read is a tile with the reason. The
-    same pictures and answers give the same bytes.
+    A picture has bars for its five best guesses at most; a strip, its pieces' below it. A stranger has none: it
+    is said to be of none of the classes, and what it would be called otherwise. Below stand the training
+    pictures nearest to it, where these are known. What was abstained from is marked as unsure, and a file
+    that could not be read is a tile with the reason. The same pictures and answers give the same bytes.
 
     Args:
         path: ends in .svg, .png or .pdf.
@@ -97,14 +102,15 @@ def write_answer_figure(
     tile = _TILE + (_SIDE + _BETWEEN if overlays else 0)
     columns = min(_COLUMNS - bool(overlays), len(shown))
     width = 2 * _MARGIN + columns * tile + (columns - 1) * _GAP
-    height = _MARGIN + math.ceil(len(shown) / columns) * (_TALL + _GAP) + _FOOT
+    tall = _TALL + (_NEAREST if any(answer.nearest for answer in shown) else 0)
+    height = _MARGIN + math.ceil(len(shown) / columns) * (tall + _GAP) + _FOOT
     with style.panel(width, height, _texts(shown)) as (figure, axes):
         figure.set_layout_engine("none")
         axes.set(position=(0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # in pixels, downwards
         axes.set_axis_off()
         for place, answer in enumerate(shown):
             row, column = divmod(place, columns)
-            left, top = _MARGIN + column * (tile + _GAP), _MARGIN + row * (_TALL + _GAP)
+            left, top = _MARGIN + column * (tile + _GAP), _MARGIN + row * (tall + _GAP)
             _tile(axes, left, top, tile, answer, overlays)
         words = overlay_words if overlays else ""
         if rest := len(answers) - len(shown):
@@ -130,10 +136,10 @@ def _tile(
 ) -> None:
     """One picture with its guesses; like all below, from its upper left corner."""
     _say(axes, left, top + 9, style.clipped(_file_name(answer), 44), fontsize=style.TEXT)
-    if answer.abstained:
+    if answer.abstained and answer.known is not False:
         looks = {"fontsize": style.TEXT, "color": style.TUNED_COLOUR, "ha": "right"}
         _say(axes, left + width, top + 9, "unsure", **looks)
-    top += 24
+    top, corner = top + 24, left
     if answer.error is not None:
         _blank(axes, left, top, _TILE, _SIDE, f"not read: {answer.error}")
     elif answer.strip is not None:
@@ -151,7 +157,10 @@ def _tile(
                     top,
                 )
                 axes.imshow(overlay, extent=extent, aspect="auto", interpolation="bilinear")
-        _guesses(axes, left + _SIDE + 16, top, answer)
+        write = _stranger if answer.known is False else _guesses
+        write(axes, left + _SIDE + 16, top, answer)
+        if answer.nearest:
+            _neighbours(axes, corner, top + _SIDE + 12, answer)
 
 
 def _picture(
@@ -190,6 +199,35 @@ def _guesses(axes: Axes, left: float, top: float, answer: Prediction) -> None:
         sure = place == 0 and not answer.abstained
         colour, alpha = (style.TUNED_COLOUR, 1.0) if sure else (style.MUTED, 0.55)
         style.shade(axes, (left, y + 8), (width * guess.probability, 4), colour, alpha)
+
+
+def _stranger(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+    """In place of bars: that it is of none of the classes, and what it would be called otherwise."""
+    _say(axes, left, top + 10, "none of these classes", fontsize=1.25 * style.TEXT, weight="bold")
+    if answer.top:
+        _say(axes, left, top + 38, "if it had to be one:", color=style.MUTED)
+        for place, guess in enumerate(answer.top[:_LIKELIEST]):
+            y = top + 58 + place * 20
+            _say(axes, left, y, style.clipped(guess.name, 24), color=style.MUTED)
+            looks = {"ha": "right", "color": style.MUTED}
+            _say(axes, left + _TILE - _SIDE - 16, y, _share(guess), **looks)
+
+
+def _neighbours(axes: Axes, left: float, top: float, answer: Prediction) -> None:
+    """The training pictures nearest to a picture, and how familiar that makes it."""
+    _say(axes, left, top + 6, "nearest in training", color=style.MUTED)
+    if answer.familiarity is not None:
+        words = f"familiarity {percent(answer.familiarity)}"
+        _say(axes, left + _TILE, top + 6, words, ha="right", color=style.MUTED)
+    step, top = _TILE / len(answer.nearest), top + 20
+    for place, one in enumerate(answer.nearest):
+        x = left + place * step
+        style.shade(axes, (x, top), (_NEAR, _NEAR), style.MUTED, 0.08)
+        if one.path is not None and Path(one.path).is_file():
+            _picture(axes, x, top, _NEAR, _NEAR, one.path)
+        room = (step - _NEAR - 14) / 6.4
+        _say(axes, x + _NEAR + 7, top + 14, style.clipped(one.name, room))
+        _say(axes, x + _NEAR + 7, top + 31, number(one.cosine), color=style.MUTED)
 
 
 def _strip(axes: Axes, left: float, top: float, answer: Prediction) -> None:
@@ -231,7 +269,9 @@ def _file_name(answer: Prediction) -> str:
 
 
 def _texts(answers: Sequence[Prediction]) -> list[str]:
-    names = [guess.name for answer in answers for guess in (*answer.top, *answer.pieces)]
+    names = [
+        guess.name for answer in answers for guess in (*answer.top, *answer.pieces, *answer.nearest)
+    ]
     return [*names, *map(_file_name, answers)]
 
 

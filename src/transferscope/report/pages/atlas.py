@@ -4,6 +4,7 @@
     layers/LAYER.html     every channel of a layer that was compared
     units/LAYER-N.html    one channel that was drawn: both networks' drawings, exemplars and all figures
     evaluation.html       how good the classifier is, how far to trust it, where it errs
+    strangers.html        how well pictures of none of the classes are told, if that was measured
     robustness.html       what base and tuned stand, if that was measured
     explanations.html     photographs with what an answer comes from, if any were kept
     card.html             the model card, as it is written for the Hub

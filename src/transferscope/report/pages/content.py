@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transferscope.adversarial.robustness import Robustness
     from transferscope.comparison.records import Comparison
     from transferscope.data.inspection import Inspection
+    from transferscope.evaluation.detection import Detection
     from transferscope.evaluation.metrics import Evaluation
     from transferscope.evaluation.mistakes import ErrorStudy
     from transferscope.evaluation.predictions import Predictions
@@ -94,6 +95,7 @@ class AtlasContent:
         card: for a page of its own, or None.
         others: further sets that the classifier was evaluated on.
         robustness: what base and tuned stood, for a page of its own, or None.
+        strangers: how well pictures of none of the classes are told, for a page of its own, or None.
         explanations: of pictures, that were kept.
         verdicts: which attribution methods deserve belief on the tuned network, or None.
         view: how the tuned network is given pictures: exemplars are shown as it sees them.
@@ -119,6 +121,7 @@ class AtlasContent:
     card: ModelCard | None = None
     others: tuple[OtherSet, ...] = ()
     robustness: Robustness | None = None
+    strangers: Detection | None = None
     explanations: tuple[KeptExplanation, ...] = ()
     verdicts: Verdicts | None = None
     view: InputSpec | None = None
