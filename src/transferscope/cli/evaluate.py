@@ -33,6 +33,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="RUN2", help="Compare with another run, picture by picture."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Accuracy by group: a table's column, folder:1, a pattern in paths, EXIF's camera or year.",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = "fp32",
     json_: Json = False,
@@ -42,6 +49,7 @@ def evaluate(
 
     Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
     """
+    from transferscope.evaluation.groups import group_rows
     from transferscope.evaluation.sentences import measure_rows, summary_sentences
     from transferscope.workflows.evaluate import evaluate_run
     from transferscope.workflows.run import Run
@@ -53,6 +61,7 @@ def evaluate(
         data=data,
         tta=tta,
         against=against,
+        by=by,
         device=device,
         precision=precision,
         reporter=Terminal(quiet),
@@ -87,6 +96,13 @@ def evaluate(
         typer.echo(
             f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, the atlas too."
         )
+    if result.groups:
+        rows = group_rows(result.groups)
+        typer.echo("")
+        title = ("-pictures", "-right", "-95% interval", "-against the rest", "-95% interval", "")
+        table((by or "group", *title), rows[:_SHOWN])
+        if len(rows) > _SHOWN:
+            typer.echo(f"\nThe {_SHOWN} worst of {len(rows)} groups; --json has all.")
     compared = (opened.path / "comparison" / "comparison.json").is_file()
     following = "atlas" if compared or opened.untuned else "compare"
     typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
+from transferscope.evaluation.groups import GroupStudy, group_sentences
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
@@ -68,6 +69,9 @@ def summary_sentences(result: Evaluation) -> list[str]:
         sentences.append(label_errors_sentence(result))
     if result.trend:
         sentences.append(trend_sentence(result.trend))
+    if result.group_test:
+        study = GroupStudy(result.groups, result.worst_group, result.group_test)
+        sentences += group_sentences(study)
     if result.views:
         sentences.append(views_sentence(result.views))
     if result.against:
