@@ -77,6 +77,7 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
         found = [Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")]
     found += [
         *_copies(inspection),
+        *_leakage(inspection),
         *_left_out(inspection),
         *_name_findings(inspection),
         *_class_findings(inspection),
@@ -121,6 +122,16 @@ def _copies(inspection: Inspection) -> Iterator[Finding]:
             "Look at each pair and correct the label that is wrong.",
             "near-duplicates",
         )
+
+
+def _leakage(inspection: Inspection) -> Iterator[Finding]:
+    """Validation pictures with a lookalike in training, and those that are kept together."""
+    found, kept = inspection.leakage, inspection.kept_together
+    if found is not None and found.either:
+        gravity: Gravity = "fix" if found.much else "know"
+        yield Finding(gravity, found.sentence, found.meaning, "near-duplicates")
+    if kept is not None:
+        yield Finding("know", f"{kept.sentence[0].upper()}{kept.sentence[1:]}.", "", None)
 
 
 def _left_out(inspection: Inspection) -> Iterator[Finding]:

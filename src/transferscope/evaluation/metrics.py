@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transferscope.errors import DataError
 from transferscope.evaluation.calibration import Calibration, calibration_of
 from transferscope.evaluation.class_size import SizeTrend, size_trend
+from transferscope.evaluation.gap import ValidationGap
 from transferscope.evaluation.groups import GroupResult, GroupTest
 from transferscope.evaluation.intervals import (
     Interval,
@@ -107,6 +108,8 @@ class Evaluation(Record):
         groups: accuracy by group, the lowest first; empty where it was not asked for.
         worst_group: the group with the lowest accuracy, of those with enough pictures; None: there is none.
         group_test: what is said of all groups together.
+        gap: the difference to validation, and its causes where chance does not explain it; None where the
+            answers on validation are not known.
         surest_errors: the pictures taken for another class that the classifier was surest of, at most `SUREST`.
     """
 
@@ -139,6 +142,7 @@ class Evaluation(Record):
     groups: dict[str, GroupResult] = field(default_factory=dict)
     worst_group: str | None = None
     group_test: GroupTest | None = None
+    gap: ValidationGap | None = None
     made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
+from transferscope.evaluation.gap import gap_sentences
 from transferscope.evaluation.groups import GroupStudy, group_sentences
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
@@ -55,6 +56,8 @@ def summary_sentences(result: Evaluation) -> list[str]:
     sentences = [difference_sentence(result.gain)] if result.gain else []
     if result.chosen_on is not None and (little := evidence_sentence(result.chosen_on)):
         sentences.append(little)
+    if result.gap:
+        sentences += gap_sentences(result.gap, split=result.split)
     if result.seen:
         sentences.append(
             f"{result.seen} pictures were left out: their bytes were trained or chosen on."

@@ -282,6 +282,11 @@ def advise_classifier(source: Classifier, sample: Sample, placed: Placed) -> Bac
     )
 
 
+def stage_targets(source: Classifier) -> tuple[str, ...]:
+    """What one pass gives that stages are probed with: the head's input, and every stage's means."""
+    return (POOLED, *map(mean_of, stages_of(source)))
+
+
 def _probed_stages(
     source: Classifier, sample: Sample
 ) -> tuple[tuple[StageProbe, ...], np.ndarray, float]:
@@ -292,7 +297,7 @@ def _probed_stages(
             source,
             sample.files,
             sample.hashes,
-            targets=(POOLED, *(mean_of(name) for name in names)),
+            targets=stage_targets(source),
             precision=sample.precision,
             on_progress=progress,
         ).targets

@@ -35,6 +35,7 @@ from transferscope.workflows.evaluated_pictures import (
 )
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, labels_of
+from transferscope.workflows.validation_gap import explained_gap
 
 _CONVERGED = "probe.json"  # beside what fits left that were followed to their optimum
 
@@ -195,7 +196,8 @@ def evaluate_run(
     began = time.perf_counter()
     predictions = work.predictions(run.classifier, "tuned")
     seconds = time.perf_counter() - began
-    plain = work.evaluated(predictions, work.validation())
+    validation = work.validation()
+    plain = work.evaluated(predictions, validation)
     plain = result = replace(
         plain,
         seen=sample.seen,
@@ -219,6 +221,9 @@ def evaluate_run(
         result = replace(
             result, groups=found.groups, worst_group=found.worst_group, group_test=found.test
         )
+    if validation is not None and sample.part == "test":
+        gap = explained_gap(run, sample, validation, predictions, data=data, reporter=reporter)
+        result = replace(result, gap=gap)
     held_out = out_of_fold(run, data=data, reporter=reporter)
     study = error_study(predictions, split=sample.name, out_of_fold=held_out)
     result = replace(

@@ -51,8 +51,7 @@ def groups_figure(evaluation: Evaluation) -> str:
         axes.xaxis.set_major_formatter(style.percent_tick)
         style.grid(axes)
         axes.set_xlabel("pictures recognised, with 95% interval; dashed: all together")
-        present = [key for key in _MEANS if key in {c.standing for c in shown}]
-        if any(one.standing not in _COLOUR for one in shown):
-            present.append("")
+        standings = {one.standing if one.standing in _COLOUR else "" for one in shown}
+        present = [key for key in _MEANS if key in standings]
         style.legend(axes, [(_MEANS[key], _COLOUR.get(key, style.MUTED), 1.0) for key in present])
         return style.as_svg(figure, "groups", f"Accuracy by {test.column}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from transferscope.evaluation.gap import gap_sentences
 from transferscope.evaluation.groups import GroupStudy, group_rows, group_sentences
 from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import error_study
@@ -57,6 +58,7 @@ def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
         "measures": _measures(networks) if result else (),
         "views": views_sentence(result.views) if result and result.views else None,
         "against": difference_sentence(result.against) if result and result.against else None,
+        "gap": gap_sentences(result.gap, split=result.split) if result and result.gap else (),
         **_groups(result),
         "wrong": int((~predictions.right).sum()) if predictions else 0,
         "others": [_other_set(one, site) for one in content.others],
