@@ -10,6 +10,7 @@ import pytest
 from transferscope.data.duplicates import NearPair
 from transferscope.data.leakage import MUCH, Leakage, has_lookalike, leakage, nearest_cosines
 from transferscope.data.lookalike_groups import (
+    CLOSENESS,
     MOST_OF_A_CLASS,
     alike_by_features,
     group_lookalikes,
@@ -134,21 +135,34 @@ def test_leakage_counts_each_picture_once_whatever_finds_it():
     pair = NearPair(("0/0000.png", "0/0001.png"), ("0", "0"), ("train", "validation"), "phash", 0.0)
     assert leakage(scan, [pair], features) == Leakage(20, 1, 20, 20)
     assert leakage(scan, [pair], far) == Leakage(20, 1, 0, 1)
-    assert leakage(scan, [pair], far).share == MUCH
+    assert leakage(scan, [pair], far).share < MUCH < leakage(scan, [pair], features).share
     assert leakage(a_set(labels), [pair], features) is None
 
 
 def test_cosines_and_lookalikes_are_those_of_the_slow_way():
     rng = np.random.default_rng(2)
-    train, part = rng.normal(size=(700, 16)), rng.normal(size=(600, 16))
+    train, part = rng.normal(size=(240, 16)), rng.normal(size=(600, 16))
+    own, labels = rng.integers(0, 3, 240), rng.integers(0, 4, 600)
+    part[:50] = train[:50] + 0.3 * rng.normal(size=(50, 16))
+    labels[:50] = own[:50]
     slow = (part / np.linalg.norm(part, axis=1)[:, None]) @ (
         train / np.linalg.norm(train, axis=1)[:, None]
     ).T
-    own, labels = rng.integers(0, 3, 700), rng.integers(0, 4, 600)
     train, part = train.astype(np.float32), part.astype(np.float32)
     assert np.allclose(nearest_cosines(train, part), slow.max(1), atol=1e-6)
-    expected = [(slow[i][own == labels[i]] >= 0.7).any() for i in range(600)]
-    found = has_lookalike(train, own, part, labels, likeness=0.7)
+    expected = [
+        (1 - slow[i][own == labels[i]]).min(initial=9)
+        <= CLOSENESS * typical(train[own == labels[i]])
+        for i in range(600)
+    ]
+    found = has_lookalike(train, own, part, labels)
     assert found.tolist() == expected
-    assert 0 < found.sum() < 600
+    assert found[:50].all()
     assert not found[labels == 3].any(), "no training picture is of that class"
+
+
+def typical(features: np.ndarray) -> float:
+    """Median distance of two pictures, pair by pair."""
+    unit = [row / np.linalg.norm(row) for row in features.astype(float)]
+    pairs = [1 - float(a @ b) for i, a in enumerate(unit) for b in unit[i + 1 :]]
+    return float(np.median(pairs)) if pairs else 0.0

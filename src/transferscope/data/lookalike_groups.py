@@ -21,8 +21,10 @@ from transferscope.wording import counted
 LOOKALIKES = "lookalikes"
 """What `--group` is given to have lookalikes kept together."""
 
-LIKENESS = 0.96
-"""Cosine of pooled features from which two pictures of one class are lookalikes."""
+CLOSENESS = 0.35
+"""Two pictures of one class are lookalikes by features where their distance (1 - cosine) is at most this
+share of the median distance of two pictures of the class. Relative, as cosines of narrow sets and of other
+networks lie elsewhere: 0.9 is far apart for X-rays and near for photographs."""
 
 MOST_OF_A_CLASS = 0.1
 """Share of a class that one group may have at most: of anything alike to something alike to something, a chain
@@ -30,6 +32,8 @@ could be made that holds most of it, and then there would be nothing to validate
 
 _NEIGHBOURS = 10  # of each picture that are joined with it, the nearest first
 _BLOCK = 512  # rows of a table of cosines
+_TYPICAL = 1000  # pictures of a class whose distances are asked
+_ROUNDING = 1e-6  # of a cosine in float32
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 """Places of the ones, places of the others, and their distance."""
@@ -78,28 +82,39 @@ class LookalikeGroups(Record):
         return words
 
 
-def alike_by_features(
-    features: NDArray[np.float32], labels: NDArray[np.int64], *, likeness: float = LIKENESS
-) -> Pairs:
-    """Pairs of one class whose features have at least this cosine: of each picture its nearest ten.
+def least_cosine(features: NDArray[np.float32]) -> float:
+    """Cosine from which two of a class's pictures are lookalikes; see `CLOSENESS`.
+
+    Args:
+        features: (N, D) of the class; of many, `_TYPICAL` spread evenly are asked. Of fewer than three pictures
+            there is no typical distance, and only equal features are alike.
+    """
+    few = normalised(features[:: max(1, len(features) // _TYPICAL)])
+    if len(few) < 3:
+        return 1 - _ROUNDING
+    distances = 1 - (few @ few.T)[np.triu_indices(len(few), k=1)]
+    return float(1 - CLOSENESS * max(0.0, float(np.median(distances))) - _ROUNDING)
+
+
+def alike_by_features(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Pairs:
+    """Pairs of one class that are lookalikes: each picture with the nearest ten of them.
 
     Args:
         features: (N, D), pooled.
         labels: (N,).
-        likeness: least cosine.
     """
     unit = normalised(features)
     found = []
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
-        own = unit[places]
+        own, least = unit[places], least_cosine(features[places])
         count = min(_NEIGHBOURS, len(places) - 1)
         for start in range(0, len(places) if count else 0, _BLOCK):
             cosines = own[start : start + _BLOCK] @ own.T
             rows = np.arange(len(cosines))
             cosines[rows, start + rows] = -1
             near = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-            row, column = np.nonzero(np.take_along_axis(cosines, near, 1) >= likeness)
+            row, column = np.nonzero(np.take_along_axis(cosines, near, 1) >= least)
             other = near[row, column]
             found.append((places[start + row], places[other], 1 - cosines[row, other]))
     one, other, distance = (
