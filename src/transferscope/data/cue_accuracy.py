@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.data.cues import KINDS, NUMBERS, PATTERN, CueTable, Family
+from transferscope.data.scan import Picture
 from transferscope.records import Record
 
 ALARM = 0.85
@@ -62,6 +63,10 @@ class CueFinding(Record):
     def alarm(self) -> bool:
         """Whether the cue all but decides: it could be learned in place of the object."""
         return self.label is not None and self.low >= ALARM and self.q <= LEAST_Q
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, and whether it is an alarm."""
+        return super().to_dict() | {"alarm": self.alarm}
 
 
 def cue_accuracy(
@@ -139,6 +144,37 @@ def cue_findings(
             _judged(name, family, own[judged], told[judged], called, label) for label in asked
         ]
     return tuple(sorted(_corrected(found), key=lambda one: (one.label is None, -one.low, one.name)))
+
+
+def telling(found: Sequence[CueFinding]) -> tuple[CueFinding, ...]:
+    """Of what `cue_findings` found, what is worth a reader's time: every alarm, and of each cue how well it
+    tells all labels apart and the label that it tells best; in the order given."""
+    seen: set[tuple[str, bool]] = set()
+    kept = []
+    for one in found:
+        key = one.name, one.label is None
+        if one.alarm or key not in seen:
+            kept.append(one)
+        seen.add(key)
+    return tuple(kept)
+
+
+def class_cues(
+    table: CueTable, pictures: Sequence[Picture], classes: Sequence[str]
+) -> tuple[CueFinding, ...]:
+    """`telling` of a set's classes, on its training and validation pictures: test pictures are left unseen.
+
+    Args:
+        table: of some of the pictures.
+        pictures: with their labels and splits.
+        classes: in label order.
+    """
+    known = {one.path: one for one in pictures if one.split != "test" and one.label is not None}
+    places = [place for place, path in enumerate(table.paths) if path in known]
+    own = [known[table.paths[place]] for place in places]
+    groups = [one.group or one.path for one in own] if any(one.group for one in own) else None
+    labels = np.array([one.label for one in own], dtype=np.int64)
+    return telling(cue_findings(table.taken(places), labels, classes, groups=groups))
 
 
 def _cues(table: CueTable, labels: np.ndarray) -> Iterator[tuple[str, Family, np.ndarray]]:

@@ -31,6 +31,9 @@ MOST_PICTURES = 20_000
 READ_SIDE = 256
 """Shorter side, in pixels, at which files are read: as `scan` reads them."""
 
+PATCH_STEPS = 7
+"""Places of a fixed patch from top to bottom, and from left to right."""
+
 PATTERN = 32
 """Side in cells of a picture's middle square, in which fixed patches are looked for."""
 
@@ -288,3 +291,19 @@ def _folder(path: str, known: Collection[str]) -> str:
     """The folders of a path that are neither a class nor a split."""
     parts = PurePosixPath(path).parent.parts
     return "/".join(one for one in parts if canonical(one) not in known and split_of(one) is None)
+
+
+# ---------------------------------------------------------------------------- in words
+
+
+def cue_words(name: str, family: Family) -> str:
+    """What a cue is called in a sentence."""
+    if family != "patch":
+        return f"the {name}"
+    row, column = (int(one) for one in name.removeprefix("patch ").split("-"))
+    ends = ("upper", "middle", "lower"), ("left", "middle", "right")
+    third = PATCH_STEPS / 3
+    place = " ".join(
+        one[int((at - 1) // third)] for one, at in zip(ends, (row, column), strict=True)
+    )
+    return f"a fixed patch at the {place.replace('middle middle', 'middle')} of the frame"

@@ -17,6 +17,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from transferscope.data.cue_accuracy import CueFinding
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.exclusions import rows
 from transferscope.data.scan import SPLITS, Scan
@@ -156,6 +157,7 @@ class Inspection:
         split_drawn: whether the splits are those that `tune` would draw, not the folder's own.
         problems: why the set cannot be trained on as it is, a sentence each; empty: it can be.
         embedding: name of the network whose features took part in the near duplicates, or None.
+        cues: what one property of a picture alone tells of its class (`cue_accuracy.telling`).
     """
 
     scan: Scan
@@ -165,6 +167,7 @@ class Inspection:
     split_drawn: bool = False
     problems: tuple[str, ...] = ()
     embedding: str | None = None
+    cues: tuple[CueFinding, ...] = ()
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -298,6 +301,7 @@ class Inspection:
             "duplicates": [_lists(one.to_dict()) for one in self.duplicates],
             "near_duplicates": [_lists(pair.to_dict()) for pair in self.near_duplicates],
             "embedding": self.embedding,
+            "cues": [one.to_dict() for one in self.cues],
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
@@ -343,6 +347,7 @@ class Inspection:
             split_drawn=record["split_drawn"],
             problems=tuple(record["problems"]),
             embedding=record["embedding"],
+            cues=tuple(map(CueFinding.from_dict, record.get("cues", ()))),
         )
 
 

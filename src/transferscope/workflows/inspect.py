@@ -12,6 +12,8 @@ from PIL import Image
 from transferscope.backbones.catalogue import DEFAULT_BACKBONE
 from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import AugmentationName, augmentation, preview
+from transferscope.data.cue_accuracy import class_cues
+from transferscope.data.cues import CueCollector, cues_of
 from transferscope.data.duplicates import NearPair, exact_duplicates, refuse_duplicates
 from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
 from transferscope.data.loading import in_order
@@ -67,9 +69,11 @@ def inspect(
         refuse_foreign(Path(out))
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
         facts[picture.path] = measured(decoded, file)
+        _collect(cues, picture, decoded, file)
 
     with reporter.task("reading pictures") as progress:
         found = scan(
@@ -90,6 +94,7 @@ def inspect(
             facts,
             split_drawn=split is not None and not given,
             problems=problems,
+            cues=cues,
         )
 
 
@@ -97,13 +102,16 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
     """The pictures of a run, in the splits that it has; None if a file is no longer what it was."""
     kept = replace(run.split.scan, excluded=tuple((p, r) for p, r in run.record["excluded"]))
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture) -> tuple[str, PictureFacts] | None:
         file = kept.file(picture)
         try:
             if sha256_file(file) != picture.sha256:
                 return None
-            return picture.path, measured(*read_with_facts(file, least_side=MEASURED_SIDE))
+            decoded, known = read_with_facts(file, least_side=MEASURED_SIDE)
+            _collect(cues, picture, decoded, known)
+            return picture.path, measured(decoded, known)
         except (OSError, PictureError, MemoryError):
             return None
 
@@ -113,7 +121,12 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
                 return None
             facts[found[0]] = found[1]
             progress(done, len(kept.pictures))
-        return look(kept, facts)
+        return look(kept, facts, cues=cues)
+
+
+def _collect(cues: CueCollector, picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
+    if file.file is not None and cues.wants(picture.sha256):
+        cues.add(picture.path, picture.sha256, cues_of(file.file, decoded, file))
 
 
 def look(
@@ -122,6 +135,7 @@ def look(
     *,
     split_drawn: bool = False,
     problems: tuple[str, ...] = (),
+    cues: CueCollector | None = None,
 ) -> Inspection:
     """Brings together what was found of a set and what was measured of its pictures.
 
@@ -130,6 +144,7 @@ def look(
         facts: of every picture, by path.
         split_drawn: see `Inspection`.
         problems: see `Inspection`.
+        cues: of some or all of its pictures.
     """
     ordered = tuple(facts[picture.path] for picture in found.pictures)
     hashes = np.array([one.phash for one in ordered], dtype=np.uint64)
@@ -147,6 +162,7 @@ def look(
         split_drawn=split_drawn,
         problems=problems,
         embedding=None if by_features is None else DEFAULT_BACKBONE,
+        cues=class_cues(cues.table(found.classes), found.pictures, found.classes) if cues else (),
     )
 
 
