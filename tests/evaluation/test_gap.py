@@ -11,6 +11,7 @@ from transferscope.evaluation.gap import (
     familiarity_of,
     gap_sentences,
     lookalike_cause,
+    telling_cues,
     told_apart,
     validation_gap,
 )
@@ -105,6 +106,16 @@ def test_scores_of_chance_tell_nothing_apart_and_others_do_within_classes():
     assert found.interval[0] < 0.76 < found.interval[1]  # Phi(1 / sqrt(2))
     by_class = told_apart(labels.astype(float), labels == 1, labels)
     assert by_class is None, "no class has pictures of both parts"
+
+
+def test_a_planted_property_is_told_and_those_of_chance_are_not():
+    rng = np.random.default_rng(6)
+    labels, part = rng.integers(0, 3, 300), rng.random(300) < 0.5
+    chance = {f"chance {n}": rng.normal(size=300) for n in range(23)}
+    darker = rng.normal(size=300) - part
+    darker[:20] = np.nan
+    assert list(telling_cues({**chance, "brightness": darker}, part, labels)) == ["brightness"]
+    assert telling_cues({"constant": np.ones(300)}, part, labels) == {}
 
 
 def test_delongs_interval_has_the_bootstraps_width():

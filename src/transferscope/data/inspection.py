@@ -17,6 +17,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from transferscope.data.cue_accuracy import CueFinding
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.exclusions import rows
 from transferscope.data.leakage import Leakage
@@ -160,6 +161,7 @@ class Inspection:
         embedding: name of the network whose features took part in the near duplicates, or None.
         leakage: validation pictures with a lookalike in training; None where there are no such parts.
         kept_together: lookalikes that the split keeps in one part; None: it was not asked for.
+        cues: what one property of a picture alone tells of its class (`cue_accuracy.telling`).
     """
 
     scan: Scan
@@ -171,6 +173,7 @@ class Inspection:
     embedding: str | None = None
     leakage: Leakage | None = None
     kept_together: LookalikeGroups | None = None
+    cues: tuple[CueFinding, ...] = ()
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -306,6 +309,7 @@ class Inspection:
             "embedding": self.embedding,
             "leakage": self.leakage.to_dict() if self.leakage else None,
             "kept_together": self.kept_together.to_dict() if self.kept_together else None,
+            "cues": [one.to_dict() for one in self.cues],
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
@@ -355,6 +359,7 @@ class Inspection:
             kept_together=LookalikeGroups.from_dict(kept)
             if (kept := record.get("kept_together"))
             else None,
+            cues=tuple(map(CueFinding.from_dict, record.get("cues", ()))),
         )
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from transferscope.backbones.catalogue import DEFAULT_BACKBONE
 from transferscope.data.augmentation import AugmentationName, augmentation, preview
+from transferscope.data.cue_accuracy import class_cues
+from transferscope.data.cues import CueCollector, cues_of
 from transferscope.data.duplicates import NearPair, exact_duplicates, refuse_duplicates
 from transferscope.data.inspection import Inspection, PictureFacts, measured
 from transferscope.data.leakage import leakage
@@ -77,9 +79,11 @@ def inspect(
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
     together = group == LOOKALIKES
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
         facts[picture.path] = measured(decoded, file)
+        _collect(cues, picture, decoded, file)
 
     with reporter.task("reading pictures") as progress:
         found = scan(
@@ -96,19 +100,12 @@ def inspect(
     vectors = pooled_features(found, compute=together or features, reporter=reporter)
     with reporter.task("looking for copies"):
         near = near_by_hash(found, facts)
-        kept: LookalikeGroups | None = None
-        problems: tuple[str, ...] = ()
-        if together:
-            try:
-                drawn = drawn_pictures(found)
-                rows = np.array([is_drawn(picture) for picture in found.pictures], dtype=bool)
-                own = None if vectors is None else vectors[rows]
-                found, kept = keep_together(found, drawn, near, own)
-            except DataError as error:
-                problems = (str(error),)
+        found, kept, problems = (
+            _kept_together(found, near, vectors) if together else (found, None, ())
+        )
         split, why_not = _split_if_possible(found, shares, seed)
         return replace(
-            look(split.scan if split else found, facts, near=near, features=vectors),
+            look(split.scan if split else found, facts, near=near, features=vectors, cues=cues),
             split_drawn=split is not None and not given,
             problems=problems or why_not,
             kept_together=kept,
@@ -119,13 +116,16 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
     """The pictures of a run, in the splits that it has; None if a file is no longer what it was."""
     kept = replace(run.split.scan, excluded=tuple((p, r) for p, r in run.record["excluded"]))
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture) -> tuple[str, PictureFacts] | None:
         file = kept.file(picture)
         try:
             if sha256_file(file) != picture.sha256:
                 return None
-            return picture.path, measured(*read_with_facts(file, least_side=MEASURED_SIDE))
+            decoded, known = read_with_facts(file, least_side=MEASURED_SIDE)
+            _collect(cues, picture, decoded, known)
+            return picture.path, measured(decoded, known)
         except (OSError, PictureError, MemoryError):
             return None
 
@@ -135,7 +135,12 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
                 return None
             facts[found[0]] = found[1]
             progress(done, len(kept.pictures))
-        return look(kept, facts, features=pooled_features(kept))
+        return look(kept, facts, features=pooled_features(kept), cues=cues)
+
+
+def _collect(cues: CueCollector, picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
+    if file.file is not None and cues.wants(picture.sha256):
+        cues.add(picture.path, picture.sha256, cues_of(file.file, decoded, file))
 
 
 def look(
@@ -144,6 +149,7 @@ def look(
     *,
     near: Sequence[NearPair] | None = None,
     features: np.ndarray | None = None,
+    cues: CueCollector | None = None,
 ) -> Inspection:
     """Brings together what was found of a set and what was measured of its pictures.
 
@@ -152,6 +158,7 @@ def look(
         facts: of every picture, by path.
         near: near duplicates by hash, if they were looked for already.
         features: (N, D) of the default backbone, or None.
+        cues: of some or all of its pictures.
     """
     by_hash = near_by_hash(found, facts) if near is None else with_splits(near, found)
     by_features = None if features is None else near_by_embedding(found, features)
@@ -163,6 +170,7 @@ def look(
         (*by_hash, *(pair for pair in by_features or () if pair.paths not in known)),
         embedding=None if by_features is None else DEFAULT_BACKBONE,
         leakage=leakage(found, by_hash, features),
+        cues=class_cues(cues.table(found.classes), found.pictures, found.classes) if cues else (),
     )
 
 
@@ -218,6 +226,18 @@ def previews(
 
 
 # ---------------------------------------------------------------------------- parts of it
+
+
+def _kept_together(
+    found: Scan, near: Sequence[NearPair], features: np.ndarray | None
+) -> tuple[Scan, LookalikeGroups | None, tuple[str, ...]]:
+    """The set with its lookalikes in groups, what these are, and why there are none."""
+    try:
+        drawn = drawn_pictures(found)
+    except DataError as error:
+        return found, None, (str(error),)
+    rows = np.array([is_drawn(picture) for picture in found.pictures], dtype=bool)
+    return *keep_together(found, drawn, near, None if features is None else features[rows]), ()
 
 
 def _split_if_possible(

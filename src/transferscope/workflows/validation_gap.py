@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transferscope.data.cues import NUMBERS, cue_table
 from transferscope.data.leakage import has_lookalike, nearest_cosines
 from transferscope.data.scan import Picture
 from transferscope.errors import DataError
@@ -17,6 +18,7 @@ from transferscope.evaluation.gap import (
     ValidationGap,
     familiarity_of,
     lookalike_cause,
+    telling_cues,
     told_apart,
     validation_gap,
 )
@@ -98,6 +100,21 @@ def explained_gap(
             seed=run.config.seed,
         ),
         told_apart=_told_apart(ours, theirs, run.config.seed),
+        cues=_cues(files["validation"], ours, sample.files, theirs, run.config.seed),
+    )
+
+
+def _cues(
+    files: Sequence[Path], ours: _Part, others: Sequence[Path], theirs: _Part, seed: int
+) -> dict[str, ToldApart]:
+    """Which properties of file and picture tell validation from the evaluated pictures."""
+    rng = np.random.default_rng(seed)
+    rows = [np.sort(rng.permutation(len(some))[:_MOST]) for some in (files, others)]
+    table = cue_table([*(files[row] for row in rows[0]), *(others[row] for row in rows[1])])
+    part = np.repeat([False, True], [len(some) for some in rows])
+    labels = np.concatenate([ours.labels[rows[0]], theirs.labels[rows[1]]])
+    return telling_cues(
+        {name: table.column(name).astype(np.float64) for name in NUMBERS}, part, labels
     )
 
 
