@@ -445,7 +445,7 @@ def _apart_words(gap: ValidationGap, split: str) -> list[str]:
     if gap.cues:
         listed = ", ".join(f"{name} ({one.auc:.2f})" for name, one in list(gap.cues.items())[:3])
         words.append(
-            f"Single properties tell them apart too, within classes (AUC): {listed}. A network that was trained on "
-            "one look meets another."
+            f"Single properties tell them apart too, within classes (AUC): {listed}. A network that was "
+            "trained on one look meets another."
         )
     return words
