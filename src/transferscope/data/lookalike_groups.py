@@ -26,9 +26,10 @@ CLOSENESS = 0.35
 share of the median distance of two pictures of the class. Relative, as cosines of narrow sets and of other
 networks lie elsewhere: 0.9 is far apart for X-rays and near for photographs."""
 
-MOST_OF_A_CLASS = 0.1
-"""Share of a class that one group may have at most: of anything alike to something alike to something, a chain
-could be made that holds most of it, and then there would be nothing to validate on."""
+MOST_OF_A_CLASS = 0.15
+"""Share of a class that one group may have at most, which is what validation has of it by default: of anything
+alike to something alike to something, a chain could be made that holds most of a class, and then there would be
+nothing to validate on."""
 
 _NEIGHBOURS = 10  # of each picture that are joined with it, the nearest first
 _BLOCK = 512  # rows of a table of cosines

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
+from transferscope import distributed
 from transferscope.acceleration.precision import Precision
 from transferscope.backbones.catalogue import DEFAULT_BACKBONE
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
 from transferscope.data.duplicates import NearPair
-from transferscope.data.inspection import THUMBNAIL, PictureFacts
+from transferscope.data.inspection import THUMBNAIL, PictureFacts, measured
 from transferscope.data.lookalike_groups import (
     LookalikeGroups,
     alike_by_features,
@@ -21,8 +23,9 @@ from transferscope.data.lookalike_groups import (
     refuse_given_parts,
 )
 from transferscope.data.lookalikes import MAX_EMBEDDED, near_duplicates
-from transferscope.data.scan import Scan
+from transferscope.data.scan import Measure, Picture, Scan
 from transferscope.features.extraction import POOLED, cached_pictures, extract
+from transferscope.images import FileFacts
 from transferscope.machine import cache_dir
 from transferscope.workflows.reporter import SILENT, Reporter
 
@@ -114,3 +117,40 @@ def keep_together(
     group_of, kept = group_lookalikes(drawn, near, alike)
     named = tuple(replace(one, group=group_of.get(one.path)) for one in found.pictures)
     return replace(found, pictures=named), kept
+
+
+def scanned_together(
+    read: Callable[[Measure], Scan],
+    source: Classifier,
+    *,
+    precision: Precision,
+    targets: Sequence[str],
+    reporter: Reporter,
+) -> Scan:
+    """A set in which lookalikes have a group each; of several processes, all get the first one's.
+
+    Args:
+        read: scans the set, and shows every picture to what it is given.
+        source: whose features are compared.
+        precision, targets, reporter: see `pooled_features`.
+
+    Raises:
+        DataError: nothing is drawn.
+    """
+    facts: dict[str, PictureFacts] = {}
+
+    def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
+        facts[picture.path] = measured(decoded, file)
+
+    def looked_at() -> tuple[Scan, Scan, tuple[NearPair, ...]]:
+        found = read(measure)
+        drawn = drawn_pictures(found)
+        return found, drawn, near_by_hash(drawn, facts)
+
+    found, drawn, near = distributed.by_first(looked_at)
+    features = pooled_features(
+        drawn, source, compute=True, precision=precision, targets=targets, reporter=reporter
+    )
+    together, kept = distributed.by_first(lambda: keep_together(found, drawn, near, features))
+    reporter.say(kept.sentence)
+    return together

@@ -11,19 +11,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from transferscope import distributed
 from transferscope.acceleration.precision import find_device, training_precision
 from transferscope.backbones.catalogue import find_backbone
 from transferscope.backbones.weights import load_backbone
 from transferscope.data.class_names import warnings_of
-from transferscope.data.duplicates import NearPair, dedupe, refuse_duplicates
+from transferscope.data.duplicates import dedupe, refuse_duplicates
 from transferscope.data.exclusions import say
-from transferscope.data.inspection import PictureFacts, measured
 from transferscope.data.leakage import Leakage, has_lookalike
 from transferscope.data.lookalike_groups import LOOKALIKES
-from transferscope.data.scan import Measure, Picture, Scan, scan
+from transferscope.data.scan import Measure, Scan, scan
 from transferscope.data.split import (
     Split,
     adopt_split,
@@ -46,7 +43,6 @@ from transferscope.files import (
     write_tensors,
     write_text,
 )
-from transferscope.images import FileFacts
 from transferscope.machine import environment
 from transferscope.report.figures.training import history_figure
 from transferscope.training.checkpoints import EpochRow, history_rows
@@ -66,12 +62,7 @@ from transferscope.workflows.candidates import (
 )
 from transferscope.workflows.choice import choose, scores_of
 from transferscope.workflows.kept_heads import START
-from transferscope.workflows.lookalikes import (
-    drawn_pictures,
-    keep_together,
-    near_by_hash,
-    pooled_features,
-)
+from transferscope.workflows.lookalikes import scanned_together
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import SCHEMA, Run, refuse_inside
 
@@ -159,32 +150,14 @@ def read_split_of(job: Job, data: str | Path) -> Split:
     """The pictures that the data hold, each with its part; with several processes, the first one's."""
     if job.options.group != LOOKALIKES or job.options.split_from is not None:
         return distributed.by_first(lambda: split_pictures(job, scan_pictures(job, data)))
-    facts: dict[str, PictureFacts] = {}
-
-    def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
-        facts[picture.path] = measured(decoded, file)
-
-    def looked_at() -> tuple[Scan, Scan, tuple[NearPair, ...]]:
-        found = scan_pictures(job, data, measure)
-        drawn = drawn_pictures(found)
-        return found, drawn, near_by_hash(drawn, facts)
-
-    found, drawn, near = distributed.by_first(looked_at)
-    features = pooled_features(
-        drawn,
+    together = scanned_together(
+        lambda measure: scan_pictures(job, data, measure),
         job.source,
-        compute=True,
         precision=job.options.precision,
         targets=stage_targets(job.source) if job.options.advised else (),
         reporter=job.reporter,
     )
-
-    def drawn_split() -> Split:
-        together, kept = keep_together(found, drawn, near, features)
-        job.reporter.say(kept.sentence)
-        return split_pictures(job, together)
-
-    return distributed.by_first(drawn_split)
+    return distributed.by_first(lambda: split_pictures(job, together))
 
 
 def scan_pictures(job: Job, data: str | Path, measure: Measure | None = None) -> Scan:
