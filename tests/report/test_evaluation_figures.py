@@ -306,7 +306,6 @@ def test_the_figure_of_groups_names_each_with_its_pictures_and_what_chance_expla
     words = " ".join(texts(groups_figure(result)))
     assert "new (50)" in " ".join(words.split())
     assert "differ by more than chance explains" in words
-    assert "worse than the rest by more than chance" in words
     without = dataclasses.replace(result, groups={}, group_test=None)
     with pytest.raises(InputError, match="no groups"):
         groups_figure(without)

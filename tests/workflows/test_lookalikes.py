@@ -13,7 +13,10 @@ import transferscope as ts
 from conftest import BACKBONE, Heard
 from transferscope.data.findings import findings
 from transferscope.errors import DataError, InputError
+from transferscope.evaluation.metrics import Evaluation
+from transferscope.evaluation.sentences import summary_sentences
 from transferscope.files import read_csv
+from transferscope.workflows.evaluate import evaluate_run
 from transferscope.workflows.inspect import inspect
 from transferscope.workflows.run import Run
 
@@ -41,7 +44,7 @@ def films(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("films") / "set"
     for number, name in enumerate(("a", "b")):
         draw(root / "train" / name, number, THINGS, VIEWS)
-        draw(root / "test" / name, 10 + number, 6, 1)
+        draw(root / "test" / name, 10 + number, 14, 1)
     return root
 
 
@@ -59,6 +62,11 @@ def tuned(films, weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def together(tuned) -> tuple[Run, Heard]:
     return tuned("together", group="lookalikes")
+
+
+@pytest.fixture(scope="module")
+def plain(tuned) -> tuple[Run, Heard]:
+    return tuned("plain")
 
 
 def parts_of(run: Run) -> dict[str, set[str]]:
@@ -81,21 +89,37 @@ def test_views_of_one_thing_stay_in_one_part_and_the_given_test_is_left_alone(to
     assert not any("partly memory" in line for line in heard.lines)
 
 
-def test_without_it_the_share_is_said_before_training(tuned):
-    run, heard = tuned("plain")
+def test_without_it_the_share_is_said_before_training(plain):
+    run, heard = plain
     assert any(len(some) > 1 for some in parts_of(run).values())
     found = run.results["leakage"]
     assert found["either"] > 0.8 * found["n"]
     assert any("partly memory" in line and "--group lookalikes" in line for line in heard.lines)
 
 
-def test_another_tuning_takes_the_grouped_split_and_no_other(together, tuned, tmp_path):
+def test_another_tuning_takes_the_grouped_split_and_no_other(together, plain, tuned):
     run, _ = together
     again, _ = tuned("again", group="lookalikes", split_from=str(run.path))
     assert (again.path / "split.csv").read_text() == (run.path / "split.csv").read_text()
-    plain, _ = tuned("plain again")
     with pytest.raises(InputError, match="drawn without --group lookalikes"):
-        tuned("refused", group="lookalikes", split_from=str(plain.path))
+        tuned("refused", group="lookalikes", split_from=str(plain[0].path))
+
+
+def test_the_gap_to_test_is_told_with_its_lookalikes(plain):
+    """Labels are of things: those seen in training are known by heart, and the others are coins."""
+    run, _ = plain
+    result = evaluate_run(run)
+    assert not result.gap.by_chance
+    assert result.gap.lookalikes.validation > 0.8
+    assert result.gap.lookalikes.evaluated < 0.1
+    assert result.gap.familiarity.differs
+    assert result.gap.familiarity.difference < 0
+    words = " ".join(summary_sentences(result))
+    assert "have a lookalike in training, of those of test" in words
+    assert "lie farther from the training pictures" in words
+    assert Evaluation.from_dict(result.to_dict()) == result
+    again = evaluate_run(run, split="validation")
+    assert again.gap is None, "validation is not compared with itself"
 
 
 def test_inspect_and_advise_keep_them_together_too(films, weights):

@@ -10,11 +10,6 @@ from transferscope.report.figures import style
 
 _SHOWN = 40  # groups, at most: the worst
 _COLOUR = {"worse": style.TUNED_COLOUR, "better": style.BASE_COLOUR}
-_MEANS = {
-    "worse": "worse than the rest by more than chance",
-    "better": "better than the rest by more than chance",
-    "": "within chance, or too few to tell",
-}
 
 
 def groups_figure(evaluation: Evaluation) -> str:
@@ -34,7 +29,11 @@ def groups_figure(evaluation: Evaluation) -> str:
         verdict = "differ by more than chance explains" if test.differ else "differ as by chance"
         more = f"; the {_SHOWN} worst" if len(groups) > _SHOWN else ""
         style.heading(
-            figure, [f"{len(groups)} groups by {test.column} {verdict} (p = {test.p:.2g}){more}."]
+            figure,
+            [
+                f"{len(groups)} groups by {test.column} {verdict} (p = {test.p:.2g}){more}.",
+                "Orange: worse than the rest by more than chance; blue: better; grey: neither is known.",
+            ],
         )
         rows = np.arange(len(names))
         low, high = np.array([one.interval for one in shown]).T
@@ -51,7 +50,4 @@ def groups_figure(evaluation: Evaluation) -> str:
         axes.xaxis.set_major_formatter(style.percent_tick)
         style.grid(axes)
         axes.set_xlabel("pictures recognised, with 95% interval; dashed: all together")
-        standings = {one.standing if one.standing in _COLOUR else "" for one in shown}
-        present = [key for key in _MEANS if key in standings]
-        style.legend(axes, [(_MEANS[key], _COLOUR.get(key, style.MUTED), 1.0) for key in present])
         return style.as_svg(figure, "groups", f"Accuracy by {test.column}")
