@@ -68,12 +68,14 @@ class FileFacts:
         mode: Pillow's mode as stored, such as RGB, L, P, CMYK, RGBA, I;16.
         size: (width, height) in pixels, upright: after the EXIF orientation.
         animated: whether it holds more than one frame.
+        file: that was read; None: bytes without a name.
     """
 
     format: str
     mode: str
     size: tuple[int, int]
     animated: bool
+    file: Path | None = None
 
 
 def read_picture(
@@ -198,7 +200,8 @@ def _decoded(
                 decoded = picture.copy()  # without the decoder and the file
     decoded.info = {}  # an orientation in it would be applied again by the next reader
     size = (height, width) if orientation >= 5 else (width, height)
-    return decoded, FileFacts(*stored, size, animated)
+    path = Path(name) if isinstance(name, str | Path) and name != "<bytes>" else None
+    return decoded, FileFacts(*stored, size, animated, path)
 
 
 def _refuse_large(size: tuple[int, int], name: object) -> None:

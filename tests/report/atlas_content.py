@@ -34,6 +34,14 @@ from transferscope.comparison.unit_exemplars import UnitExemplars
 from transferscope.comparison.weight_change import WeightChange
 from transferscope.evaluation.calibration import Bin, Calibration
 from transferscope.evaluation.class_size import SizeTrend
+from transferscope.evaluation.gap import (
+    ClassGap,
+    Familiarity,
+    LookalikeCause,
+    ToldApart,
+    ValidationGap,
+)
+from transferscope.evaluation.groups import GroupStudy, accuracy_by_group
 from transferscope.evaluation.intervals import Interval, wilson_interval
 from transferscope.evaluation.metrics import ClassResult, Confusion, Evaluation
 from transferscope.evaluation.mistakes import ErrorStudy, error_study
@@ -480,7 +488,12 @@ def evaluation(top1: float) -> Evaluation:
         )
         for index, name in enumerate(CLASSES)
     }
+    by_camera = groups()
     return Evaluation(
+        groups=by_camera.groups,
+        worst_group=by_camera.worst_group,
+        group_test=by_camera.test,
+        gap=gap(),
         split="test",
         n=12,
         top1=top1,
@@ -504,6 +517,36 @@ def evaluation(top1: float) -> Evaluation:
         trend=trend(),
         confusable=0.95,
         views=ViewsGain(4, True, top1 + 0.01, 0.40, 0.01, (-0.01, 0.03), 3.9),
+    )
+
+
+def groups() -> GroupStudy:
+    """Two cameras, one of which does worse, and one with a name that no page may take for its own."""
+    right = np.repeat([True, False, True, False, True], [90, 10, 20, 30, 4])
+    names = ["old"] * 100 + ["new"] * 50 + [NASTY] * 4
+    labels = torch.arange(len(right)) % 2
+    said = torch.where(torch.tensor(right), labels, 1 - labels)
+    logits = torch.nn.functional.one_hot(said, 2).float()
+    made = Predictions(tuple(map(str, range(len(right)))), labels, logits, ("a", "b"))
+    return accuracy_by_group(made, names, column="camera")
+
+
+def gap() -> ValidationGap:
+    """All that can be said of one."""
+    return ValidationGap(
+        validation=0.95,
+        validation_n=154,
+        accuracy=0.6,
+        n=394,
+        difference=-0.35,
+        interval=(-0.41, -0.28),
+        p=1e-16,
+        class_shares=0.94,
+        most_in=ClassGap(NASTY, 0.9, 0.2, 0.6),
+        lookalikes=LookalikeCause(0.43, 0.07, 0.9, (0.82, 0.95), 88),
+        familiarity=Familiarity(0.86, 0.75, -0.11, (-0.12, -0.1), 0.88),
+        told_apart=ToldApart(0.93, (0.9, 0.96)),
+        cues={"brightness": ToldApart(0.7, (0.6, 0.8))},
     )
 
 

@@ -24,6 +24,7 @@ from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import abstention_of
 from transferscope.report.figures import classes, evaluation
 from transferscope.report.figures.answers import refuse_figure_suffix, write_answer_figure
+from transferscope.report.figures.groups import groups_figure
 from transferscope.report.figures.style import TUNED_COLOUR
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -329,3 +330,13 @@ def test_other_suffixes_are_refused_before_the_work(name: str, tmp_path: Path) -
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 answers"):
         write_answer_figure(tmp_path / "answers.svg", [])
+
+
+def test_the_figure_of_groups_names_each_with_its_pictures_and_what_chance_explains():
+    result = made.evaluation(0.8)
+    words = " ".join(texts(groups_figure(result)))
+    assert "new (50)" in " ".join(words.split())
+    assert "differ by more than chance explains" in words
+    without = dataclasses.replace(result, groups={}, group_test=None)
+    with pytest.raises(InputError, match="no groups"):
+        groups_figure(without)

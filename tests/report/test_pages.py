@@ -399,6 +399,19 @@ def test_names_are_shown_literally(pages: dict[str, Page]) -> None:
     assert "head <conv>" in pages["layers/head-conv.html"].words
 
 
+def test_groups_and_the_gap_to_validation_are_on_the_evaluations_page(
+    pages: dict[str, Page],
+) -> None:
+    page = pages["evaluation.html"]
+    words = " ".join(" ".join(page.text).split())
+    assert "The worst group is 'new': 40.0% of 50 pictures" in words
+    assert "more than chance explains" in words
+    assert "too few to tell" in words
+    assert "43.0% of the validation pictures have a lookalike in training" in words
+    assert "AUC 0.93" in words
+    assert "brightness (0.70)" in words
+
+
 def test_scripts_hold_no_data(pages: dict[str, Page]) -> None:
     for page in pages.values():
         assert re.findall(r"<script[^>]*>(.*?)</script>", page.html, re.DOTALL) == [""]

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from transferscope.comparison.records import Comparison
 from transferscope.errors import InputError
 from transferscope.report.figures import channel, classes, comparison, evaluation, style
+from transferscope.report.figures.groups import groups_figure
 from transferscope.report.pages import atlas as pages
 from transferscope.report.questions import Answers
 
@@ -44,6 +45,7 @@ EVERY: dict[str, Callable[[], str]] = {
     "per_class": lambda: classes.per_class_figure(made.evaluation(0.8), base=made.evaluation(0.7)),
     "reliability": lambda: evaluation.reliability_figure(made.calibration()),
     "coverage": lambda: evaluation.coverage_figure(made.abstention()),
+    "groups": lambda: groups_figure(made.evaluation(0.8)),
     "trend": lambda: classes.size_trend_figure(made.evaluation(0.8)),
 }
 

@@ -131,6 +131,33 @@ def test_another_split_does_not_replace_the_test_figures(run, result):
     assert (run.path / "evaluation" / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.drawn
+def test_accuracy_by_a_column_of_a_table_beside_the_pictures(run, photos, result):
+    """Cameras are dealt so that one has most of the errors; a column of coins is chance."""
+    evaluate_run(run, split="train")
+    home = run.path / "evaluation" / "train"
+    answered = Predictions.load(home)
+    rows = [
+        f"{path},{'new' if not right or number % 4 == 0 else 'old'},{'ht'[number % 2]}"
+        for number, (path, right) in enumerate(zip(answered.paths, answered.right, strict=True))
+    ]
+    table = photos / "cameras.csv"
+    table.write_text("\n".join(["path,device,coin", *rows]), encoding="utf-8")
+    try:
+        found = evaluate_run(run, split="train", by="device")
+        coin = evaluate_run(run, split="train", by="coin")
+    finally:
+        table.unlink()
+    assert found.worst_group == "new"
+    assert set(found.to_dict()["groups"]["new"]) >= {"n", "accuracy", "interval"}
+    assert found.group_test.differ
+    assert not coin.group_test.differ
+    assert "Accuracy by coin" in (home / "groups.svg").read_text("utf-8")
+    assert Evaluation.from_dict(coin.to_dict()) == coin
+    with pytest.raises(InputError, match="nothing called 'devise'"):
+        evaluate_run(run, by="devise")
+
+
 # ---------------------------------------------------------------------------- other sets
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 import transferscope as ts
 from conftest import BACKBONE, command
 from transferscope.backbones.weights import load_backbone
+from transferscope.data.inspection import Inspection
 from transferscope.data.split import Split
 from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.files import read_csv, read_json, sha256_file
@@ -274,6 +275,41 @@ def test_a_runs_pictures_are_looked_at_in_its_split(photos, tuned):
     assert [p.split for p in found.scan.pictures] == [p.split for p in run.split.scan.pictures]
     (photos / "dog" / "003.png").unlink()
     assert inspect_run(run) is None
+
+
+@pytest.mark.drawn
+def test_a_border_on_one_class_is_an_alarm_before_training(photos, tmp_path):
+    def alarms(found):
+        return {(one.label, one.family) for one in found.cues if one.alarm}
+
+    make_grey(photos)
+    assert alarms(inspect(photos)) == set()
+    for file in sorted((photos / "dog").iterdir())[1:]:
+        with Image.open(file) as opened:
+            picture = opened.copy()
+        picture.paste((40, 60, 120), (0, 0, 48, 6))
+        picture.paste((40, 60, 120), (0, 42, 48, 48))
+        picture.save(file)
+    found = inspect(photos)
+    assert ("dog", "border") in alarms(found)
+    assert {name for name, _ in alarms(found)} == {"dog"}
+    result = command("inspect", photos)
+    assert "dog" in result.stdout
+    assert "in place of the object" in " ".join(result.stdout.split())
+    page = write_report(found, tmp_path / "cues", title="photos").read_text(encoding="utf-8")
+    assert 'id="cues"' in page
+    assert Inspection.load(tmp_path / "cues", root=photos).cues == found.cues
+
+
+def make_grey(photos: Path) -> None:
+    """Gives every picture of a set a random grey in place of its class's colour, and more pictures."""
+    rng = np.random.default_rng(5)
+    for folder in sorted(photos.iterdir()):
+        for number in range(40):
+            noise = rng.normal(rng.uniform(60, 190), 30, (48, 48, 3))
+            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(
+                folder / f"{number:03}.png"
+            )
 
 
 @pytest.mark.drawn

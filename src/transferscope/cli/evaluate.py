@@ -40,6 +40,13 @@ def evaluate(
     false_alarms: Annotated[
         float, typer.Option(help="Share of the classes' pictures that may be taken for strangers.")
     ] = 0.05,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Accuracy by group: a table's column, folder:1, a pattern in paths, EXIF's camera or year.",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = "fp32",
     json_: Json = False,
@@ -50,6 +57,7 @@ def evaluate(
     Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
     """
     from transferscope.evaluation.detection import SCORE_COLUMNS, score_rows
+    from transferscope.evaluation.groups import group_rows
     from transferscope.evaluation.sentences import measure_rows, summary_sentences
     from transferscope.workflows.evaluate import evaluate_run
     from transferscope.workflows.run import Run
@@ -63,6 +71,7 @@ def evaluate(
         against=against,
         strangers=strangers,
         false_alarms=false_alarms,
+        by=by,
         device=device,
         precision=precision,
         reporter=Terminal(quiet),
@@ -100,6 +109,13 @@ def evaluate(
     if result.strangers:
         typer.echo("")
         table(SCORE_COLUMNS, score_rows(result.strangers))
+    if result.groups:
+        rows = group_rows(result.groups)
+        typer.echo("")
+        title = ("-pictures", "-right", "-95% interval", "-against the rest", "-95% interval", "")
+        table((by or "group", *title), rows[:_SHOWN])
+        if len(rows) > _SHOWN:
+            typer.echo(f"\nThe {_SHOWN} worst of {len(rows)} groups; --json has all.")
     compared = (opened.path / "comparison" / "comparison.json").is_file()
     following = "atlas" if compared or opened.untuned else "compare"
     typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")

@@ -40,6 +40,13 @@ def inspect(
     ratio: Ratio = "70/15/15",
     group: Group = None,
     layout: LayoutOption = "auto",
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features",
+            help="Compute features that are not cached: finds other views of one thing.",
+        ),
+    ] = False,
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Show augmentation without mirroring.")
     ] = False,
@@ -66,6 +73,7 @@ def inspect(
         layout=layout,
         ratio=ratio,
         seed=seed,
+        features=features,
         out=out,
         reporter=terminal,
     )

@@ -35,9 +35,9 @@ Root = Annotated[
 Group = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN|PATTERN",
-        help="What must stay in one split: a table's column, or a pattern searched in the paths, "
-        "such as '(patient[0-9]+)'.",
+        metavar="COLUMN|PATTERN|lookalikes",
+        help="What must stay in one split: a table's column, a pattern searched in the paths, such as "
+        "'(patient[0-9]+)', or lookalikes.",
     ),
 ]
 LayoutOption = Annotated[

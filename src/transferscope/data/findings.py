@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from transferscope.data.class_names import warnings_of
+from transferscope.data.cues import Family, cue_words
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.exclusions import is_loss
 from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
@@ -77,10 +78,12 @@ def findings(inspection: Inspection, *, names: bool = True) -> list[Finding]:
         found = [Finding("stop", "Training is refused.", "'transferscope inspect' tells why.")]
     found += [
         *_copies(inspection),
+        *_leakage(inspection),
         *_left_out(inspection),
         *_name_findings(inspection),
         *_class_findings(inspection),
         *_giveaways(inspection),
+        *_cue_findings(inspection),
         *_tone_findings(inspection),
         *_shape_findings(inspection),
         *_file_findings(inspection),
@@ -121,6 +124,16 @@ def _copies(inspection: Inspection) -> Iterator[Finding]:
             "Look at each pair and correct the label that is wrong.",
             "near-duplicates",
         )
+
+
+def _leakage(inspection: Inspection) -> Iterator[Finding]:
+    """Validation pictures with a lookalike in training, and those that are kept together."""
+    found, kept = inspection.leakage, inspection.kept_together
+    if found is not None and found.either:
+        gravity: Gravity = "fix" if found.much else "know"
+        yield Finding(gravity, found.sentence, found.meaning, "near-duplicates")
+    if kept is not None:
+        yield Finding("know", f"{kept.sentence[0].upper()}{kept.sentence[1:]}.", "", None)
 
 
 def _left_out(inspection: Inspection) -> Iterator[Finding]:
@@ -189,6 +202,34 @@ def _giveaways(inspection: Inspection) -> Iterator[Finding]:
                 "them to one kind in the same way.",
                 "shapes",
             )
+
+
+_CUE_REMEDIES: dict[Family, str] = {
+    "tone": "Take or process the pictures of all classes in the same way.",
+    "colour": "Bring all classes through the same camera settings and processing.",
+    "border": "Crop the border off, in all classes.",
+    "file": "Bring all files to one size and compression in the same way.",
+    "origin": "Mix the sources within every class, and keep each source in one split with '--group'.",
+    "patch": "Look there for a watermark, a logo or a date; crop or cover it in all classes.",
+}
+
+
+def _cue_findings(inspection: Inspection) -> Iterator[Finding]:
+    """Classes that something other than the object all but decides."""
+    alarms = [one for one in inspection.cues if one.alarm]
+    for name in dict.fromkeys(one.label for one in alarms):
+        own = [one for one in alarms if one.label == name]
+        best = own[0]
+        others = f" (and {counted(len(own) - 1, 'other cue')})" if len(own) > 1 else ""
+        yield Finding(
+            "fix",
+            f"“{name}” is told from the other classes by {cue_words(best.name, best.family)} alone{others}: "
+            f"balanced accuracy {100 * best.accuracy:.0f}% (95% interval {100 * best.low:.0f} to "
+            f"{100 * best.high:.0f}) on held-out pictures, where guessing has 50%.",
+            f"A network may learn that in place of the object. {_CUE_REMEDIES[best.family]} After tuning, "
+            "'transferscope shortcuts RUN' says whether it was learned.",
+            "cues",
+        )
 
 
 def _tone_findings(inspection: Inspection) -> Iterator[Finding]:

@@ -17,8 +17,11 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from transferscope.data.cue_accuracy import CueFinding
 from transferscope.data.duplicates import Copies, NearPair
 from transferscope.data.exclusions import rows
+from transferscope.data.leakage import Leakage
+from transferscope.data.lookalike_groups import LookalikeGroups
 from transferscope.data.scan import SPLITS, Scan
 from transferscope.data.split import picture_in
 from transferscope.files import read_csv, read_json, write_csv, write_json
@@ -156,6 +159,9 @@ class Inspection:
         split_drawn: whether the splits are those that `tune` would draw, not the folder's own.
         problems: why the set cannot be trained on as it is, a sentence each; empty: it can be.
         embedding: name of the network whose features took part in the near duplicates, or None.
+        leakage: validation pictures with a lookalike in training; None where there are no such parts.
+        kept_together: lookalikes that the split keeps in one part; None: it was not asked for.
+        cues: what one property of a picture alone tells of its class (`cue_accuracy.telling`).
     """
 
     scan: Scan
@@ -165,6 +171,9 @@ class Inspection:
     split_drawn: bool = False
     problems: tuple[str, ...] = ()
     embedding: str | None = None
+    leakage: Leakage | None = None
+    kept_together: LookalikeGroups | None = None
+    cues: tuple[CueFinding, ...] = ()
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -298,6 +307,9 @@ class Inspection:
             "duplicates": [_lists(one.to_dict()) for one in self.duplicates],
             "near_duplicates": [_lists(pair.to_dict()) for pair in self.near_duplicates],
             "embedding": self.embedding,
+            "leakage": self.leakage.to_dict() if self.leakage else None,
+            "kept_together": self.kept_together.to_dict() if self.kept_together else None,
+            "cues": [one.to_dict() for one in self.cues],
             "outliers": [asdict(one) for one in self.outliers],
             "formats": self.formats,
             "modes": self.modes,
@@ -343,6 +355,11 @@ class Inspection:
             split_drawn=record["split_drawn"],
             problems=tuple(record["problems"]),
             embedding=record["embedding"],
+            leakage=Leakage.from_dict(leaks) if (leaks := record.get("leakage")) else None,
+            kept_together=LookalikeGroups.from_dict(kept)
+            if (kept := record.get("kept_together"))
+            else None,
+            cues=tuple(map(CueFinding.from_dict, record.get("cues", ()))),
         )
 
 

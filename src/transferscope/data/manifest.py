@@ -102,6 +102,38 @@ def has_column(path: Path, name: str) -> bool:
     return _find(_header(path), name) is not None
 
 
+def table_column(path: Path, name: str) -> dict[str, str]:
+    """What a column says of each picture of a table; rows without a value are left out.
+
+    Returns:
+        Value by the picture's absolute path, and by its path as the table has it.
+
+    Raises:
+        DataError: no such file, not a table, or no column path.
+        InputError: no column `name`.
+    """
+    header = _header(path)
+    places = {"path": _find(header, "path"), name: _find(header, name)}
+    if places["path"] is None:
+        raise DataError(
+            f"{str(path)!r} has no column path, only {listed(header)}; {_EXPECTED}: rename its columns"
+        )
+    if places[name] is None:
+        raise InputError(
+            f"{str(path)!r} has no column {name!r}; its columns are {listed(header)}: give one of them"
+        )
+    columns = [header[place] for place in places.values() if place is not None]
+    read = _parquet_rows if _is_parquet(path) else _csv_rows
+    found: dict[str, str] = {}
+    home = os.path.abspath(path.parent)  # noqa: PTH100
+    for number, values in read(path, columns):
+        where, value = (_text(path, number, column, values[column]) for column in columns)
+        where = where.replace("\\", "/")
+        if value:
+            found[where] = found[os.path.normpath(os.path.join(home, where))] = value  # noqa: PTH118
+    return found
+
+
 # ---------------------------------------------------------------------------- rows
 
 

@@ -49,6 +49,19 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def difference_interval(right: int, n: int, other: int, m: int) -> tuple[float, float]:
+    """95% interval of the difference right/n - other/m of two shares of different pictures.
+
+    Reference: Newcombe 1998, Interval estimation for the difference between independent proportions,
+    method 10: the two Wilson intervals, joined.
+    """
+    p, q = right / n, other / m
+    (low, high), (under, over) = wilson_interval(right, n), wilson_interval(other, m)
+    least = p - q - float(np.hypot(p - low, over - q))
+    most = p - q + float(np.hypot(high - p, q - under))
+    return least, most
+
+
 def wilson(right: int, n: int) -> Interval:
     """`wilson_interval` as a record."""
     return Interval(*wilson_interval(right, n), "Wilson")

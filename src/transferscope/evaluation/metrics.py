@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,8 @@ from transferscope.errors import DataError
 from transferscope.evaluation.calibration import Calibration, calibration_of
 from transferscope.evaluation.class_size import SizeTrend, size_trend
 from transferscope.evaluation.detection import Detection
+from transferscope.evaluation.gap import ValidationGap
+from transferscope.evaluation.groups import GroupResult, GroupTest
 from transferscope.evaluation.intervals import (
     Interval,
     bootstrap_mean,
@@ -105,6 +107,11 @@ class Evaluation(Record):
             known.
         probable_label_errors: training labels that are probably wrong; None where they were not looked for.
         label_suspects: these training pictures, the likeliest error first.
+        groups: accuracy by group, the lowest first; empty where it was not asked for.
+        worst_group: the group with the lowest accuracy, of those with enough pictures; None: there is none.
+        group_test: what is said of all groups together.
+        gap: the difference to validation, and its causes where chance does not explain it; None where the
+            answers on validation are not known.
         surest_errors: the pictures taken for another class that the classifier was surest of, at most `SUREST`.
     """
 
@@ -135,6 +142,10 @@ class Evaluation(Record):
     probable_label_errors: int | None = None
     label_suspects: tuple[Suspect, ...] = ()
     surest_errors: tuple[Doubt, ...] = ()
+    groups: dict[str, GroupResult] = field(default_factory=dict)
+    worst_group: str | None = None
+    group_test: GroupTest | None = None
+    gap: ValidationGap | None = None
     made_by: ClassVar[str] = "transferscope evaluate"
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.detection import Detection
+from transferscope.evaluation.gap import gap_sentences
+from transferscope.evaluation.groups import GroupStudy, group_sentences
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
@@ -58,6 +60,8 @@ def summary_sentences(result: Evaluation) -> list[str]:
     sentences = [difference_sentence(result.gain)] if result.gain else []
     if result.chosen_on is not None and (little := evidence_sentence(result.chosen_on)):
         sentences.append(little)
+    if result.gap:
+        sentences += gap_sentences(result.gap, split=result.split)
     if result.seen:
         sentences.append(
             f"{result.seen} pictures were left out: their bytes were trained or chosen on."
@@ -72,6 +76,9 @@ def summary_sentences(result: Evaluation) -> list[str]:
         sentences.append(label_errors_sentence(result))
     if result.trend:
         sentences.append(trend_sentence(result.trend))
+    if result.group_test:
+        study = GroupStudy(result.groups, result.worst_group, result.group_test)
+        sentences += group_sentences(study)
     if result.views:
         sentences.append(views_sentence(result.views))
     if result.against:

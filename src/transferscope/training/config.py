@@ -52,9 +52,9 @@ class Config:
     )
     group: str | None = option(
         None,
-        "What must stay in one split: a table's column, or a pattern searched in the paths, such as "
-        "'(patient[0-9]+)'.",
-        metavar="COLUMN|PATTERN",
+        "What must stay in one split: a table's column, a pattern searched in the paths, such as "
+        "'(patient[0-9]+)', or lookalikes.",
+        metavar="COLUMN|PATTERN|lookalikes",
     )
     layout: Literal["auto", "splits", "classes"] = option(
         "auto",

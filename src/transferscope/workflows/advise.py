@@ -19,8 +19,9 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.stages import stages_of
 from transferscope.backbones.weights import load_backbone
 from transferscope.data.exclusions import say
+from transferscope.data.lookalike_groups import LOOKALIKES
 from transferscope.data.readings import LayoutName
-from transferscope.data.scan import Picture, scan
+from transferscope.data.scan import Measure, Picture, Scan, scan
 from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import InputError
 from transferscope.features.extraction import POOLED, cached_pictures, extract, mean_of
@@ -42,6 +43,7 @@ from transferscope.training.advice import (
 from transferscope.training.recipe import choose_recipe
 from transferscope.training.similarity import source_similarity, transfer_gain
 from transferscope.training.speed import Speed, measure_speed
+from transferscope.workflows.lookalikes import scanned_together
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import labels_of, refuse_inside
 
@@ -104,17 +106,29 @@ def advise(
     training_precision(device_found, precision)  # refused before any work
     asked = (backbones,) if isinstance(backbones, str) else tuple(backbones)
     sources = _load(asked, weights, download, device_found)
-    with reporter.task("reading pictures") as progress:
-        found = scan(
-            data,
-            dataset=dataset,
-            group=group,
-            layout=layout,
-            download=download,
-            channels=sources[0].input.channels,
-            known_readable=cached_pictures(sources[0], precision=precision),
-            on_progress=progress,
+    together = group == LOOKALIKES
+
+    def read(measure: Measure | None = None) -> Scan:
+        with reporter.task("reading pictures") as progress:
+            return scan(
+                data,
+                dataset=dataset,
+                group=None if together else group,
+                layout=layout,
+                download=download,
+                channels=sources[0].input.channels,
+                known_readable=cached_pictures(sources[0], precision=precision),
+                measure=measure,
+                on_progress=progress,
+            )
+
+    if together:
+        targets = stage_targets(sources[0])
+        found = scanned_together(
+            read, sources[0], precision=precision, targets=targets, reporter=reporter
         )
+    else:
+        found = read()
     say(found.excluded, reporter.say)
     sample = Sample.draw(make_split(found, ratio=shares, seed=seed), seed, precision, reporter)
     placed = [place(source, sample) for source in sources]
@@ -282,6 +296,11 @@ def advise_classifier(source: Classifier, sample: Sample, placed: Placed) -> Bac
     )
 
 
+def stage_targets(source: Classifier) -> tuple[str, ...]:
+    """What one pass gives that stages are probed with: the head's input, and every stage's means."""
+    return (POOLED, *map(mean_of, stages_of(source)))
+
+
 def _probed_stages(
     source: Classifier, sample: Sample
 ) -> tuple[tuple[StageProbe, ...], np.ndarray, float]:
@@ -292,7 +311,7 @@ def _probed_stages(
             source,
             sample.files,
             sample.hashes,
-            targets=(POOLED, *(mean_of(name) for name in names)),
+            targets=stage_targets(source),
             precision=sample.precision,
             on_progress=progress,
         ).targets

@@ -25,7 +25,6 @@ from transferscope.features.extraction import (
     View,
     boundary_rows,
     extract,
-    mean_of,
     planned_bytes,
 )
 from transferscope.features.probe import Probe, fit_probe
@@ -43,7 +42,7 @@ from transferscope.training.loop import fine_tune, plan_boundary
 from transferscope.training.lr_finder import find_rate
 from transferscope.training.recipe import Recipe, adapted
 from transferscope.training.search import Settings, Trial, best_trial, draw_settings, short
-from transferscope.workflows.advise import Placed, Sample, place
+from transferscope.workflows.advise import Placed, Sample, place, stage_targets
 from transferscope.workflows.kept_heads import keep_mlp, keep_probe, kept_mlp, kept_probe
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import labels_of
@@ -141,9 +140,8 @@ def read_features(job: Job, split: Split) -> Features:
     parts = [split.part(name) for name in ("train", "validation")]
     files = [[split.scan.file(picture) for picture in part] for part in parts]
     hashes = [[picture.sha256 for picture in part] for part in parts]
-    targets = [POOLED]
-    if job.options.advised:  # what the advice is made of comes with the same pass
-        targets += [mean_of(stage) for stage in stages_of(job.source)]
+    # What the advice is made of comes with the same pass.
+    targets = stage_targets(job.source) if job.options.advised else (POOLED,)
     with job.reporter.task("features of the frozen backbone") as progress:
         found = extract(
             job.source,

@@ -12,12 +12,12 @@ import torch
 
 from transferscope.acceleration.precision import Precision, find_device
 from transferscope.backbones.classifier import Classifier
-from transferscope.data.class_names import canonical
-from transferscope.data.exclusions import is_loss, say
-from transferscope.data.readings import LayoutName, TwoReadings
-from transferscope.data.scan import Picture, Scan, refuse_unreadable, scan
-from transferscope.errors import DataError, RunError, UnknownName, WeightsError
+from transferscope.data.columns import groups_of
+from transferscope.data.exclusions import is_loss
+from transferscope.data.manifest import MANIFESTS
+from transferscope.errors import DataError, RunError, WeightsError
 from transferscope.evaluation.calibration import fit_temperature
+from transferscope.evaluation.groups import accuracy_by_group
 from transferscope.evaluation.metrics import SUREST, Evaluation, LeftOut, evaluate
 from transferscope.evaluation.mistakes import ErrorStudy, error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
@@ -25,41 +25,20 @@ from transferscope.evaluation.predictions import Predictions, predict_files, ref
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
-from transferscope.files import is_writable, sha256_bytes, sha256_file, write_json, write_text
+from transferscope.files import is_writable, write_json, write_text
 from transferscope.report.figures import classes, evaluation
+from transferscope.report.figures.groups import groups_figure
+from transferscope.workflows.evaluated_pictures import (
+    EvaluatedPictures,
+    evaluated_pictures,
+    moved_root,
+)
 from transferscope.workflows.known_pictures import detect
 from transferscope.workflows.reporter import SILENT, Reporter
-from transferscope.workflows.run import Run, files_of, folder_in, labels_of
+from transferscope.workflows.run import Run, labels_of
+from transferscope.workflows.validation_gap import explained_gap
 
-_HASHED = 64  # files whose bytes say whether a folder holds the run's own pictures
-_READINGS: tuple[LayoutName, ...] = ("splits", "classes")
 _CONVERGED = "probe.json"  # beside what fits left that were followed to their optimum
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """The labelled pictures of one evaluation.
-
-    Attributes:
-        name: of the split, or of the set.
-        part: the split that they are in: train, validation or test.
-        folder: where the figures go.
-        files: N files, whose `pictures` have their paths in the set's folder and their hashes.
-        labels: int64 (N,), in the run's class order.
-        seen: pictures left out because their very bytes were trained or chosen on.
-        excluded: (path, reason) of files left out.
-        root: of another set, the folder that its paths start from.
-    """
-
-    name: str
-    part: str
-    folder: Path
-    files: list[Path]
-    pictures: Sequence[Picture]
-    labels: torch.Tensor
-    seen: int = 0
-    excluded: tuple[tuple[str, str], ...] = ()
-    root: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +46,7 @@ class _Work:
     """What is evaluated, on which pictures, where and how precisely."""
 
     run: Run
-    sample: _Sample
+    sample: EvaluatedPictures
     device: torch.device
     precision: Precision
     reporter: Reporter
@@ -118,6 +97,17 @@ class _Work:
             )
         return found
 
+    def groups(self, column: str) -> list[str | None]:
+        """The group of each picture."""
+        table = None
+        if self.sample.root is None:
+            listed = Path(self.run.config.data)
+            table = listed if listed.suffix.lower() in MANIFESTS and listed.is_file() else None
+        with self.reporter.task(f"groups by {column}") as progress:
+            return groups_of(
+                self.sample.pictures, self.sample.files, column, table=table, on_progress=progress
+            )
+
     def views(self, predictions: Predictions, views: int, seconds: float) -> ViewsGain:
         """What averaging over views gains, beside predictions that took some seconds."""
         with self.reporter.task(f"{views} views of each picture") as progress:
@@ -163,6 +153,7 @@ def evaluate_run(
     against: Run | str | Path | None = None,
     strangers: str | Path | None = None,
     false_alarms: float = 0.05,
+    by: str | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
     reporter: Reporter = SILENT,
@@ -186,6 +177,8 @@ def evaluate_run(
         strangers: a folder of pictures of none of the classes: how many are told, and how many of the
             split's pictures are taken for such.
         false_alarms: share of these that is allowed.
+        by: accuracy by group too: a column of a table beside the pictures, a level of folders, a pattern
+            searched in the paths, or a field of EXIF; see `data.columns.COLUMNS`.
         device: cpu, cuda, mps; None: the best there is.
         precision: of the forward passes.
         reporter: hears of the progress.
@@ -194,21 +187,23 @@ def evaluate_run(
         DataError: no such split, pictures of one class alone, pictures that are gone or are no longer
             those of the split, classes that the run does not know, or no picture in common with the
             other run's split.
-        InputError: another run with other classes, or fewer than two views.
+        InputError: another run with other classes, fewer than two views, or nothing to group by.
         OutputError: the run folder cannot be written.
     """
     if tta:
         refuse_views(tta)  # before the work
     other = against if against is None or isinstance(against, Run) else Run(against)
-    sample = _sample(run, split, data, reporter)
+    sample = evaluated_pictures(run, split, data, reporter)
     # Refused before the work, too.
     shared = _shared_rows(run, other, sample) if other is not None else []
     kept = _writable(run, reporter)
     work = _Work(run, sample, find_device(device), precision, reporter)
+    groups = work.groups(by) if by is not None else None
     began = time.perf_counter()
     predictions = work.predictions(run.classifier, "tuned")
     seconds = time.perf_counter() - began
-    plain = work.evaluated(predictions, work.validation())
+    validation = work.validation()
+    plain = work.evaluated(predictions, validation)
     plain = result = replace(
         plain,
         seen=sample.seen,
@@ -238,6 +233,17 @@ def evaluate_run(
             reporter=reporter,
         )
         result = replace(result, strangers=found)
+    if by is not None and groups is not None:
+        by_group = accuracy_by_group(predictions, groups, column=by, seed=run.config.seed)
+        result = replace(
+            result,
+            groups=by_group.groups,
+            worst_group=by_group.worst_group,
+            group_test=by_group.test,
+        )
+    if validation is not None and sample.part == "test":
+        gap = explained_gap(run, sample, validation, predictions, data=data, reporter=reporter)
+        result = replace(result, gap=gap)
     held_out = out_of_fold(run, data=data, reporter=reporter)
     study = error_study(predictions, split=sample.name, out_of_fold=held_out)
     result = replace(
@@ -264,7 +270,7 @@ def _writable(run: Run, reporter: Reporter) -> bool:
 
 
 def _keep(
-    sample: _Sample,
+    sample: EvaluatedPictures,
     predictions: Predictions,
     study: ErrorStudy,
     judged: tuple[Evaluation, Evaluation, Evaluation | None],
@@ -305,7 +311,7 @@ def out_of_fold(
     kept = _kept(folder) if (folder / _CONVERGED).is_file() else None
     if kept is not None and kept.paths == paths:
         return kept
-    root = _moved_root(run, pictures, data) or run.root
+    root = moved_root(run, pictures, data) or run.root
     files = [root / path for path in paths]
     gone = sum(not file.is_file() for file in files)
     if gone:
@@ -338,119 +344,7 @@ def out_of_fold(
     return predictions
 
 
-# ---------------------------------------------------------------------------- the pictures
-
-
-def _sample(run: Run, split: str, data: str | Path | None, reporter: Reporter) -> _Sample:
-    home = run.path / "evaluation"
-    pictures = run.split.part(split)
-    if data is not None and _moved_root(run, pictures, data) is None:
-        return _other_set(run, split, Path(data), reporter)
-    files, pictures = files_of(run, split, data)
-    folder = home if split == "test" else home / split
-    return _Sample(split, split, folder, files, pictures, labels_of(pictures))
-
-
-def _moved_root(run: Run, pictures: Sequence[Picture], data: str | Path | None) -> Path | None:
-    """The folder in `data` that holds the run's own pictures, or None if it holds others.
-
-    It is theirs if at least half of them are in it: files of their names, most of which have their bytes.
-    Of many, the bytes of `_HASHED` files are asked, spread evenly; another set may well have the same names.
-    """
-    if data is None:
-        return None
-    try:
-        root = folder_in(data, [picture.path for picture in pictures])
-    except DataError:
-        return None
-    present = [picture for picture in pictures if (root / picture.path).is_file()]
-    if not present or 2 * len(present) < len(pictures):
-        return None
-    asked = present[:: max(1, len(present) // _HASHED)]
-    return root if 2 * sum(_is_same(root, picture) for picture in asked) >= len(asked) else None
-
-
-def _is_same(root: Path, picture: Picture) -> bool:
-    """Whether a file is the run's own picture: by its bytes, and by its name where it cannot be opened."""
-    try:
-        return sha256_file(root / picture.path) == picture.sha256
-    except OSError:
-        return True
-
-
-def _scanned(run: Run, data: Path) -> Scan:
-    """Another set, in the reading of its folders that has the run's classes where both are possible."""
-    channels = run.classifier.input.channels
-    try:
-        return scan(data, channels=channels, lenient=True)
-    except TwoReadings as error:
-        known = {canonical(name) for name in run.classifier.classes}
-        for layout in _READINGS:
-            found = scan(data, channels=channels, layout=layout, lenient=True)
-            if found.classes and known.issuperset(found.classes):
-                return found
-        raise error
-
-
-def _other_set(run: Run, split: str, data: Path, reporter: Reporter) -> _Sample:
-    """Pictures of another set, with the run's labels."""
-    found = _scanned(run, data)
-    say(found.excluded, reporter.say)
-    refuse_unreadable(found)
-    classes = run.classifier.classes
-    own = {canonical(name): name for name in classes}
-    named = [
-        (picture, own.get(name, name) if (name := found.class_of(picture)) else None)
-        for picture in found.pictures
-    ]
-    unknown = Counter(name for _, name in named if name not in classes)
-    if unknown:
-        name, count = unknown.most_common(1)[0]
-        if name is None:
-            raise DataError(
-                f"{str(data)!r} has pictures without a class ({count}); put them into folders with the names "
-                "of the run's classes, or use 'transferscope predict'"
-            )
-        raise UnknownName(
-            "class",
-            name,
-            classes,
-            where=f"the run {run.path.name!r}, which knows {len(classes)}",
-            remedy=f"rename or take out the folder ({count} pictures): a classifier cannot be judged on a "
-            "class that it was not taught",
-        )
-    if any(picture.split for picture, _ in named):
-        named = [(picture, name) for picture, name in named if picture.split == split]
-        if not named:
-            raise DataError(
-                f"{str(data)!r} has no pictures in a {split} folder; choose another --split, or give a folder "
-                "of class folders"
-            )
-    known = {p.sha256 for part in ("train", "validation") for p in run.split.part(part)}
-    kept = [(picture, name) for picture, name in named if picture.sha256 not in known]
-    if not kept:
-        raise DataError(
-            f"every picture of {str(data)!r} ({len(named)}) was trained or chosen on; give pictures that are "
-            "new to the run, or use --split"
-        )
-    home = data.resolve()
-    return _Sample(
-        name=home.name,
-        part=split,
-        folder=_other_folder(run, data),
-        files=[found.file(picture) for picture, _ in kept],
-        pictures=[picture for picture, _ in kept],
-        labels=torch.tensor([classes.index(str(name)) for _, name in kept], dtype=torch.int64),
-        seen=len(named) - len(kept),
-        excluded=found.excluded,
-        root=found.root.resolve(),
-    )
-
-
-def _other_folder(run: Run, data: Path) -> Path:
-    """Where the evaluation of another set lies in a run."""
-    home = data.resolve()
-    return run.path / "evaluation" / f"data-{home.name}-{sha256_bytes(bytes(home))[:6]}"
+# ---------------------------------------------------------------------------- what was kept
 
 
 def _kept(folder: Path) -> Predictions | None:
@@ -464,7 +358,7 @@ def _kept(folder: Path) -> Predictions | None:
 # ---------------------------------------------------------------------------- beside the figures
 
 
-def _shared_rows(run: Run, other: Run, sample: _Sample) -> list[int]:
+def _shared_rows(run: Run, other: Run, sample: EvaluatedPictures) -> list[int]:
     """The pictures that are as new to another run as to this one.
 
     Raises:
@@ -497,6 +391,8 @@ def _write_figures(
     }
     if result.trend is not None:
         drawn["class-sizes"] = classes.size_trend_figure(result)
+    if result.groups:
+        drawn["groups"] = groups_figure(result)
     for name, svg in drawn.items():
         write_text(folder / f"{name}.svg", svg)
 

@@ -10,21 +10,29 @@ import numpy as np
 from PIL import Image
 
 from transferscope.backbones.catalogue import DEFAULT_BACKBONE
-from transferscope.backbones.weights import load_backbone
 from transferscope.data.augmentation import AugmentationName, augmentation, preview
+from transferscope.data.cue_accuracy import class_cues
+from transferscope.data.cues import CueCollector, cues_of
 from transferscope.data.duplicates import NearPair, exact_duplicates, refuse_duplicates
-from transferscope.data.inspection import THUMBNAIL, Inspection, PictureFacts, measured
+from transferscope.data.inspection import Inspection, PictureFacts, measured
+from transferscope.data.leakage import leakage
 from transferscope.data.loading import in_order
-from transferscope.data.lookalikes import MAX_EMBEDDED, near_by_embedding, near_duplicates
+from transferscope.data.lookalike_groups import LOOKALIKES, LookalikeGroups, is_drawn
+from transferscope.data.lookalikes import near_by_embedding
 from transferscope.data.readings import LayoutName
 from transferscope.data.scan import MEASURED_SIDE, Picture, Scan, refuse_untrainable, scan
 from transferscope.data.split import Split, make_split, parse_ratio
 from transferscope.errors import DataError, PictureError
-from transferscope.features.extraction import POOLED, cached_pictures, extract
 from transferscope.files import refuse_foreign, sha256_file
 from transferscope.images import FileFacts, InputSpec, read_picture, read_with_facts
-from transferscope.machine import cache_dir
 from transferscope.report.pages.data import write_inspection
+from transferscope.workflows.lookalikes import (
+    drawn_pictures,
+    keep_together,
+    near_by_hash,
+    pooled_features,
+    with_splits,
+)
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, refuse_inside
 
@@ -40,6 +48,7 @@ def inspect(
     layout: LayoutName = "auto",
     ratio: str | tuple[int, int, int] = (70, 15, 15),
     seed: int = 0,
+    features: bool = False,
     out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Inspection:
@@ -53,6 +62,8 @@ def inspect(
         data: see `tune` for this, `dataset`, `download`, `group` and `layout`.
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split.
+        features: compute the default backbone's features where they are not cached (about 60 pictures a second
+            on two cores), which finds other views of one thing. Done too where lookalikes are kept together.
         out: where `write_report` will write: refused before the work rather than after it.
         reporter: hears of the progress.
 
@@ -66,16 +77,19 @@ def inspect(
             refuse_inside(Path(out), data)
         refuse_foreign(Path(out))
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
+    together = group == LOOKALIKES
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
         facts[picture.path] = measured(decoded, file)
+        _collect(cues, picture, decoded, file)
 
     with reporter.task("reading pictures") as progress:
         found = scan(
             data,
             dataset=dataset,
-            group=group,
+            group=None if together else group,
             layout=layout,
             download=download,
             lenient=True,
@@ -83,13 +97,18 @@ def inspect(
             on_progress=progress,
         )
     given = any(picture.split for picture in found.pictures)
-    split, problems = _split_if_possible(found, shares, seed)
+    vectors = pooled_features(found, compute=together or features, reporter=reporter)
     with reporter.task("looking for copies"):
-        return look(
-            split.scan if split else found,
-            facts,
+        near = near_by_hash(found, facts)
+        found, kept, problems = (
+            _kept_together(found, near, vectors) if together else (found, None, ())
+        )
+        split, why_not = _split_if_possible(found, shares, seed)
+        return replace(
+            look(split.scan if split else found, facts, near=near, features=vectors, cues=cues),
             split_drawn=split is not None and not given,
-            problems=problems,
+            problems=problems or why_not,
+            kept_together=kept,
         )
 
 
@@ -97,13 +116,16 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
     """The pictures of a run, in the splits that it has; None if a file is no longer what it was."""
     kept = replace(run.split.scan, excluded=tuple((p, r) for p, r in run.record["excluded"]))
     facts: dict[str, PictureFacts] = {}
+    cues = CueCollector()
 
     def measure(picture: Picture) -> tuple[str, PictureFacts] | None:
         file = kept.file(picture)
         try:
             if sha256_file(file) != picture.sha256:
                 return None
-            return picture.path, measured(*read_with_facts(file, least_side=MEASURED_SIDE))
+            decoded, known = read_with_facts(file, least_side=MEASURED_SIDE)
+            _collect(cues, picture, decoded, known)
+            return picture.path, measured(decoded, known)
         except (OSError, PictureError, MemoryError):
             return None
 
@@ -113,40 +135,42 @@ def inspect_run(run: Run, *, reporter: Reporter = SILENT) -> Inspection | None:
                 return None
             facts[found[0]] = found[1]
             progress(done, len(kept.pictures))
-        return look(kept, facts)
+        return look(kept, facts, features=pooled_features(kept), cues=cues)
+
+
+def _collect(cues: CueCollector, picture: Picture, decoded: Image.Image, file: FileFacts) -> None:
+    if file.file is not None and cues.wants(picture.sha256):
+        cues.add(picture.path, picture.sha256, cues_of(file.file, decoded, file))
 
 
 def look(
     found: Scan,
     facts: Mapping[str, PictureFacts],
     *,
-    split_drawn: bool = False,
-    problems: tuple[str, ...] = (),
+    near: Sequence[NearPair] | None = None,
+    features: np.ndarray | None = None,
+    cues: CueCollector | None = None,
 ) -> Inspection:
     """Brings together what was found of a set and what was measured of its pictures.
 
     Args:
         found: with its splits, where it has them.
         facts: of every picture, by path.
-        split_drawn: see `Inspection`.
-        problems: see `Inspection`.
+        near: near duplicates by hash, if they were looked for already.
+        features: (N, D) of the default backbone, or None.
+        cues: of some or all of its pictures.
     """
-    ordered = tuple(facts[picture.path] for picture in found.pictures)
-    hashes = np.array([one.phash for one in ordered], dtype=np.uint64)
-    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in ordered), dtype=np.uint8)
-    mirrored = np.array([one.mirrored for one in ordered], dtype=np.uint64)
-    thumbnails = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL, 3)
-    near = near_duplicates(found, hashes, mirrored, thumbnails)
-    by_features = _near_by_features(found)
-    known = {pair.paths for pair in near}
+    by_hash = near_by_hash(found, facts) if near is None else with_splits(near, found)
+    by_features = None if features is None else near_by_embedding(found, features)
+    known = {pair.paths for pair in by_hash}
     return Inspection(
         found,
-        ordered,
+        tuple(facts[picture.path] for picture in found.pictures),
         exact_duplicates(found),
-        (*near, *(pair for pair in by_features or () if pair.paths not in known)),
-        split_drawn=split_drawn,
-        problems=problems,
+        (*by_hash, *(pair for pair in by_features or () if pair.paths not in known)),
         embedding=None if by_features is None else DEFAULT_BACKBONE,
+        leakage=leakage(found, by_hash, features),
+        cues=class_cues(cues.table(found.classes), found.pictures, found.classes) if cues else (),
     )
 
 
@@ -204,6 +228,18 @@ def previews(
 # ---------------------------------------------------------------------------- parts of it
 
 
+def _kept_together(
+    found: Scan, near: Sequence[NearPair], features: np.ndarray | None
+) -> tuple[Scan, LookalikeGroups | None, tuple[str, ...]]:
+    """The set with its lookalikes in groups, what these are, and why there are none."""
+    try:
+        drawn = drawn_pictures(found)
+    except DataError as error:
+        return found, None, (str(error),)
+    rows = np.array([is_drawn(picture) for picture in found.pictures], dtype=bool)
+    return *keep_together(found, drawn, near, None if features is None else features[rows]), ()
+
+
 def _split_if_possible(
     found: Scan, ratio: tuple[int, int, int], seed: int
 ) -> tuple[Split | None, tuple[str, ...]]:
@@ -221,16 +257,3 @@ def _split_if_possible(
     except DataError as error:
         problems += [] if problems else [str(error)]  # the first is often the cause of the second
     return split, tuple(problems)
-
-
-def _near_by_features(found: Scan) -> tuple[NearPair, ...] | None:
-    """Near duplicates by the default backbone's features; None where they are not all cached."""
-    if not 0 < len(found.pictures) <= MAX_EMBEDDED or not (cache_dir() / "features").is_dir():
-        return None
-    source = load_backbone(DEFAULT_BACKBONE)
-    if not {picture.sha256 for picture in found.pictures} <= cached_pictures(source):
-        return None
-    files = [found.file(picture) for picture in found.pictures]
-    hashes = [picture.sha256 for picture in found.pictures]
-    features = extract(source, files, hashes).targets[POOLED]
-    return near_by_embedding(found, features.numpy())

@@ -9,6 +9,7 @@ from transferscope.backbones.catalogue import find_backbone
 from transferscope.data.duplicates import COPY
 from transferscope.data.exclusions import is_loss
 from transferscope.data.inspection import Inspection, across_splits
+from transferscope.data.lookalike_groups import LOOKALIKES
 from transferscope.data.scan import SPLITS
 from transferscope.errors import InputError, RunError
 from transferscope.evaluation.calibration import LEAST_EVIDENCE
@@ -120,6 +121,8 @@ def _split_line(run: Run) -> str:
     if config.split_from:
         return "The split is that of another run."
     groups = f", with each {config.group} in one part" if config.group else ""
+    if config.group == LOOKALIKES:
+        groups = ", with lookalikes in one part"
     copies = "copies of training pictures left out" if config.dedupe else "no copies across parts"
     drawn = "/".join(map(str, config.ratio))
     return (

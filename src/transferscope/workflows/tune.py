@@ -18,7 +18,9 @@ from transferscope.backbones.weights import load_backbone
 from transferscope.data.class_names import warnings_of
 from transferscope.data.duplicates import dedupe, refuse_duplicates
 from transferscope.data.exclusions import say
-from transferscope.data.scan import Scan, scan
+from transferscope.data.leakage import Leakage, has_lookalike
+from transferscope.data.lookalike_groups import LOOKALIKES
+from transferscope.data.scan import Measure, Scan, scan
 from transferscope.data.split import (
     Split,
     adopt_split,
@@ -27,7 +29,7 @@ from transferscope.data.split import (
     read_split,
     write_split,
 )
-from transferscope.errors import DataError, OutputError, RunError
+from transferscope.errors import DataError, InputError, OutputError, RunError
 from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.known_pictures import FILE
 from transferscope.evaluation.predictions import Predictions
@@ -49,8 +51,10 @@ from transferscope.training.config import Config, HeadName, TuneOptions, tune_op
 from transferscope.training.loggers import Logger, open_logger, refuse_unknown
 from transferscope.training.options import takes
 from transferscope.training.recipe import Recipe
+from transferscope.workflows.advise import stage_targets
 from transferscope.workflows.candidates import (
     Candidate,
+    Features,
     Fitted,
     Job,
     chosen_boundary,
@@ -60,6 +64,7 @@ from transferscope.workflows.candidates import (
 from transferscope.workflows.choice import choose, scores_of
 from transferscope.workflows.kept_heads import START
 from transferscope.workflows.known_pictures import known_of
+from transferscope.workflows.lookalikes import scanned_together
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import SCHEMA, Run, refuse_inside
 
@@ -110,15 +115,16 @@ def tune(
             reporter.say(f"{asked.out} is finished already")
             return finished
         job = _begin(asked, reporter)
-        split = distributed.by_first(lambda: split_pictures(job, scan_pictures(job, data)))
+        split = read_split_of(job, data)
         if asked.unused:
             reporter.say(f"the probe is fitted exactly: {asked.unused} is not used")
         distributed.wait_for_all()  # before the folder is written that the others looked into
         with _run_folder(job, split) as job:
             features = read_features(job, split)
+            leaks = warn_of_leakage(job, features)
             fitted = fit(job, features, asked.out)
             if distributed.is_first():
-                save(job, fitted, began)
+                save(job, fitted, began, leaks)
             distributed.wait_for_all()
         return Run(asked.out)
 
@@ -142,16 +148,31 @@ def _begin(options: TuneOptions, reporter: Reporter) -> Job:
     return Job(options, source, reporter)
 
 
-def scan_pictures(job: Job, data: str | Path) -> Scan:
+def read_split_of(job: Job, data: str | Path) -> Split:
+    """The pictures that the data hold, each with its part; with several processes, the first one's."""
+    if job.options.group != LOOKALIKES or job.options.split_from is not None:
+        return distributed.by_first(lambda: split_pictures(job, scan_pictures(job, data)))
+    together = scanned_together(
+        lambda measure: scan_pictures(job, data, measure),
+        job.source,
+        precision=job.options.precision,
+        targets=stage_targets(job.source) if job.options.advised else (),
+        reporter=job.reporter,
+    )
+    return distributed.by_first(lambda: split_pictures(job, together))
+
+
+def scan_pictures(job: Job, data: str | Path, measure: Measure | None = None) -> Scan:
     """The pictures and labels that the data hold; what cannot be used is reported."""
     options = job.options
     with job.reporter.task("reading pictures") as progress:
         found = scan(
             data,
             dataset=options.dataset,
-            group=options.group,
+            group=None if options.group == LOOKALIKES else options.group,
             layout=options.layout,
             download=options.download,
+            measure=measure,
             channels=job.source.input.channels,
             known_readable=cached_pictures(job.source, precision=options.precision),
             on_progress=progress,
@@ -174,6 +195,7 @@ def split_pictures(job: Job, found: Scan) -> Split:
         job.reporter.say(f"the split is that of {options.out / 'split.csv'}")
         return kept
     if options.split_from is not None:
+        _refuse_other_grouping(options)
         split = adopt_split(found, Run(options.split_from).split)
     else:
         split = make_split(found, ratio=options.ratio, seed=options.seed)
@@ -181,6 +203,15 @@ def split_pictures(job: Job, found: Scan) -> Split:
         return dedupe(split)
     refuse_duplicates(split)
     return split
+
+
+def _refuse_other_grouping(options: TuneOptions) -> None:
+    """Lookalikes are kept together when a split is drawn: one that is taken has them together, or not."""
+    if options.group == LOOKALIKES and Run(str(options.split_from)).config.group != LOOKALIKES:
+        raise InputError(
+            f"--split-from {options.split_from} takes a split that was drawn without --group {LOOKALIKES}; "
+            "leave out one of the two"
+        )
 
 
 def _kept_split(found: Scan, options: TuneOptions) -> Split | None:
@@ -278,10 +309,29 @@ def _run_folder(job: Job, split: Split) -> Iterator[Job]:
         raise
 
 
+# ---------------------------------------------------------------------------- before training
+
+
+def warn_of_leakage(job: Job, features: Features) -> Leakage | None:
+    """How many validation pictures have a lookalike in training, and what that means where they are many."""
+    train, validation = features.train, features.validation
+    with_one = has_lookalike(
+        train.pooled.numpy(),
+        train.labels.numpy(),
+        validation.pooled.numpy(),
+        validation.labels.numpy(),
+    )
+    count = int(with_one.sum())
+    found = Leakage(n=len(with_one), by_hash=None, by_features=count, either=count)
+    if found.much:
+        job.reporter.say(f"{found.sentence} {found.meaning}")
+    return found
+
+
 # ---------------------------------------------------------------------------- save
 
 
-def save(job: Job, fitted: Fitted, began: float) -> None:
+def save(job: Job, fitted: Fitted, began: float, leaks: Leakage | None = None) -> None:
     """Writes the run folder, run.json last: the best candidate by validation, and the figures of all."""
     options, features, base = job.options, fitted.features, fitted.base
     out, labels, candidates = options.out, features.validation.labels, fitted.candidates
@@ -323,6 +373,7 @@ def save(job: Job, fitted: Fitted, began: float) -> None:
         "validation": {**scores[chosen], "n": len(labels)},
         "candidates": scores,
         "choice": choice.to_dict(),
+        **({"leakage": leaks.to_dict()} if leaks else {}),
         **trained.details,
         **({"advice": fitted.advice.to_dict()} if fitted.advice else {}),
     }

@@ -18,6 +18,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
+from transferscope.data.cues import cue_words
 from transferscope.data.findings import NETWORK_SIDE, findings, opening, urgency
 from transferscope.data.inspection import REASONS, Inspection, across_classes, across_splits
 from transferscope.data.loading import in_order
@@ -41,6 +42,7 @@ _GROUPS = 24  # groups of copies shown
 _PER_GROUP = 6  # paths told of each
 _OUTLIERS = 12  # pictures shown for each reason
 _FILES = 50  # files told that are left out
+_CUES = 20  # told of
 
 REASON_WORDS = {
     "blank": ("Blank", "contrast below 0.01: nothing is to be seen"),
@@ -99,6 +101,7 @@ def _values(
     """What the template shows; its pictures are written below images/data."""
     (site.folder / "images/data").mkdir(parents=True)
     many = bool(inspection.facts)
+    told = [one for one in inspection.cues if one.label is not None]
     names = ("class_figure", "size_figure", "tone_figure", "aspect_figure")
     values: dict[str, Any] = {
         "inspection": inspection,
@@ -111,6 +114,8 @@ def _values(
         "per_group": _PER_GROUP,
         "most_outliers": _OUTLIERS,
         "reason_words": REASON_WORDS,
+        "cues": [(cue_words(one.name, one.family), one) for one in told[:_CUES]],
+        "cues_in_all": len(told),
         "across_splits": across_splits,
         "across_classes": across_classes,
         **dict.fromkeys(names),
@@ -129,6 +134,7 @@ def _values(
         "left-out": values["reasons"],
         "classes": values["classes"],
         "shapes": many,
+        "cues": told,
     }
     sections = {name for name, content in shown.items() if content}
     return values | {"sections": sections, "findings": findings(inspection, names=site.pictures)}

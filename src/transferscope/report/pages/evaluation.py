@@ -9,12 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from transferscope.evaluation.gap import gap_sentences
+from transferscope.evaluation.groups import GroupStudy, group_rows, group_sentences
 from transferscope.evaluation.metrics import Confusion, Evaluation
 from transferscope.evaluation.mistakes import error_study
 from transferscope.evaluation.paired import Disagreement, PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.sentences import difference_sentence, tells_top5, views_sentence
 from transferscope.report.figures import classes, evaluation
+from transferscope.report.figures.groups import groups_figure
 from transferscope.report.pages.content import AtlasContent, OtherSet
 from transferscope.report.pages.registry import Section, page
 from transferscope.report.pages.site import Site
@@ -55,12 +58,22 @@ def evaluation_page(content: AtlasContent, site: Site) -> Section | None:
         "measures": _measures(networks) if result else (),
         "views": views_sentence(result.views) if result and result.views else None,
         "against": difference_sentence(result.against) if result and result.against else None,
+        "gap": gap_sentences(result.gap, split=result.split) if result and result.gap else (),
+        **_groups(result),
         "wrong": int((~predictions.right).sum()) if predictions else 0,
         "others": [_other_set(one, site) for one in content.others],
         "reordered": len(predictions.classes) > classes.NUMBERED if predictions else False,
     }
     figures = _figures(result, before, predictions)
     return Section(values | figures | _galleries(content, predictions, site))
+
+
+def _groups(result: Evaluation | None) -> dict[str, Any]:
+    """Sentences and table of accuracy by group, where there are groups."""
+    if result is None or result.group_test is None:
+        return {"group_sentences": (), "group_rows": ()}
+    study = GroupStudy(result.groups, result.worst_group, result.group_test)
+    return {"group_sentences": group_sentences(study), "group_rows": group_rows(result.groups)}
 
 
 def _other_set(other: OtherSet, site: Site) -> dict[str, Any]:
@@ -80,7 +93,9 @@ def _figures(
     result: Evaluation | None, before: Evaluation | None, predictions: Predictions | None
 ) -> dict[str, Markup | None]:
     """SVG by the template's name; None where there is nothing to draw."""
-    svg: dict[str, str | None] = dict.fromkeys(("calibration", "coverage", "per_class", "trend"))
+    svg: dict[str, str | None] = dict.fromkeys(
+        ("calibration", "coverage", "per_class", "trend", "groups")
+    )
     if result is not None:
         svg["calibration"] = evaluation.reliability_figure(result.calibration)
         svg["coverage"] = evaluation.coverage_figure(result.abstention)
@@ -88,6 +103,8 @@ def _figures(
             svg["per_class"] = classes.per_class_figure(result, base=before)
         if result.trend is not None:
             svg["trend"] = classes.size_trend_figure(result)
+        if result.groups:
+            svg["groups"] = groups_figure(result)
     svg["confusion"] = classes.confusion_figure(predictions) if predictions else None
     return {name: Markup(text) if text else None for name, text in svg.items()}
 

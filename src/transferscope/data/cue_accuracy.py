@@ -1,0 +1,319 @@
+"""How well one cue alone tells labels apart, on pictures that its classifier was not fitted to.
+
+A network may learn a cue in place of the object (a shortcut; Geirhos et al. 2020, Shortcut learning in deep
+neural networks): the watermark of the shop that all shoes come from, the border, the camera's colour cast.
+Each cue is given to a classifier of its own, which sees nothing else. Classes differ in brightness or sharpness
+by nature: what raises an alarm is a cue that all but decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from transferscope.data.cues import KINDS, NUMBERS, PATTERN, CueTable, Family
+from transferscope.data.scan import Picture
+from transferscope.records import Record
+
+ALARM = 0.85
+"""Balanced accuracy that the lower end of a cue's interval must reach to raise an alarm."""
+
+LEAST_Q = 0.01
+"""q-value above which no cue raises an alarm, however accurate."""
+
+FOLDS = 5
+"""Of the cross-validation."""
+
+_PATCH, _STEP = 8, 4  # cells of a patch's side, and from patch to patch
+_LEAST_PICTURES = 10  # of a label, below which a cue is not judged for it
+_QUIET = 4.0  # grey levels: deviations of a patch below this are noise, and are not enlarged
+
+
+@dataclass(frozen=True)
+class CueFinding(Record):
+    """How well one cue alone tells labels apart, on pictures that its classifier was not fitted to.
+
+    Attributes:
+        name: of the cue; a fixed patch is called by its place in the middle square.
+        family: what it is a property of.
+        label: the one that is told from all others; None: all are told apart.
+        accuracy: balanced: the mean share of each label's pictures that were recognised.
+        low, high: its 95% interval.
+        chance: 1/2 of one label against the rest, 1/K of all.
+        n: pictures judged.
+        p: one-sided, against predictions that have nothing to do with the labels.
+        q: Benjamini-Hochberg over everything asked at once.
+    """
+
+    name: str
+    family: Family
+    label: str | None
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+    n: int
+    p: float
+    q: float
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the cue all but decides: it could be learned in place of the object."""
+        return self.label is not None and self.low >= ALARM and self.q <= LEAST_Q
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, and whether it is an alarm."""
+        return super().to_dict() | {"alarm": self.alarm}
+
+
+def cue_accuracy(
+    values: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray | None = None,
+    *,
+    name: str = "",
+    family: Family = "tone",
+    label: int | None = None,
+    groups: Sequence[str] | None = None,
+) -> CueFinding:
+    """How well one cue tells labels apart. For many cues use `cue_findings`, which corrects for their number.
+
+    Args:
+        values: (n,) numbers, or (n,) names, or (n, D): a patch.
+        labels: int (n,), from 0; each of at least 10 pictures.
+        held_out: bool (n,): fitted to the others and judged on these; None: cross-validated.
+        name: of the finding.
+        family: of the finding.
+        label: that is told from the rest; None: all labels.
+        groups: (n,) pictures of one group are fitted to or judged together.
+
+    Raises:
+        ValueError: fewer than two labels, or one of fewer than 10 pictures.
+    """
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.min() < _LEAST_PICTURES:
+        raise ValueError(
+            f"labels have {counts.tolist()} pictures; a cue is judged on two labels or more, each of "
+            f"at least {_LEAST_PICTURES}"
+        )
+    told = _predicted(values, labels, held_out, groups)
+    judged = slice(None) if held_out is None else held_out
+    names = [str(one) for one in range(len(counts))]
+    return _judged(name, family, labels[judged], told[judged], names, label)
+
+
+def cue_findings(
+    table: CueTable,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    held_out: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
+) -> tuple[CueFinding, ...]:
+    """How well each cue tells all labels apart, and each label from the rest; the strongest first.
+
+    Args:
+        table: of n pictures.
+        labels: int (n,), places in `names`: classes, or splits ("can validation be told from test?").
+        names: of the labels.
+        held_out: see `cue_accuracy` for this and `groups`.
+
+    Returns:
+        Nothing where fewer than two labels have 10 pictures. Labels of fewer pictures are left out, and so are
+        cues that have one value, and folders of which each holds one label: those are how the set is laid out.
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    present = np.flatnonzero(counts >= _LEAST_PICTURES)
+    if len(present) < 2:
+        return ()
+    kept: list[int] = np.flatnonzero(np.isin(labels, present)).tolist()
+    own = np.searchsorted(present, labels[kept])
+    called = [names[int(one)] for one in present]
+    part = None if held_out is None else np.asarray(held_out)[kept]
+    joined = None if groups is None else [groups[i] for i in kept]
+    judged = slice(None) if part is None else part
+    found = []
+    for name, family, values in _cues(table.taken(kept), own):
+        told = _predicted(values, own, part, joined)
+        asked = (None, *range(len(called))) if len(called) > 2 else (None, 0)
+        found += [
+            _judged(name, family, own[judged], told[judged], called, label) for label in asked
+        ]
+    return tuple(sorted(_corrected(found), key=lambda one: (one.label is None, -one.low, one.name)))
+
+
+def telling(found: Sequence[CueFinding]) -> tuple[CueFinding, ...]:
+    """Of what `cue_findings` found, what is worth a reader's time: every alarm, and of each cue how well it
+    tells all labels apart and the label that it tells best; in the order given."""
+    seen: set[tuple[str, bool]] = set()
+    kept = []
+    for one in found:
+        key = one.name, one.label is None
+        if one.alarm or key not in seen:
+            kept.append(one)
+        seen.add(key)
+    return tuple(kept)
+
+
+def class_cues(
+    table: CueTable, pictures: Sequence[Picture], classes: Sequence[str]
+) -> tuple[CueFinding, ...]:
+    """`telling` of a set's classes, on its training and validation pictures: test pictures are left unseen.
+
+    Args:
+        table: of some of the pictures.
+        pictures: with their labels and splits.
+        classes: in label order.
+    """
+    known = {one.path: one for one in pictures if one.split != "test" and one.label is not None}
+    places = [place for place, path in enumerate(table.paths) if path in known]
+    own = [known[table.paths[place]] for place in places]
+    groups = [one.group or one.path for one in own] if any(one.group for one in own) else None
+    labels = np.array([one.label for one in own], dtype=np.int64)
+    return telling(cue_findings(table.taken(places), labels, classes, groups=groups))
+
+
+def _cues(table: CueTable, labels: np.ndarray) -> Iterator[tuple[str, Family, np.ndarray]]:
+    """Name, family and values of the cues that can tell something."""
+    for place, (name, family) in enumerate(NUMBERS.items()):
+        values = table.numbers[:, place]
+        if len(np.unique(values)) > 1:
+            yield name, family, values
+    for name, kind in KINDS.items():
+        text = np.array(table.kinds[name])
+        if len(set(text)) > 1 and not (name == "folder" and _one_each(text, labels)):
+            yield name, kind, text
+    for (top, left), patch in _patches(table.patterns):
+        yield f"patch {_place(top)}-{_place(left)}", "patch", patch
+
+
+def _one_each(text: np.ndarray, labels: np.ndarray) -> bool:
+    pairs = set(zip(text.tolist(), labels.tolist(), strict=True))
+    return len(pairs) == len(set(text)) == len(set(labels.tolist()))
+
+
+def _patches(patterns: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Patches along the rim of the middle square, float32 (n, D): deviations from their own mean colour, of
+    unit size unless they are noise. What is left is a pattern; a plain wall has none."""
+    last = PATTERN - _PATCH
+    for top in range(0, last + 1, _STEP):
+        for left in range(0, last + 1, _STEP):
+            if {top, left} & {0, last}:
+                patch = patterns[:, top : top + _PATCH, left : left + _PATCH].astype(np.float32)
+                patch -= patch.mean((1, 2), keepdims=True)
+                size = np.sqrt((patch**2).sum((1, 2, 3), keepdims=True))
+                patch /= np.maximum(size, _QUIET * np.sqrt(patch[0].size))
+                yield (top, left), patch.reshape(len(patch), -1)
+
+
+def _place(start: int) -> int:
+    return start // _STEP + 1
+
+
+def _predicted(
+    values: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray | None,
+    groups: Sequence[str] | None,
+) -> np.ndarray:
+    """The label that a classifier of this cue alone says, int (n,), not fitted to the picture itself."""
+    from sklearn import config_context
+    from sklearn.base import clone
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    classifier = _classifier(values, labels)
+    inputs = values.reshape(len(values), -1)
+    told = np.full(len(labels), -1)
+    if held_out is not None:
+        folds = iter([(np.flatnonzero(~held_out), np.flatnonzero(held_out))])
+    elif groups is not None and len(set(groups)) > FOLDS:
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(
+            inputs, labels, groups
+        )
+    else:
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(inputs, labels)
+    with config_context(skip_parameter_validation=True):
+        for fitted, judged in folds:
+            own = clone(classifier).fit(inputs[fitted], labels[fitted])
+            told[judged] = own.predict(inputs[judged])
+    return told
+
+
+def _classifier(values: np.ndarray, labels: np.ndarray) -> Any:
+    """Of numbers a decision tree, of names the commonest label of each, of patches the nearest mean patch."""
+    from sklearn.neighbors import NearestCentroid
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.tree import DecisionTreeClassifier
+
+    if values.ndim > 1:
+        return NearestCentroid()
+    tree = DecisionTreeClassifier(
+        class_weight="balanced",
+        max_leaf_nodes=max(8, 2 * len(np.unique(labels))),
+        min_samples_leaf=3,
+        random_state=0,
+    )
+    if values.dtype.kind in "US":
+        return make_pipeline(OneHotEncoder(handle_unknown="ignore", max_categories=50), tree)
+    return tree
+
+
+def _judged(
+    name: str,
+    family: Family,
+    labels: np.ndarray,
+    told: np.ndarray,
+    names: Sequence[str],
+    label: int | None,
+) -> CueFinding:
+    """Balanced accuracy with its interval and p; of one label against the rest where it is given.
+
+    The interval is normal, of independent shares with one picture of each outcome added (Agresti and Coull
+    1998).
+    The p-value is that of the linear permutation statistic with its exact mean and variance (Hoeffding 1951).
+    """
+    from scipy.stats import norm
+
+    if label is not None:
+        labels, told = (labels == label).astype(int), (told == label).astype(int)
+    count = 2 if label is not None else len(names)
+    confusion = np.zeros((count, count))
+    np.add.at(confusion, (labels, told), 1)
+    sizes, n = confusion.sum(1), int(confusion.sum())
+    asked = sizes > 0
+    recalls = np.diag(confusion)[asked] / sizes[asked]
+    accuracy = float(recalls.mean())
+    smooth = (np.diag(confusion)[asked] + 1) / (sizes[asked] + 2)
+    error = float(np.sqrt((smooth * (1 - smooth) / (sizes[asked] + 2)).sum()) / asked.sum())
+    weights = np.diag(np.where(asked, 1 / np.maximum(sizes, 1), 0) / asked.sum())
+    rows, columns = sizes / n, confusion.sum(0) / n
+    apart = weights - (weights @ columns)[:, None] - rows @ weights + rows @ weights @ columns
+    spread = np.sqrt(n * n / max(n - 1, 1) * (rows[:, None] * columns * apart**2).sum())
+    expected = n * rows @ weights @ columns
+    p = float(norm.sf((accuracy - expected) / spread)) if spread > 0 else 1.0
+    return CueFinding(
+        name=name,
+        family=family,
+        label=None if label is None else names[label],
+        accuracy=accuracy,
+        low=max(0.0, accuracy - 1.96 * error),
+        high=min(1.0, accuracy + 1.96 * error),
+        chance=1 / count,
+        n=n,
+        p=p,
+        q=p,
+    )
+
+
+def _corrected(found: Sequence[CueFinding]) -> list[CueFinding]:
+    from scipy.stats import false_discovery_control
+
+    if not found:
+        return []
+    q = false_discovery_control([one.p for one in found])
+    return [replace(one, q=float(value)) for one, value in zip(found, q, strict=True)]
