@@ -333,12 +333,18 @@ def known_to(classifier: Classifier) -> KnownPictures:
     ).without_names()
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("network", ["tiny", "test_efficientnet"])
+@pytest.mark.parametrize(
+    ("format", "network"),
+    [
+        ("onnx", "tiny"),
+        ("torch", "tiny"),
+        ("hub", "test_efficientnet"),
+        pytest.param("onnx", "test_efficientnet", marks=pytest.mark.slow),
+        pytest.param("torch", "test_efficientnet", marks=pytest.mark.slow),
+    ],
+)
 def test_familiarity_travels_and_is_the_classifiers(format, network, tmp_path):
     classifier = named() if network == "tiny" else of_timm(network)
-    if format == "hub" and network == "tiny":
-        pytest.skip("only networks that timm builds are opened without an instance")
     known = known_to(classifier)
     pictures = varied(classifier.input, 8)
     parity = FORMATS[format](classifier, tmp_path / "out", batches=[pictures], known=known)
