@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from transferscope.workflows.compare import compare as compare
     from transferscope.workflows.export import export as export
     from transferscope.workflows.inspect import inspect as inspect
+    from transferscope.workflows.known_pictures import known_pictures as known_pictures
     from transferscope.workflows.predict import predict as predict
     from transferscope.workflows.robustness import robustness as robustness
     from transferscope.workflows.run import Run as Run
@@ -123,6 +124,7 @@ _HOMES = {
     "workflows.compare": "compare",
     "workflows.export": "export",
     "workflows.inspect": "inspect",
+    "workflows.known_pictures": "known_pictures",
     "workflows.predict": "predict",
     "workflows.robustness": "robustness",
     "workflows.run": "Run",
@@ -140,6 +142,7 @@ _LONG = frozenset(
         "compare",
         "export",
         "inspect",
+        "known_pictures",
         "predict",
         "robustness",
         "tune",

@@ -52,4 +52,5 @@ def export(
     typer.echo(
         f"{done.path}: {done.bytes / 1e6:.1f} MB; on {parity.n} {done.split} pictures its probabilities differ "
         f"from the classifier's by at most {parity.largest_difference:.1e}, and its class never"
+        + ("; it says how familiar a picture is, too" if parity.familiarity is not None else "")
     )

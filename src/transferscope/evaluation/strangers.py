@@ -229,7 +229,8 @@ def _within_classes(training: Training) -> tuple[Values, Values, float]:
     share = min(float(ledoit_wolf_shrinkage(residuals, assume_centered=True)), 0.999)
     variance = float((residuals.astype(np.float64) ** 2).mean())
     ridge = variance * share / (1 - share)
-    return means, residuals, max(ridge, 1e-6 * variance, np.finfo(np.float32).tiny)
+    least = max(1e-6 * variance, float(np.finfo(np.float32).tiny))
+    return means, residuals.astype(np.float32), max(ridge, least)
 
 
 def _squared_distances(

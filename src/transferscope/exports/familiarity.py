@@ -21,6 +21,11 @@ class Familiarity(nn.Module):
         InputError: strangers are told by another score.
     """
 
+    known: torch.Tensor
+    scale: torch.Tensor
+    energies: torch.Tensor
+    validation: torch.Tensor
+
     def __init__(self, known: KnownPictures):
         super().__init__()
         if known.score != DEFAULT_SCORE:
@@ -48,4 +53,5 @@ class Familiarity(nn.Module):
         )
         score = -(unguided + (away - 1).clamp_min(0))
         below = (self.validation[None] <= score[:, None]).sum(dim=1)
-        return (below + 1).float() / (self.validation.shape[0] + 1)
+        familiar: torch.Tensor = (below + 1).float() / (self.validation.shape[0] + 1)
+        return familiar

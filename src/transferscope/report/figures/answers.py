@@ -269,9 +269,8 @@ def _file_name(answer: Prediction) -> str:
 
 
 def _texts(answers: Sequence[Prediction]) -> list[str]:
-    names = [
-        guess.name for answer in answers for guess in (*answer.top, *answer.pieces, *answer.nearest)
-    ]
+    names = [guess.name for answer in answers for guess in (*answer.top, *answer.pieces)]
+    names += [near.name for answer in answers for near in answer.nearest]
     return [*names, *map(_file_name, answers)]
 
 
