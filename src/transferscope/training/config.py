@@ -72,6 +72,12 @@ class Config:
         metavar="N",
         ge=0,
     )
+    minutes: float | None = option(
+        None,
+        "Time for all of the tuning: fine-tuning gets as many epochs as fit, by the measured speed.",
+        metavar="N",
+        gt=0,
+    )
     keep_every: int = option(
         0, "Keep every K-th epoch's weights in RUN/timeline.", metavar="K", ge=0
     )
@@ -145,6 +151,11 @@ class TuneOptions(Config):
         if self.boundary is not None and self.unfreeze is not None:
             raise InputError(
                 f"--boundary {self.boundary!r} and --unfreeze {self.unfreeze} are both given; give one"
+            )
+        if self.minutes is not None and self.search:
+            raise InputError(
+                f"--minutes {self.minutes:g} and --search {self.search} are both given; a search's trials are "
+                "not bounded: give one"
             )
         if self.search and self.strategy not in ("auto", "partial"):
             raise InputError(

@@ -18,6 +18,7 @@ from transferscope.backbones.classifier import Classifier
 from transferscope.data.loading import load_batches
 from transferscope.images import as_float
 from transferscope.training.batches import frozen_front
+from transferscope.training.recipe import Recipe
 from transferscope.training.tail import Tail
 
 BATCH = 16
@@ -42,6 +43,26 @@ class Speed:
     features: float
     tail_step: float
     whole_step: float
+
+
+def tuning_seconds(
+    speed: Speed, recipe: Recipe, *, train: int, validation: int, whole: bool
+) -> float:
+    """Seconds that fine-tuning will take, all its epochs run.
+
+    Args:
+        speed: measured.
+        recipe: whose epochs and views count.
+        train, validation: pictures.
+        whole: the whole network is tuned, from files; else what lies behind a boundary, from the cache.
+    """
+    steps = train + validation / 3  # an epoch's: a judged picture has no backward pass
+    if whole:
+        reading = (train + validation) * max(0.0, speed.features - speed.network)
+        return recipe.epochs * (reading + steps * speed.whole_step)
+    views = 1 if recipe.augment == "none" else min(recipe.views, recipe.epochs)
+    looks = views * train + validation
+    return looks * speed.features + recipe.epochs * steps * speed.tail_step
 
 
 def measure_speed(

@@ -42,7 +42,7 @@ from transferscope.training.advice import (
 )
 from transferscope.training.recipe import choose_recipe
 from transferscope.training.similarity import source_similarity, transfer_gain
-from transferscope.training.speed import Speed, measure_speed
+from transferscope.training.speed import Speed, measure_speed, tuning_seconds
 from transferscope.workflows.lookalikes import scanned_together
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import labels_of, refuse_inside
@@ -373,11 +373,11 @@ def _predicted(speed: Speed, sample: Sample, probe_seconds: float) -> dict[str, 
     train, judged = sample.whole, sample.judged
     probe = (train - len(sample.files) + judged) * speed.features
     probe += probe_seconds * train / len(sample.files)
-    partial, full = choose_recipe("partial", {}), choose_recipe("full", {})
-    steps = train + judged / 3  # an epoch's: a judged picture has no backward pass
-    looks = min(partial.views, partial.epochs) * train + judged
-    tuned = looks * speed.features + partial.epochs * steps * speed.tail_step
-    reading = (train + judged) * max(0.0, speed.features - speed.network)
-    whole = full.epochs * (reading + steps * speed.whole_step)
-    seconds = {"probe": probe, "partial": probe + tuned, "full": probe + whole}
+    seconds = {"probe": probe} | {
+        name: probe
+        + tuning_seconds(
+            speed, choose_recipe(name, {}), train=train, validation=judged, whole=name == "full"
+        )
+        for name in ("partial", "full")
+    }
     return {name: round(value, 2) for name, value in seconds.items()}

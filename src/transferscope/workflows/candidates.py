@@ -46,6 +46,7 @@ from transferscope.workflows.advise import Placed, Sample, place, stage_targets
 from transferscope.workflows.kept_heads import keep_mlp, keep_probe, kept_mlp, kept_probe
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import labels_of
+from transferscope.workflows.time_budget import within_minutes
 
 DEFAULT_UNFREEZE = 3
 """Stages that `partial` tunes where nothing else is asked for."""
@@ -62,6 +63,7 @@ class Job:
     source: Classifier
     reporter: Reporter
     loggers: Sequence[Logger] = ()
+    began: float = field(default_factory=time.perf_counter)
 
     def epoch(self, row: EpochRow) -> None:
         """Tells all that follow along of a finished epoch."""
@@ -169,19 +171,21 @@ def fit(job: Job, features: Features, out: Path) -> Fitted:
         strategy, boundary = advice.strategy, advice.cut.boundary
     elif strategy == "auto":
         strategy = "partial"
-    recipe = (
-        adapted(options.recipe, "full")
-        if options.advised and strategy == "full"
-        else options.recipe
-    )
+    far = options.advised and strategy == "full"
+    recipe = adapted(options.recipe, "full") if far else options.recipe
     if strategy == "partial":
         boundary = boundary or chosen_boundary(job.source, options)
+    bounded = within_minutes(job, features, boundary, recipe, out) if strategy != "probe" else None
+    if bounded is None:
+        return Fitted(features, base, candidates, advice)
+    job, recipe = replace(job, options=replace(options, recipe=bounded)), bounded
+    if strategy == "partial":
+        assert boundary is not None
         candidates[strategy] = _tuned_behind(job, features, base, boundary, out)
-    elif strategy == "full":
+    else:
         start = headed(job, features, base, options.head)[0]
-        candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
-    elif strategy == "scratch":
-        start = random_start(job, features)
+        if strategy == "scratch":
+            start = random_start(job, features)
         candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
     return Fitted(features, base, candidates, advice)
 
