@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from transferscope.adversarial.attacks import ATTACKS, Perturbation
+from typing import TYPE_CHECKING
+
 from transferscope.adversarial.budgets import epsilon_said
+
+if TYPE_CHECKING:
+    from transferscope.adversarial.attacks import Perturbation
 
 
 def attack_sentences(made: Perturbation) -> list[str]:
@@ -17,7 +21,7 @@ def attack_sentences(made: Perturbation) -> list[str]:
         said = (
             f"{before} does not become {made.target}: after {change} it is taken for {made.answer}"
         )
-    return [f"{said} ({ATTACKS[made.method].title}, {made.norm}).", noise_sentence(made)]
+    return [f"{said} ({made.method}, {made.norm}).", noise_sentence(made)]
 
 
 def noise_sentence(made: Perturbation) -> str:

@@ -87,7 +87,7 @@ def _tuning(folder: Path) -> RunProgress:
         said = f"Tuning: {done} of at most {counted(epochs, 'epoch')} done."
         right = {row.epoch: row.validation_top1 for row in history}
         if best in right:
-            said += f" Epoch {best} is the best so far: {percent(right[best])} of the validation pictures right."
+            said += f" The best so far is epoch {best}: {percent(right[best])} of validation right."
     last = [folder / "started.json", folder / "split.csv", *_files(folder / "checkpoints")]
     rows = [
         {"epoch": row.epoch, "top1": row.validation_top1, "best": row.epoch == best}
