@@ -23,9 +23,11 @@ from transferscope.adversarial.projected_gradient import (
     generator_of,
     pgd,
 )
+from transferscope.adversarial.sentences import attack_sentences
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, UnknownName
 from transferscope.images import as_float, to_picture
+from transferscope.notebook import panel
 
 AIM = 5.0
 """Lead at which an attack is content: two classes then stand at 150 to 1."""
@@ -135,6 +137,17 @@ class Perturbation:
             "curve": [list(point) for point in self.curve],
             "seed": self.seed,
         }
+
+    def _repr_html_(self) -> str:
+        return panel("Attack", sentences=attack_sentences(self), pictures=_shown(self))
+
+
+def _shown(made: Perturbation) -> list[tuple[NDArray[np.uint8], str]]:
+    """Both pictures and what they are taken for."""
+    return [
+        (made.original, f"{made.source} {made.source_probability:.1%}"),
+        (made.adversarial, f"{made.target} {made.probability:.1%}"),
+    ]
 
 
 def find_attack(method: str, norm: Norm) -> Entry:

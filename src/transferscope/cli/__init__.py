@@ -27,6 +27,7 @@ from transferscope.cli import (  # isort: skip
     robustness,
     compare,
     atlas,
+    serve,
     export,
     backbones,
     doctor,

@@ -93,6 +93,7 @@ def attack(
 def _print(rows: Sequence[Perturbation]) -> None:
     """A row a picture that fools, and the control."""
     from transferscope.adversarial.budgets import epsilon_said
+    from transferscope.adversarial.sentences import noise_sentence
 
     table(
         (
@@ -117,7 +118,4 @@ def _print(rows: Sequence[Perturbation]) -> None:
         ],
     )
     done = next(row for row in rows if row.verified)
-    typer.echo(
-        f"\nread back from the file; random noise of that size: {done.noise_answer}, "
-        f"{done.noise_probability:.1%}"
-    )
+    typer.echo(f"\nRead back from the file. {noise_sentence(done)}")

@@ -11,7 +11,6 @@ from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Quiet, RunPath, Weights
 from transferscope.errors import InputError
 from transferscope.terminal import Terminal
-from transferscope.wording import number
 
 if TYPE_CHECKING:
     from transferscope.comparison.records import Comparison
@@ -100,39 +99,15 @@ def compare(
 
 def _print(comparison: Comparison) -> None:
     """A table of layers, and what was found in sentences."""
-    from transferscope.comparison.headline import sentences
+    from transferscope.comparison.headline import layer_table, sentences
 
-    counts = comparison.to_dict()["layers"]
-    kinds = [k for k in ("base", "tuned", "controls", "retunings") if _has(comparison, k)]
-    rows = []
-    for name, layer in counts.items():
-        known = layer["class_information"]
-        answers = [layer[key] for key in ("moved", "learned", "matters", "looks_different")]
-        said = ["–" if value is None else f"{value:,}" for value in answers]
-        said[-1] += f" of {layer['drawn']}" if said[-1] != "–" else ""
-        rows.append(
-            (
-                name,
-                f"{layer['channels']:,}",
-                *(["identical", "", "", ""] if layer["identical"] else said),
-                *(number(known.get(kind)) for kind in kinds),
-                number(layer["cka"], 3),
-            )
-        )
-    columns = ("-channels", "-moved", "-learned", "-matter", "-look different")
-    table(("layer", *columns, *(f"-{kind}" for kind in kinds), "-CKA"), rows)
-    if kinds:
-        typer.echo(
-            f"\n{', '.join(kinds)}: class information of the median channel, the share of its responses' "
-            "variance that lies between classes"
-        )
+    columns, rows, note = layer_table(comparison)
+    table(columns, rows)
+    if note:
+        typer.echo(f"\n{note}")
     typer.echo()
     for sentence in sentences(comparison):
         typer.echo(sentence)
-
-
-def _has(comparison: Comparison, kind: str) -> bool:
-    return any(kind in layer.information for layer in comparison.layers)
 
 
 def _count(option: str, value: str) -> int | None:

@@ -154,21 +154,10 @@ def _rows(one: Explanation, folder: Path) -> list[tuple[str, ...]]:
 
 
 def _said(one: Explanation) -> str:
-    """What stands under a figure."""
-    parts = []
-    if one.change is not None:
-        parts.append(
-            f"rank correlation {number(one.change.rank_correlation)}, SSIM {number(one.change.ssim)}"
-        )
-    if one.identical:
-        parts.append("the backbone is bit-identical: nothing below the head was trained")
-    inside = [f"{n.network} {percent(n.inside, 0)}" for n in one.networks if n.inside is not None]
-    if inside and one.object_share is not None:
-        area = percent(one.object_share, 0)
-        parts.append(f"on the object: {', '.join(inside)} (its area: {area})")
-    if one.passed is False:
-        parts.append(one.verdict)
-    return f"{Path(one.picture).name}, {one.method}: {'; '.join(parts)}" if parts else ""
+    from transferscope.workflows.explanations import explanation_words
+
+    words = explanation_words(one)
+    return f"{Path(one.picture).name}, {one.method}: {words}" if words else ""
 
 
 _OUTCOMES = {True: "passed", False: "failed", None: "open"}

@@ -81,6 +81,7 @@ def tune(
 ) -> None:
     """Fine-tune a pretrained network on a folder of pictures."""
     from transferscope.distributed import reports_for_all
+    from transferscope.workflows.run import CANDIDATE_COLUMNS
     from transferscope.workflows.tune import tune as run_tune
 
     for name, (_, field) in asked_for(Recipe).items():
@@ -97,17 +98,7 @@ def tune(
         report = {key: results[key] for key in names if key in results}
         print_json({"run": str(run.path), "backbone": run.config.backbone, **report})
         return
-    rows = [
-        (
-            name,
-            f"{score['top1']:.1%}",
-            f"{score['loss']:.3f}",
-            f"{score.get('calibrated_loss', score['loss']):.3f}",
-            "kept" if name == results["strategy"] else "",
-        )
-        for name, score in results["candidates"].items()
-    ]
-    table(("strategy", "-validation top-1", "-loss", "-calibrated", ""), rows)
+    table(CANDIDATE_COLUMNS, run.candidate_rows())
     typer.echo(
         f"\n{run.path}: {results['seconds']} s, features of {results['cached']} pictures were cached; "
         f"next: {shlex.join(('transferscope', 'evaluate', str(run.path)))}"

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from transferscope.comparison.change import LEARNED, LOOKS_DIFFERENT, MATTERS, MOVED
 from transferscope.comparison.drawings import pooled_sentence
 from transferscope.comparison.sign_flips import ALPHA
-from transferscope.wording import counted, percent, series
+from transferscope.wording import counted, number, percent, series
 
 if TYPE_CHECKING:
     from transferscope.comparison.records import Comparison
+
+KINDS = ("base", "tuned", "controls", "retunings")
+"""Networks whose class information a comparison may have."""
 
 _NAMED = 4  # frozen layers that are named one by one
 
@@ -30,6 +33,36 @@ def sentences(found: Comparison) -> list[str]:
         words += _matters(found)
         words += _drawings(found)
     return words + _frozen(found)
+
+
+def layer_table(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    """Columns and rows of a table of the layers, and what its figures of class information are, or nothing.
+
+    Columns of numbers begin with a dash.
+    """
+    kinds = [kind for kind in KINDS if any(kind in one.information for one in found.layers)]
+    rows = []
+    for name, layer in found.to_dict()["layers"].items():
+        known = layer["class_information"]
+        answers = [layer[key] for key in ("moved", "learned", "matters", "looks_different")]
+        said = ["–" if value is None else f"{value:,}" for value in answers]
+        said[-1] += f" of {layer['drawn']}" if said[-1] != "–" else ""
+        rows.append(
+            (
+                name,
+                f"{layer['channels']:,}",
+                *(["identical", "", "", ""] if layer["identical"] else said),
+                *(number(known.get(kind)) for kind in kinds),
+                number(layer["cka"], 3),
+            )
+        )
+    asked = ("-channels", "-moved", "-learned", "-matter", "-look different")
+    columns = ("layer", *asked, *(f"-{kind}" for kind in kinds), "-CKA")
+    note = (
+        f"{', '.join(kinds)}: class information of the median channel, the share of its responses' variance "
+        "that lies between classes"
+    )
+    return columns, rows, note if kinds else ""
 
 
 def _learned(found: Comparison, tested: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from transferscope.comparison.change import (
 )
 from transferscope.comparison.depth_trend import DepthTrend
 from transferscope.comparison.drawings import DrawingTest, PooledDrawingTest
-from transferscope.comparison.headline import headline
+from transferscope.comparison.headline import headline, layer_table, sentences
 from transferscope.comparison.interpretability import Interpretability
 from transferscope.comparison.layer_measures import LayerMeasures
 from transferscope.comparison.neighbours import UnitNeighbours
@@ -36,6 +36,7 @@ from transferscope.comparison.timeline import LayerTimeline
 from transferscope.comparison.unit_exemplars import UnitExemplars
 from transferscope.comparison.weight_change import WeightChange
 from transferscope.files import read_json, write_json
+from transferscope.notebook import panel
 from transferscope.records import Record
 
 NETWORKS = ("base", "tuned")
@@ -305,6 +306,13 @@ class Comparison(Record):
             "q": row.q,
             "learned": row in self.found(LEARNED),
         }
+
+    def _repr_html_(self) -> str:
+        columns, rows, note = layer_table(self)
+        said = [*([f"{note[0].upper()}{note[1:]}."] if note else []), *sentences(self)]
+        first, second = self.pair
+        title = f"Comparison of {first} and {second} on {self.pictures:,} {self.split} pictures"
+        return panel(title, sentences=said, columns=columns, rows=rows)
 
     def save(self, folder: str | Path) -> None:
         """Writes comparison.csv (tidy rows, one a channel and witness) and comparison.json (the rest)."""

@@ -29,7 +29,9 @@ from transferscope.evaluation.mistakes import Doubt, Suspect
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.predictions import Predictions
 from transferscope.evaluation.selective import Abstention, abstention_of
+from transferscope.evaluation.sentences import measure_rows, summary_sentences
 from transferscope.evaluation.tta import ViewsGain
+from transferscope.notebook import panel
 from transferscope.records import Record
 
 SUREST = 10
@@ -155,6 +157,14 @@ class Evaluation(Record):
             "top1_interval": list(self.top1_interval),
             "calibration": self.calibration.to_dict(),
         }
+
+    def _repr_html_(self) -> str:
+        return panel(
+            f"Evaluation of {self.n:,} {self.split} pictures",
+            sentences=summary_sentences(self),
+            columns=("measure", "-value", ""),
+            rows=measure_rows(self),
+        )
 
 
 def evaluate(

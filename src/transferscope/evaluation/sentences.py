@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from transferscope.evaluation.calibration import LEAST_EVIDENCE, Calibration
 from transferscope.evaluation.class_size import SizeTrend
 from transferscope.evaluation.detection import Detection
 from transferscope.evaluation.gap import gap_sentences
 from transferscope.evaluation.groups import GroupStudy, group_sentences
-from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.paired import PairedDifference
 from transferscope.evaluation.selective import Operating
 from transferscope.evaluation.strangers import SCORES, allowance
 from transferscope.evaluation.tta import ViewsGain
 from transferscope.wording import counted
+
+if TYPE_CHECKING:
+    from transferscope.evaluation.metrics import Evaluation
 
 _SUREST = 5  # errors named in a sentence
 _CALLED = 5  # classes that strangers are taken for

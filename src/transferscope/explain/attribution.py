@@ -37,6 +37,8 @@ from transferscope.explain.scores import (
     resolve,
 )
 from transferscope.images import as_float, refuse_range
+from transferscope.notebook import panel
+from transferscope.wording import short, signed
 
 PictureLike: TypeAlias = str | Path | Image.Image | torch.Tensor
 """A file, a picture of PIL, or float (C, H, W) in [0, 1] of the classifier's input size."""
@@ -134,6 +136,12 @@ METHODS: Mapping[str, Method] = {
 """Every method by name; a new one is a function and a line here."""
 
 
+_SHADES = {
+    "support": "White: brings most of the score; black: nothing, or it costs some.",
+    "sensitivity": "White: where the score changes most.",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """Where in a picture the score of a class comes from.
@@ -168,6 +176,26 @@ class Attribution:
     def support(self) -> Values:
         """What speaks for the target, not negative, see `Method.support`."""
         return METHODS[self.method].support(self.map)
+
+    def _repr_html_(self) -> str:
+        versus = f" against {self.against}" if self.against else ""
+        place = f" at {self.layer}" if self.layer else ""
+        said = [f"Logit {signed(self.logit)}."]
+        if self.delta is not None:
+            said.append(
+                f"The sum of the map misses {short(self.delta)} of the score's difference from the mean colour"
+                + ("." if self.converged else ": it has not converged.")
+            )
+        said.append(_SHADES[METHODS[self.method].says])
+        title = f"{METHODS[self.method].title} of {self.target}{versus}{place}"
+        return panel(title, sentences=said, pictures=[(_in_grey(self.support), "its map")])
+
+
+def _in_grey(support: Values) -> NDArray[np.uint8]:
+    """A map that is not negative as uint8 (H, W), white where it is largest; of no numbers black."""
+    finite = np.nan_to_num(support, nan=0.0, posinf=0.0, neginf=0.0)
+    found: NDArray[np.uint8] = (255 * finite / (finite.max() or 1.0)).round().astype(np.uint8)
+    return found
 
 
 @overload

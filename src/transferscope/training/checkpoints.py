@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -129,10 +130,34 @@ class Journal:
             for name, tensor in tensors.items():
                 kind, _, key = name.partition("/")
                 kinds.setdefault(kind, {})[key] = tensor
-            values = metadata["progress"]
-            history = [EpochRow(**row) for row in values["history"]]
-            return Saved(Progress(**{**values, "history": history}), kinds, metadata["scale"])
+            return Saved(_progress_of(metadata["progress"]), kinds, metadata["scale"])
         return None
 
     def _found(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.safetensors")) if self.folder else []
+        return _saved_in(self.folder) if self.folder else []
+
+
+def last_progress(folder: Path) -> Progress | None:
+    """Where the fit whose checkpoints lie in a folder stood last; None where that is not known.
+
+    Only the heads of files are read: cheap enough to ask every second, while the fit goes on.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in reversed(_saved_in(folder)):
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                values = json.loads((file.metadata() or {})["progress"])
+            return _progress_of(values)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue  # being replaced, or of another version
+    return None
+
+
+def _progress_of(values: Mapping[str, Any]) -> Progress:
+    history = [EpochRow(**row) for row in values["history"]]
+    return Progress(**{**values, "history": history})
+
+
+def _saved_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"))

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from transferscope.notebook import panel
 from transferscope.visualize.movement import enlarged
+from transferscope.wording import counted, short
 
 Sign = Literal["plus", "minus"]
 Status = Literal["optimized", "zero_gradient", "dead_on_data", "below_exemplar", "non_finite"]
@@ -54,6 +56,19 @@ class Render:
     status: Status
     steps: int
     from_exemplar: bool = False
+
+    def _repr_html_(self) -> str:
+        best = (
+            ""
+            if self.exemplar_max is None
+            else f", {short(self.exemplar_max)} of the best real picture"
+        )
+        said = (
+            f"Activation {short(self.activation)}{best}; {self.status.replace('_', ' ')} after "
+            f"{counted(self.steps, 'step')}, seed {self.seed}."
+        )
+        title = f"{self.layer} channel {self.channel}, {self.sign}"
+        return panel(title, sentences=[said], pictures=[(self.picture, title)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""`write_atlas`: a run as a folder of static pages."""
+"""`write_atlas`: a run as a folder of static pages; `atlas_file`: the same as one file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from transferscope.comparison.records import NETWORKS, Comparison
+from transferscope.comparison.records import NETWORKS, Comparison, channels_of
 from transferscope.errors import OutputError, RunError, WeightsError
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.mistakes import ErrorStudy
@@ -14,7 +14,9 @@ from transferscope.evaluation.predictions import Predictions
 from transferscope.files import is_writable, read_json
 from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
+from transferscope.report.pages.channels import channel_addresses
 from transferscope.report.pages.content import AtlasContent, OtherSet, RenderKey
+from transferscope.report.single_file import SingleFile, write_single_file
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.wording import counted, percent
@@ -125,6 +127,28 @@ def _holds(home: Path) -> str:
     own = len((home / "assets/own_pictures.txt").read_text(encoding="utf-8").splitlines())
     listed = "; assets/own_pictures.txt lists them, --no-pictures leaves them out" if own else ""
     return f"{len(files):,} files, {size:,.1f} MB, with {counted(own, 'picture')} of your own in them{listed}"
+
+
+def atlas_file(run: Run, file: str | Path, *, folder: str | Path | None = None) -> SingleFile:
+    """Writes an atlas of a run as one file, with the pages of the most learned channels where not all fit.
+
+    Args:
+        run: whose atlas was written.
+        file: to write.
+        folder: where the atlas is; None: atlas/ of the run.
+
+    Raises:
+        OutputError: it would be too large for one file, or cannot be written.
+    """
+    comparison, _ = shown_comparison(run.path / "comparison")
+    order: list[str] = []
+    if comparison is not None:
+        addresses = channel_addresses(comparison)
+        places = channels_of(comparison.ranked())
+        places += [(one.layer, one.channel) for one in comparison.drawings]
+        found = (addresses[place] for place in dict.fromkeys(places))
+        order = [address for address in found if "#" not in address]
+    return write_single_file(Path(folder) if folder else run.path / "atlas", file, order=order)
 
 
 def _nothing_to_show(run: Run) -> RunError:

@@ -35,7 +35,7 @@ from transferscope.machine import cache_dir
 from transferscope.visualize.ray_sweep import require_ray
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.comparison_geometry import with_geometry, with_units
-from transferscope.workflows.comparisons import Setting, keep_comparison
+from transferscope.workflows.comparisons import Setting, keep_comparison, note_planned
 from transferscope.workflows.controls import TailFile, control_tails, load_tail, retunings
 from transferscope.workflows.drawing_measures import with_drawings
 from transferscope.workflows.pair import Pair, open_pair
@@ -155,11 +155,15 @@ def compare(
             nothing_changed(run) if pair.of_run else "both networks are bit-identical there"
         )
         return _nothing(work, names)
-    refuse_read_only(run.path / "comparison")
+    home = run.path / "comparison"
+    refuse_read_only(home)
+    tails = (asked.controls, asked.retunings)
+    note_planned(home, *tails)
 
     held_out = work.held_out()
     comparison, answers = _measured(work, names, behind, held_out)
     drawn = work.shortlist(comparison.rows, behind, held_out)
+    note_planned(home, *tails, drawn.keys())
     drawn.draw(reporter, share=asked.shard or (1, 1), run=ENGINES[asked.engine])
     if asked.shard is not None:
         reporter.say(
@@ -170,7 +174,7 @@ def compare(
     comparison = with_drawings(comparison, drawn, held_out, reporter)
     comparison = with_units(comparison, drawn, held_out, answers, reporter)
     comparison = with_geometry(comparison, run, pair, held_out, answers, reporter)
-    keep_comparison(run.path / "comparison", work.setting(names, drawn), comparison, drawn.keys())
+    keep_comparison(home, work.setting(names, drawn), comparison, drawn.keys())
     return comparison
 
 

@@ -12,7 +12,7 @@ from transferscope.comparison.records import Comparison
 from transferscope.errors import RunError
 from transferscope.files import read_json, sha256_json, write_json
 
-_SHOWN = "shown.json"
+_SHOWN, _PLANNED = "shown.json", "planned.json"
 _FILES = ("comparison.csv", "comparison.json")
 
 
@@ -54,6 +54,8 @@ def keep_comparison(
 ) -> None:
     """Writes a comparison into the folder of its setting, and the fullest of all into `home` itself.
 
+    What was noted as planned is forgotten.
+
     Args:
         home: comparison/ of a run.
         setting: what was asked for.
@@ -67,6 +69,32 @@ def keep_comparison(
     for name in _FILES:
         shutil.copyfile(fullest / name, home / name)
     write_json(home / _SHOWN, {"setting": fullest.name, "of": [one.name for one in _kept(home)]})
+    (home / _PLANNED).unlink(missing_ok=True)
+
+
+def note_planned(
+    home: Path, controls: int, retunings: int, drawings: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Writes what a comparison at work will make, so that others can tell how far it is.
+
+    Args:
+        home: comparison/ of a run.
+        controls: control transfers.
+        retunings: from other seeds.
+        drawings: a row each, as `keep_comparison` takes them; None: not known yet.
+    """
+    rows = None if drawings is None else list(drawings)
+    planned = {"controls": controls, "retunings": retunings, "drawings": rows}
+    write_json(home / _PLANNED, planned, indent=None)
+
+
+def planned_comparison(home: Path) -> dict[str, Any] | None:
+    """What `note_planned` wrote; None where no comparison is at work, or none was known to be."""
+    try:
+        planned: dict[str, Any] = read_json(home / _PLANNED)
+    except RunError:
+        return None
+    return planned if isinstance(planned, dict) else None
 
 
 def shown_comparison(home: Path) -> tuple[Comparison | None, str | None]:

@@ -9,6 +9,7 @@ from transferscope.errors import RunError
 from transferscope.explain.records import AccentuatedChannel, DecidingChannels, Explanation
 from transferscope.files import read_json
 from transferscope.report.pages.content import KeptExplanation
+from transferscope.wording import number, percent
 from transferscope.workflows.run import Run
 
 HOME = "explanations"
@@ -24,6 +25,24 @@ def kept_explanations(run: Run) -> tuple[KeptExplanation, ...]:
         with suppress(RunError, KeyError, TypeError):
             found.append(_read(file))
     return tuple(one for one in found if one.maps)
+
+
+def explanation_words(one: Explanation) -> str:
+    """What stands under a figure: how alike the maps are, what is on the object, a verdict that failed."""
+    parts = []
+    if one.change is not None:
+        parts.append(
+            f"rank correlation {number(one.change.rank_correlation)}, SSIM {number(one.change.ssim)}"
+        )
+    if one.identical:
+        parts.append("the backbone is bit-identical: nothing below the head was trained")
+    inside = [f"{n.network} {percent(n.inside, 0)}" for n in one.networks if n.inside is not None]
+    if inside and one.object_share is not None:
+        area = percent(one.object_share, 0)
+        parts.append(f"on the object: {', '.join(inside)} (its area: {area})")
+    if one.passed is False:
+        parts.append(one.verdict)
+    return "; ".join(parts)
 
 
 def _read(file: Path) -> KeptExplanation:

@@ -21,12 +21,14 @@ from transferscope.data.split import Split, read_split
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.files import read_csv, read_json, read_tensors, sha256_file
+from transferscope.notebook import panel
 from transferscope.training.config import Config
 from transferscope.training.recipe import Recipe
 
 SCHEMA = 1
 """Version of run.json; a run of another schema is refused with both versions named."""
 
+CANDIDATE_COLUMNS = ("strategy", "-validation top-1", "-loss", "-calibrated", "")
 
 _LOOKED_FOR = 20
 """Pictures that are looked for, to see where a set is now."""
@@ -78,6 +80,34 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        results = self.results
+        pictures = ", ".join(f"{n:,} {name}" for name, n in results["pictures"].items())
+        facts = (
+            f"{self.config.backbone}, {len(self.record['classes'])} classes, pictures: {pictures}."
+        )
+        choice = results.get("choice", {}).get("sentence")
+        said = [facts, *([f"{choice[0].upper()}{choice[1:]}"] if choice else [])]
+        return panel(
+            f"Run {self.path}",
+            sentences=said,
+            columns=CANDIDATE_COLUMNS,
+            rows=self.candidate_rows(),
+        )
+
+    def candidate_rows(self) -> list[tuple[str, ...]]:
+        """What was tuned and what was kept, under `CANDIDATE_COLUMNS`: accuracy and losses on validation."""
+        return [
+            (
+                name,
+                f"{score['top1']:.1%}",
+                f"{score['loss']:.3f}",
+                f"{score.get('calibrated_loss', score['loss']):.3f}",
+                "kept" if name == self.results["strategy"] else "",
+            )
+            for name, score in self.results["candidates"].items()
+        ]
 
     @property
     def results(self) -> dict[str, Any]:

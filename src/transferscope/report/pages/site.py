@@ -38,6 +38,12 @@ def _encode(picture: Image.Image, path: Path, quality: int) -> None:
     picture.save(path, format="WEBP", quality=quality, method=4)
 
 
+def style_sheet() -> str:
+    """The pages' rules, with the figures' two colours."""
+    colours = f":root{{--base:{style.BASE_COLOUR};--tuned:{style.TUNED_COLOUR}}}\n"
+    return colours + (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
+
+
 def _key(value: float | None) -> str:
     """A number that the pages' script sorts by; empty for none."""
     return "" if value is None or not math.isfinite(value) else f"{value:.5g}"
@@ -120,9 +126,7 @@ class Site:
     def write_assets(self) -> None:
         """The style sheet, with the figures' two colours, and the script."""
         (self.folder / "assets").mkdir()
-        colours = f":root{{--base:{style.BASE_COLOUR};--tuned:{style.TUNED_COLOUR}}}\n"
-        rules = (TEMPLATES / "atlas.css").read_text(encoding="utf-8")
-        self._write("assets/atlas.css", colours + rules)
+        self._write("assets/atlas.css", style_sheet())
         self._write("assets/atlas.js", (TEMPLATES / "atlas.js").read_text(encoding="utf-8"))
 
     def write_index(self, entries: Sequence[tuple[str, str]]) -> None:

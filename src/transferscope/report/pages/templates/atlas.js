@@ -46,7 +46,7 @@
     const dialog = document.getElementById("search"), hits = document.getElementById("hits");
     const wanted = document.getElementById("wanted"), button = document.getElementById("find");
     if (!button) return null;
-    let entries = null;
+    let entries = window.atlasIndex || null;  // there already in a single file
     function list() {
       const words = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
       const found = (entries || []).filter(function (entry) {
@@ -123,7 +123,7 @@
       list.replaceChildren(above, ...items.slice(first * columns, last * columns), below);
     }
     function reveal() {
-      const id = decodeURIComponent(location.hash.slice(1));
+      const id = decodeURIComponent(location.hash.split("#").pop());  // a single file's has the page before it
       const place = id ? items.findIndex(function (item) { return item.querySelector("#" + CSS.escape(id)); }) : -1;
       if (place < 0) return;
       const down = Math.floor(place / columns) * pitch;

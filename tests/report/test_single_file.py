@@ -1,0 +1,170 @@
+"""The atlas as one file: everything within it, nothing requested, no name that becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import atlas_content as made
+import pytest
+
+from conftest import command
+from hostile_names import Structure, hostile_names
+from transferscope.errors import OutputError
+from transferscope.report.pages.atlas import write_atlas
+from transferscope.report.single_file import SingleFile, write_single_file
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("single")
+    return write_atlas(made.content(root / "pictures"), root / "out").parent
+
+
+@pytest.fixture(scope="module")
+def units(atlas: Path) -> list[str]:
+    return [f"units/{file.name}" for file in sorted((atlas / "units").iterdir())]
+
+
+@pytest.fixture(scope="module")
+def whole(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("file") / "atlas.html"
+    assert write_single_file(atlas, file).left_out == ()
+    return file.read_text(encoding="utf-8")
+
+
+def templates(page: str) -> dict[str, str]:
+    found = re.findall(r'<template data-page="([^"]*)"[^>]*>(.*?)</template>', page, re.DOTALL)
+    return dict(found)
+
+
+def test_every_page_is_in_it_and_every_reference_leads_into_it(atlas, whole):
+    pages = templates(whole)
+    there = {file.relative_to(atlas).as_posix() for file in atlas.rglob("*.html")}
+    assert set(pages) == there | {"left-out"}
+    table = re.search(r'id="pictures" data-mark="([^"]*)">(.*?)</script>', whole, re.DOTALL)
+    mark, pictures = table[1], json.loads(table[2])
+    assert len(pictures) > 20
+    assert all(one.startswith("data:image/") for one in pictures)
+    used = set()
+    for tag, name, value in Structure(whole).values:
+        if name in ("src", "poster", "srcset") or (name == "href" and tag in ("image", "use")):
+            assert value.startswith((mark, "#")), f"{tag} {name}={value}"
+        if value.startswith(mark):
+            used.add(int(value[len(mark) : -1]))
+        if tag == "a" and name == "href" and value.startswith("#"):
+            page = value[1:].split("#")[0]
+            assert page in pages or f'id="{page}"' in whole, value
+        elif tag == "a" and name == "href":
+            assert value.startswith("https://"), value
+    assert used == set(range(len(pictures)))
+    data = base64.b64decode(pictures[0].partition(",")[2])
+    assert data in {file.read_bytes() for file in atlas.rglob("*") if file.is_file()}
+
+
+def test_its_policy_permits_its_own_scripts_alone(whole):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', whole)[1]
+    assert "default-src 'none'; img-src data:;" in policy
+    for part in ("'self'", "file:", "http", "unsafe-eval", "script-src 'unsafe-inline'"):
+        assert part not in policy
+    permitted = set(re.findall(r"'sha256-([^']*)'", policy))
+    scripts = re.findall(r"<script(?: type=\"text/plain\"[^>]*)?>(.*?)</script>", whole, re.DOTALL)
+    assert len(scripts) == 3
+    for text in scripts:
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in permitted
+    assert len(permitted) == 3
+    assert '<link rel="stylesheet"' not in whole
+    assert not re.search(r"<script[^>]* src=", whole)
+
+
+def test_the_least_learned_channels_are_left_out_where_not_all_fit(atlas, units, tmp_path):
+    file = tmp_path / "atlas.html"
+    everything = write_single_file(atlas, file, order=units)
+    assert everything.left_out == ()
+    limit = everything.size + 100_000 - (atlas / units[-1]).stat().st_size // 2
+    fewer = write_single_file(atlas, file, order=units, limit=limit)
+    assert fewer.left_out == tuple(units[-len(fewer.left_out) :])
+    assert fewer.size == file.stat().st_size <= limit
+    assert "pages of channels were left out" in fewer.sentence
+    page = file.read_text(encoding="utf-8")
+    assert set(templates(page)) >= set(units) - set(fewer.left_out)
+    assert not set(templates(page)) & set(fewer.left_out)
+    for name in fewer.left_out:
+        assert f"<li>{name}</li>" in templates(page)["left-out"]
+    before = file.read_bytes()
+    with pytest.raises(OutputError, match="--no-pictures"):
+        write_single_file(atlas, file, order=units, limit=50_000)
+    assert file.read_bytes() == before, "what was there is left"
+
+
+def test_no_picture_of_ones_own_is_in_it_where_the_atlas_has_none(tmp_path):
+    content = made.content(tmp_path / "pictures")
+    folder = write_atlas(content, tmp_path / "out", pictures=False).parent
+    written = write_single_file(folder, tmp_path / "atlas.html")
+    page = written.file.read_text(encoding="utf-8")
+    assert "picture left out" in page
+    shared = json.loads(re.search(r'id="pictures"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    own = {file.read_bytes() for file in (tmp_path / "pictures").rglob("*.png")}
+    assert not own & {base64.b64decode(one.partition(",")[2]) for one in shared}
+
+
+def hostile(content, names):
+    """The content with those names for classes, as many as it has."""
+    renamed = dict(zip(content.classes, names, strict=False))
+    predictions = dataclasses.replace(
+        content.predictions, classes=tuple(renamed[one] for one in content.predictions.classes)
+    )
+    evaluation = content.evaluation
+    evaluation = dataclasses.replace(
+        evaluation, per_class={renamed[k]: v for k, v in evaluation.per_class.items()}
+    )
+    return dataclasses.replace(
+        content,
+        title=names[0],
+        classes=tuple(renamed[one] for one in content.classes),
+        predictions=predictions,
+        evaluation=evaluation,
+        evaluation_base=None,
+        comparison=None,
+        renders={},
+        explanations=(),
+        inspection=None,
+        preview=None,
+        card=None,
+        study=None,
+        others=(),
+        robustness=None,
+        strips=None,
+        history=[],
+    )
+
+
+def test_no_name_makes_an_element(tmp_path, undrawn):
+    content = made.content(tmp_path / "pictures")
+    count = len(content.classes)
+    shapes = []
+    names = [name for name in hostile_names() if name.strip()]
+    asked = [[f"name {n}" for n in range(count)]]
+    asked += [names[at : at + count] for at in range(0, 40 * count, count)]
+    for number, group in enumerate(asked):
+        if len(set(group)) < count:
+            continue
+        folder = write_atlas(hostile(content, group), tmp_path / f"{number}").parent
+        page = write_single_file(folder, tmp_path / "a.html").file.read_text(encoding="utf-8")
+        shapes.append(Structure(page).elements)
+        assert not re.search(r"<script(?![^>]*type=)[^>]*>(?!\s*\"use strict\")", page)
+    assert len(shapes) > 30
+    kinds = {one for shape in shapes[:1] for one in shape}
+    for shape in shapes[1:]:
+        assert set(shape) <= kinds
+
+
+def test_the_command_writes_it_and_refuses_other_names(tmp_path, monkeypatch):
+    done = command("atlas", tmp_path, "--single-file", tmp_path / "atlas.pdf")
+    assert done.exit_code == 2
+    assert "ends in .html" in done.stderr
+    assert SingleFile(Path("a"), 1_500_000).sentence == "1.5 MB"
