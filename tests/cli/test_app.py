@@ -173,7 +173,7 @@ def test_data_on_stdout_and_talk_on_stderr(tmp_path, make_folder):
     assert (
         (tmp_path / "p.csv")
         .read_text()
-        .startswith("path,place,class,probability,error,abstained\n")
+        .startswith("path,place,class,probability,error,abstained,known,familiarity\n")
     )
     quiet = command("predict", "efficientnet_lite0", folder, "--json", "--quiet")
     assert quiet.stderr == ""
