@@ -21,7 +21,6 @@ from transferscope.report.figures.comparison import gain_figure, similarity_figu
 from transferscope.report.figures.training import history_figure
 from transferscope.report.pages.channels import (
     Unit,
-    by_reason,
     channel_pages,
     compared_layers,
     search_entries,
@@ -29,6 +28,7 @@ from transferscope.report.pages.channels import (
 from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.opening import accuracy_sentences, opening_cards
 from transferscope.report.pages.registry import Section, page
+from transferscope.report.pages.shortlists import by_reason
 from transferscope.report.pages.site import Site
 from transferscope.report.pages.stages import (
     flips_sentence,
