@@ -288,7 +288,7 @@ def test_a_stranger_has_no_bars_and_shows_what_is_near(picture: str, tmp_path: P
     )
     shown, svg = drawn(own)
     assert "none of these classes" not in shown
-    assert {"familiarity 62.0%", "nearest in training"} <= set(shown)
+    assert {"familiarity 62.0%", "nearest in training, by cosine"} <= set(shown)
     assert TUNED_COLOUR in svg
 
 

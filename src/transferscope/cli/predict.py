@@ -168,7 +168,7 @@ def _said(answer: Prediction) -> str:
         return f"error: {answer.error}"
     guesses = ", ".join(f"{g.name} {g.probability:.1%}" for g in answer.top or answer.pieces)
     if answer.known is False:
-        return f"none of these classes (it is least unlike {guesses})"
+        return f"none of these classes; if it had to be one: {guesses}"
     return f"unsure: {guesses}" if answer.abstained else guesses
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from transferscope.errors import InputError, PictureError
 from transferscope.evaluation.answers import Guess, Prediction
@@ -215,7 +216,7 @@ def _stranger(axes: Axes, left: float, top: float, answer: Prediction) -> None:
 
 def _neighbours(axes: Axes, left: float, top: float, answer: Prediction) -> None:
     """The training pictures nearest to a picture, and how familiar that makes it."""
-    _say(axes, left, top + 6, "nearest in training", color=style.MUTED)
+    _say(axes, left, top + 6, "nearest in training, by cosine", color=style.MUTED)
     if answer.familiarity is not None:
         words = f"familiarity {percent(answer.familiarity)}"
         _say(axes, left + _TILE, top + 6, words, ha="right", color=style.MUTED)
@@ -223,8 +224,11 @@ def _neighbours(axes: Axes, left: float, top: float, answer: Prediction) -> None
     for place, one in enumerate(answer.nearest):
         x = left + place * step
         style.shade(axes, (x, top), (_NEAR, _NEAR), style.MUTED, 0.08)
-        if one.path is not None and Path(one.path).is_file():
-            _picture(axes, x, top, _NEAR, _NEAR, one.path)
+        with suppress(PictureError):  # an export comes without names, and a file may be gone by now
+            picture = read_picture(one.path or "", least_side=round(2 * _NEAR))
+            square = ImageOps.fit(picture, (round(2 * _NEAR),) * 2, Image.Resampling.LANCZOS)
+            extent = (x, x + _NEAR, top + _NEAR, top)
+            axes.imshow(np.asarray(square), extent=extent, aspect="auto", interpolation="none")
         room = (step - _NEAR - 14) / 6.4
         _say(axes, x + _NEAR + 7, top + 14, style.clipped(one.name, room))
         _say(axes, x + _NEAR + 7, top + 31, number(one.cosine), color=style.MUTED)
