@@ -18,7 +18,7 @@ from transferscope.evaluation.calibration import fit_temperature
 from transferscope.evaluation.intervals import wilson_interval
 from transferscope.evaluation.predictions import Predictions
 from transferscope.explain.shortcut_records import By, Candidate, Correction, Shortcuts, Standing
-from transferscope.explain.transplants import answers, reweighted_head, without_directions
+from transferscope.explain.transplants import answers, quick, reweighted_head, without_directions
 from transferscope.features.extraction import POOLED, extract
 from transferscope.files import read_json, write_json
 from transferscope.training.fit import calibrated_loss, loss_and_top1
@@ -150,13 +150,13 @@ def _moved(
     rng: np.random.Generator,
 ) -> tuple[_Group, _Group]:
     """Other classes' pictures with the cue, and the class's pictures without it."""
-    label = classifier.classes.index(one.label)
+    label, network = classifier.classes.index(one.label), quick(classifier)
     part = part_of(classifier, one.kind, one.places)
     found = []
     for own in (False, True):
         places = spread(pictures, label, own, most, rng)
         moved = given(classifier, label, part, donors, pictures, places, rng)
-        features = answers(classifier, moved.control if own else moved.cue)[1]
+        features = answers(network, moved.control if own else moved.cue)[1]
         found.append(_Group(features, pictures.labels[places]))
     return found[0], found[1]
 

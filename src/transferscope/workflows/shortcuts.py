@@ -22,7 +22,7 @@ from transferscope.data.loading import in_order
 from transferscope.data.scan import MEASURED_SIDE, Picture
 from transferscope.errors import InputError, OutputError, RunError
 from transferscope.explain.shortcut_records import Candidate, Shortcuts
-from transferscope.explain.transplants import Part, answers, border_part, patch_part, shift
+from transferscope.explain.transplants import Part, answers, border_part, patch_part, quick, shift
 from transferscope.features.extraction import POOLED, extract
 from transferscope.files import (
     hash_tensors,
@@ -42,8 +42,11 @@ FOLDER, RECORD, TENSORS = "shortcuts", "shortcuts.json", "directions.safetensors
 SPLIT = "validation"
 """Whose pictures are asked: they carry what the set carries, and no weight was fitted to them."""
 
-GIVEN, TAKEN = 48, 32
+GIVEN, TAKEN = 40, 24
 """Pictures, at most, that a cue is given to, and that it is taken from."""
+
+LEAST_TOLD = 0.55
+"""Balanced accuracy, by its interval's lower end, from which a cue of a class is moved."""
 
 MOST_CANDIDATES = 60
 """Cues that are moved, at most: those that tell their class best."""
@@ -217,7 +220,12 @@ def suspects(run: Run, sets: Sequence[Pictures], reporter: Reporter) -> list[Sus
     found = [one for one in cue_findings(table, labels, classes) if one.label is not None]
     best: dict[tuple[str, str], CueFinding] = {}
     for one in found:
-        if one.family in _KINDS and one.q <= 0.05 and one.low > 0.5 and one.label is not None:
+        if (
+            one.family in _KINDS
+            and one.q <= 0.05
+            and one.low >= LEAST_TOLD
+            and one.label is not None
+        ):
             best.setdefault((one.label, one.family), one)
     chosen = sorted(best.values(), key=lambda one: -one.low)[:MOST_CANDIDATES]
     return [_suspect(one, found, run.classifier) for one in chosen]
@@ -263,9 +271,10 @@ def _measured(run: Run, data: str | Path | None, seed: int, reporter: Reporter) 
     found: list[tuple[Candidate, torch.Tensor, torch.Tensor]] = []
     pooled = extract(classifier, train.files, [one.sha256 for one in train.listed]).targets[POOLED]
     with reporter.task("moving cues between pictures") as progress:
+        network = quick(classifier)
         for done, one in enumerate(asked, start=1):
             rng = np.random.default_rng((seed, one.label))
-            found.append(_asked(classifier, one, train, held, pooled, rng))
+            found.append(_asked(network, one, train, held, pooled, rng))
             progress(done, len(asked))
     if not found:
         width = pooled.shape[1]
