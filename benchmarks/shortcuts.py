@@ -6,12 +6,12 @@
 A cue (a half-transparent watermark, a frame, a tint) is put on 95% of one class's training and validation
 pictures, of clothing and of Caltech-101's ten largest classes (at most 150 pictures each); the class is another
 one with every seed, test pictures stay as they are. Every picture of all sets is encoded anew in the same way.
-Each planted set is inspected, tuned, looked through by `shortcuts`, and corrected; so is the clean set of the same
-seed. The worst group is measured on test pictures of the planted class, which lack the cue, and on test pictures
-of the other classes that were given it.
+Each planted set is inspected, tuned, looked through by `shortcuts`, and corrected; so is the clean set of the
+same seed. The worst group is measured on test pictures of the planted class, which lack the cue, and on test
+pictures of the other classes that were given it.
 
-Killed, it goes on where it was: results and runs lie in --work. Prints a line a set, the CPU's flags that matter
-and one JSON line.
+Killed, it goes on where it was: results and runs lie in --work. Prints a line a set, the CPU's flags that
+matter and one JSON line.
 """
 
 from __future__ import annotations
