@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from transferscope.workflows.predict import predict as predict
     from transferscope.workflows.robustness import robustness as robustness
     from transferscope.workflows.run import Run as Run
+    from transferscope.workflows.shortcut_correction import correct_shortcuts as correct_shortcuts
+    from transferscope.workflows.shortcuts import shortcuts as shortcuts
     from transferscope.workflows.tune import tune as tune
 
 _HOMES = {
@@ -128,6 +130,8 @@ _HOMES = {
     "workflows.predict": "predict",
     "workflows.robustness": "robustness",
     "workflows.run": "Run",
+    "workflows.shortcut_correction": "correct_shortcuts",
+    "workflows.shortcuts": "shortcuts",
     "workflows.tune": "tune",
 }
 """File to its public names."""
@@ -140,11 +144,13 @@ _LONG = frozenset(
         "advise",
         "attack",
         "compare",
+        "correct_shortcuts",
         "export",
         "inspect",
         "known_pictures",
         "predict",
         "robustness",
+        "shortcuts",
         "tune",
         "write_atlas",
     ]

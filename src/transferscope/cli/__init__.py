@@ -26,6 +26,7 @@ from transferscope.cli import (  # isort: skip
     attack,
     robustness,
     compare,
+    shortcuts,
     atlas,
     serve,
     export,

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.data.cues import KINDS, NUMBERS, PATTERN, CueTable, Family
+from transferscope.data.cues import CUES, KINDS, PATTERN, CueTable, Family
 from transferscope.data.scan import Picture
 from transferscope.records import Record
 
-ALARM = 0.85
+ALARM = 0.8
 """Balanced accuracy that the lower end of a cue's interval must reach to raise an alarm."""
 
 LEAST_Q = 0.01
@@ -27,9 +27,11 @@ LEAST_Q = 0.01
 FOLDS = 5
 """Of the cross-validation."""
 
-_PATCH, _STEP = 8, 4  # cells of a patch's side, and from patch to patch
+_PATCH, _STEP = 16, 8  # cells of a patch's side, and from patch to patch
 _LEAST_PICTURES = 10  # of a label, below which a cue is not judged for it
-_QUIET = 4.0  # grey levels: deviations of a patch below this are noise, and are not enlarged
+_QUIET = (
+    0.5  # deviation of a patch's detail (of at most 1) below which it is noise, and not enlarged
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def cue_accuracy(
     """How well one cue tells labels apart. For many cues use `cue_findings`, which corrects for their number.
 
     Args:
-        values: (n,) numbers, or (n,) names, or (n, D): a patch.
+        values: (n,) numbers, or (n,) names, or (n, D): some numbers, or the 256 cells of a patch.
         labels: int (n,), from 0; each of at least 10 pictures.
         held_out: bool (n,): fitted to the others and judged on these; None: cross-validated.
         name: of the finding.
@@ -179,9 +181,9 @@ def class_cues(
 
 def _cues(table: CueTable, labels: np.ndarray) -> Iterator[tuple[str, Family, np.ndarray]]:
     """Name, family and values of the cues that can tell something."""
-    for place, (name, family) in enumerate(NUMBERS.items()):
-        values = table.numbers[:, place]
-        if len(np.unique(values)) > 1:
+    for name, (family, columns) in CUES.items():
+        values = np.stack([table.column(one) for one in columns], axis=1)
+        if (values[1:] != values[:1]).any() and not np.isnan(values).all():
             yield name, family, values
     for name, kind in KINDS.items():
         text = np.array(table.kinds[name])
@@ -197,17 +199,17 @@ def _one_each(text: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _patches(patterns: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Patches along the rim of the middle square, float32 (n, D): deviations from their own mean colour, of
-    unit size unless they are noise. What is left is a pattern; a plain wall has none."""
+    """Patches along the rim of the middle square, float32 (n, D), of unit size unless there is next to no
+    detail in them."""
     last = PATTERN - _PATCH
     for top in range(0, last + 1, _STEP):
         for left in range(0, last + 1, _STEP):
             if {top, left} & {0, last}:
-                patch = patterns[:, top : top + _PATCH, left : left + _PATCH].astype(np.float32)
-                patch -= patch.mean((1, 2), keepdims=True)
-                size = np.sqrt((patch**2).sum((1, 2, 3), keepdims=True))
-                patch /= np.maximum(size, _QUIET * np.sqrt(patch[0].size))
-                yield (top, left), patch.reshape(len(patch), -1)
+                patch = patterns[:, top : top + _PATCH, left : left + _PATCH]
+                patch = patch.reshape(len(patch), -1).astype(np.float32) / 127
+                patch -= patch.mean(1, keepdims=True)
+                size = np.linalg.norm(patch, axis=1, keepdims=True)
+                yield (top, left), patch / np.maximum(size, _QUIET * _PATCH)
 
 
 def _place(start: int) -> int:
@@ -250,7 +252,7 @@ def _classifier(values: np.ndarray, labels: np.ndarray) -> Any:
     from sklearn.preprocessing import OneHotEncoder
     from sklearn.tree import DecisionTreeClassifier
 
-    if values.ndim > 1:
+    if values.ndim > 1 and values.shape[1] == _PATCH**2:
         return NearestCentroid()
     tree = DecisionTreeClassifier(
         class_weight="balanced",

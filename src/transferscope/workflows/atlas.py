@@ -35,6 +35,7 @@ from transferscope.workflows.model_card import (
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.robustness import stored_robustness
 from transferscope.workflows.run import Run
+from transferscope.workflows.shortcuts import kept_shortcuts
 from transferscope.workflows.verdicts import kept_verdicts
 
 
@@ -114,6 +115,7 @@ def write_atlas(
         explanations=kept_explanations(run),
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
         view=run.classifier.input,
+        shortcuts=kept_shortcuts(run.path),
     )
     page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
     reporter.say(_holds(page.parent))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Explanation,
         Verdicts,
     )
+    from transferscope.explain.shortcut_records import Shortcuts
     from transferscope.images import InputSpec
     from transferscope.report.model_card import ModelCard
     from transferscope.visualize.records import Render
@@ -99,6 +100,7 @@ class AtlasContent:
         explanations: of pictures, that were kept.
         verdicts: which attribution methods deserve belief on the tuned network, or None.
         view: how the tuned network is given pictures: exemplars are shown as it sees them.
+        shortcuts: cues that the predictions follow, for a page of its own, or None.
     """
 
     title: str
@@ -125,3 +127,4 @@ class AtlasContent:
     explanations: tuple[KeptExplanation, ...] = ()
     verdicts: Verdicts | None = None
     view: InputSpec | None = None
+    shortcuts: Shortcuts | None = None
