@@ -7,12 +7,14 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import atlas_content as made
 import pytest
 from markupsafe import escape
 
+from chromium import dom_of
 from conftest import command
 from hostile_names import Structure, hostile_names
 from transferscope.errors import OutputError
@@ -182,3 +184,55 @@ def test_the_command_writes_it_and_refuses_other_names(tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert "ends in .html" in done.stderr
     assert SingleFile(Path("a"), 1_500_000).sentence == "1.5 MB"
+
+
+@pytest.fixture(scope="module")
+def probed(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file, with a script of the atlas that tells what a reader would see."""
+    copy = tmp_path_factory.mktemp("probed")
+    shutil.copytree(atlas, copy / "atlas")
+    script = copy / "atlas/assets/atlas.js"
+    probe = """
+    window.addEventListener("load", async function () {
+      const told = document.documentElement.dataset;
+      const wait = ms => new Promise(done => setTimeout(done, ms));
+      const images = Array.from(document.querySelectorAll("main img"));
+      images.forEach(one => { one.loading = "eager"; });
+      await Promise.all(images.map(one => one.decode().catch(() => {})));
+      told.images = images.length;
+      told.broken = images.filter(one => !one.naturalWidth).length;
+      told.requests = performance.getEntriesByType("resource")
+        .filter(one => !one.name.startsWith("data:")).length;
+      document.addEventListener("securitypolicyviolation",
+        event => { told.policy = event.effectiveDirective; });
+      const foreign = new Image();
+      foreign.src = "http://127.0.0.1:9/x.png";
+      document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true }));
+      const wanted = document.getElementById("wanted");
+      if (wanted) {
+        wanted.value = "4.2 11";
+        wanted.dispatchEvent(new Event("input"));
+        await wait(100);
+        told.hits = Array.from(document.querySelectorAll("#hits a"))
+          .map(one => one.getAttribute("href")).join(" ");
+      }
+      await wait(100);
+    });"""
+    script.write_text(script.read_text(encoding="utf-8") + probe, encoding="utf-8")
+    return write_single_file(copy / "atlas", copy / "atlas 猫.html").file
+
+
+@pytest.mark.parametrize(
+    "place", ["", "#units/blocks-4-2-1.html", "#layers/blocks-4-2.html#channel-11"]
+)
+def test_a_browser_opens_it_at_any_page(probed: Path, tmp_path: Path, place: str):
+    dom = dom_of(probed.as_uri() + place, tmp_path)
+    html = re.search(r"<html[^>]*>", dom)[0]
+    assert 'data-atlas="ready"' in html
+    assert int(re.search(r'data-images="(\d+)"', html)[1]) > 2
+    assert 'data-broken="0"' in html
+    assert 'data-requests="0"' in html
+    assert 'data-policy="img-src"' in html, "it may fetch from elsewhere"
+    assert "layers/blocks-4-2.html#channel-11" in html
+    title = re.search(r"<title>(.*?)</title>", dom)[1]
+    assert title.startswith(("blocks.4.2 1 ", "blocks.4.2")) == bool(place)
