@@ -7,15 +7,19 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import atlas_content as made
 import pytest
+from markupsafe import escape
 
+from chromium import dom_of
 from conftest import command
 from hostile_names import Structure, hostile_names
 from transferscope.errors import OutputError
 from transferscope.report.pages.atlas import write_atlas
+from transferscope.report.pages.site import script_json
 from transferscope.report.single_file import SingleFile, write_single_file
 
 
@@ -54,13 +58,13 @@ def test_every_page_is_in_it_and_every_reference_leads_into_it(atlas, whole):
     for tag, name, value in Structure(whole).values:
         if name in ("src", "poster", "srcset") or (name == "href" and tag in ("image", "use")):
             assert value.startswith((mark, "#")), f"{tag} {name}={value}"
-        if value.startswith(mark):
+        if value.startswith(mark) and name != "data-mark":
             used.add(int(value[len(mark) : -1]))
         if tag == "a" and name == "href" and value.startswith("#"):
             page = value[1:].split("#")[0]
             assert page in pages or f'id="{page}"' in whole, value
         elif tag == "a" and name == "href":
-            assert value.startswith("https://"), value
+            assert value.startswith(("https://", mark)), value
     assert used == set(range(len(pictures)))
     data = base64.b64decode(pictures[0].partition(",")[2])
     assert data in {file.read_bytes() for file in atlas.rglob("*") if file.is_file()}
@@ -101,15 +105,18 @@ def test_the_least_learned_channels_are_left_out_where_not_all_fit(atlas, units,
     assert file.read_bytes() == before, "what was there is left"
 
 
-def test_no_picture_of_ones_own_is_in_it_where_the_atlas_has_none(tmp_path):
+def test_no_picture_of_ones_own_is_in_it_where_the_atlas_has_none(tmp_path, whole):
     content = made.content(tmp_path / "pictures")
     folder = write_atlas(content, tmp_path / "out", pictures=False).parent
     written = write_single_file(folder, tmp_path / "atlas.html")
     page = written.file.read_text(encoding="utf-8")
-    assert "picture left out" in page
-    shared = json.loads(re.search(r'id="pictures"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
-    own = {file.read_bytes() for file in (tmp_path / "pictures").rglob("*.png")}
-    assert not own & {base64.b64decode(one.partition(",")[2]) for one in shared}
+    fewer, all_ = (
+        set(json.loads(re.search(r'id="pictures"[^>]*>(.*?)</script>', text, re.DOTALL)[1]))
+        for text in (page, whole)
+    )
+    own = {file.read_bytes() for file in folder.rglob("images/pictures/*")}
+    assert not own, "the atlas has none itself"
+    assert len(fewer) < len(all_)
 
 
 def hostile(content, names):
@@ -145,22 +152,31 @@ def hostile(content, names):
 
 def test_no_name_makes_an_element(tmp_path, undrawn):
     content = made.content(tmp_path / "pictures")
-    count = len(content.classes)
-    shapes = []
-    names = [name for name in hostile_names() if name.strip()]
-    asked = [[f"name {n}" for n in range(count)]]
-    asked += [names[at : at + count] for at in range(0, 40 * count, count)]
-    for number, group in enumerate(asked):
-        if len(set(group)) < count:
-            continue
-        folder = write_atlas(hostile(content, group), tmp_path / f"{number}").parent
-        page = write_single_file(folder, tmp_path / "a.html").file.read_text(encoding="utf-8")
-        shapes.append(Structure(page).elements)
-        assert not re.search(r"<script(?![^>]*type=)[^>]*>(?!\s*\"use strict\")", page)
-    assert len(shapes) > 30
-    kinds = {one for shape in shapes[:1] for one in shape}
-    for shape in shapes[1:]:
-        assert set(shape) <= kinds
+    tokens = [f"qxz{n}q" for n in range(len(content.classes))]
+    folder = write_atlas(hostile(content, tokens), tmp_path / "atlas").parent
+    texts = {
+        file: file.read_text(encoding="utf-8")
+        for file in folder.rglob("*")
+        if file.suffix in (".html", ".js")
+    }
+    assert all(any(token in text for text in texts.values()) for token in tokens)
+
+    def shape(names: list[str], escaped=escape) -> list[tuple[str, ...]]:
+        """Of the file with these names where the tokens are, as an atlas would write them."""
+        for file, text in texts.items():
+            written = script_json if file.suffix == ".js" else escaped
+            for token, name in zip(tokens, names, strict=True):
+                said = str(written(name))
+                text = text.replace(token, said.strip('"') if file.suffix == ".js" else said)
+            file.write_bytes(text.encode("utf-8", "replace"))
+        return Structure(write_single_file(folder, tmp_path / "a.html").file.read_text()).elements
+
+    harmless = shape(tokens)
+    assert len(harmless) > 200
+    together = ["|".join(hostile_names()[at : at + 5]) for at in range(0, 500, 5)]
+    for at in range(0, len(together), len(tokens)):
+        assert shape(together[at : at + len(tokens)]) == harmless
+    assert shape(together[: len(tokens)], str) != harmless, "the control: markup would be seen"
 
 
 def test_the_command_writes_it_and_refuses_other_names(tmp_path, monkeypatch):
@@ -168,3 +184,55 @@ def test_the_command_writes_it_and_refuses_other_names(tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert "ends in .html" in done.stderr
     assert SingleFile(Path("a"), 1_500_000).sentence == "1.5 MB"
+
+
+@pytest.fixture(scope="module")
+def probed(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file, with a script of the atlas that tells what a reader would see."""
+    copy = tmp_path_factory.mktemp("probed")
+    shutil.copytree(atlas, copy / "atlas")
+    script = copy / "atlas/assets/atlas.js"
+    probe = """
+    window.addEventListener("load", async function () {
+      const told = document.documentElement.dataset;
+      const wait = ms => new Promise(done => setTimeout(done, ms));
+      const images = Array.from(document.querySelectorAll("main img"));
+      images.forEach(one => { one.loading = "eager"; });
+      await Promise.all(images.map(one => one.decode().catch(() => {})));
+      told.images = images.length;
+      told.broken = images.filter(one => !one.naturalWidth).length;
+      told.requests = performance.getEntriesByType("resource")
+        .filter(one => !one.name.startsWith("data:")).length;
+      document.addEventListener("securitypolicyviolation",
+        event => { told.policy = event.effectiveDirective; });
+      const foreign = new Image();
+      foreign.src = "http://127.0.0.1:9/x.png";
+      document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true }));
+      const wanted = document.getElementById("wanted");
+      if (wanted) {
+        wanted.value = "4.2 11";
+        wanted.dispatchEvent(new Event("input"));
+        await wait(100);
+        told.hits = Array.from(document.querySelectorAll("#hits a"))
+          .map(one => one.getAttribute("href")).join(" ");
+      }
+      await wait(100);
+    });"""
+    script.write_text(script.read_text(encoding="utf-8") + probe, encoding="utf-8")
+    return write_single_file(copy / "atlas", copy / "atlas 猫.html").file
+
+
+@pytest.mark.parametrize(
+    "place", ["", "#units/blocks-4-2-1.html", "#layers/blocks-4-2.html#channel-11"]
+)
+def test_a_browser_opens_it_at_any_page(probed: Path, tmp_path: Path, place: str):
+    dom = dom_of(probed.as_uri() + place, tmp_path)
+    html = re.search(r"<html[^>]*>", dom)[0]
+    assert 'data-atlas="ready"' in html
+    assert int(re.search(r'data-images="(\d+)"', html)[1]) > 2
+    assert 'data-broken="0"' in html
+    assert 'data-requests="0"' in html
+    assert 'data-policy="img-src"' in html, "it may fetch from elsewhere"
+    assert "layers/blocks-4-2.html#channel-11" in html
+    title = re.search(r"<title>(.*?)</title>", dom)[1]
+    assert title.startswith(("blocks.4.2 1 ", "blocks.4.2")) == bool(place)

@@ -24,8 +24,11 @@ from transferscope.visualize.units import Sweep, WorkUnit
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
 from transferscope.workflows.comparison_plan import plan_compare
+from transferscope.workflows.comparisons import planned_comparison
 from transferscope.workflows.controls import control_tails, load_tail
 from transferscope.workflows.run import Run
+from transferscope.workflows.run_progress import run_progress
+from transferscope.workflows.shortlist_drawings import ENGINES
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -331,3 +334,19 @@ def test_a_run_that_cannot_be_written_is_refused_before_the_work(fresh, monkeypa
     assert said.exit_code == 1
     assert "is read-only; copy the run to a folder that can be written" in said.stderr
     assert not (fresh.path / "controls").exists()
+
+
+def test_what_a_comparison_will_draw_can_be_followed_until_it_is_done(again, monkeypatch):
+    assert planned_comparison(again.path / "comparison") is None, "it is done"
+
+    def stops(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ENGINES, "local", stops)
+    with pytest.raises(KeyboardInterrupt):
+        compare(again, **FEW)
+    planned = planned_comparison(again.path / "comparison")
+    assert (planned["controls"], planned["retunings"], len(planned["drawings"])) == (2, 0, 12)
+    found = run_progress(again.path)
+    assert (found.phase, found.done, found.of) == ("comparing", 12, 12)
+    assert len(found.units) == 3

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 from test_served_files import ask
 
 import transferscope as ts
+from chromium import dom_of
 from conftest import BACKBONE, command, same_state, state_of
 from transferscope.errors import InputError
 from transferscope.files import write_json, write_tensors
@@ -28,6 +30,7 @@ from transferscope.workflows.predict import predict
 from transferscope.workflows.run import Run
 from transferscope.workflows.run_progress import run_progress
 from transferscope.workflows.serve import listening, serve
+from transferscope.workflows.served_files import Guard
 from transferscope.workflows.served_run import ServedRun
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -308,7 +311,9 @@ def test_a_comparison_at_work_fills_the_page(run, tmp_path):
     assert [(one.channel, one.keys) for one in found.units] == [
         (4, {"base": rows[0]["key"], "tuned": rows[2]["key"]})
     ]
-    app = ServedRun(folder).app()
+    served = ServedRun(folder)
+    served.atlas._shows = served.atlas._newest()  # nothing is to be written here
+    app = served.app()
     ask(app, "GET", "/live/state.json")
     place = f"/live/drawings/{rows[0]['key']}.webp"
     assert ask(app, "GET", place)[2] == data.getvalue()
@@ -324,6 +329,51 @@ def test_what_is_planned_is_read_again(tmp_path):
 
 
 # ---------------------------------------------------------------------------- the server
+
+
+PROBE = """
+(async function () {
+  const told = document.documentElement.dataset;
+  const seen = async id => {
+    const part = document.getElementById(id);
+    for (let n = 0; n < 600 && part.hidden; n++) await new Promise(done => setTimeout(done, 50));
+    return !part.hidden;
+  };
+  const bytes = Uint8Array.from(atob("%s"), one => one.charCodeAt(0)), held = new DataTransfer();
+  held.items.add(new File([bytes], "<b>x</b>.png"));
+  document.getElementById("file").files = held.files;
+  document.getElementById("file").dispatchEvent(new Event("change"));
+  told.answers = await seen("answers");
+  told.networks = document.querySelectorAll("#tables table").length;
+  document.getElementById("class").value = "1";
+  document.querySelector("[data-ask=explain]").click();
+  told.explained = await seen("explained");
+  told.figures = document.querySelectorAll("#explained img").length;
+})();
+"""
+
+
+def test_a_browser_tries_a_picture(run, picture, tmp_path):
+    served = ServedRun(run.path)
+    served._live["/live/try.js"] += (PROBE % base64.b64encode(picture).decode()).encode()
+    with listening(None) as listener:
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(Guard(served.app(), port), lifespan="off", log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{port}/live"
+            tried = dom_of(f"{address}/try.html", tmp_path / "a", milliseconds=60_000)
+            progress = dom_of(f"{address}/progress.html", tmp_path / "b", milliseconds=1000)
+        finally:
+            server.should_exit = True
+            thread.join()
+    for words in ('answers="true"', 'networks="2"', 'explained="true"', 'figures="1"'):
+        assert f"data-{words}" in tried
+    assert "before (base)" in tried
+    assert "Nothing is being tuned or compared in this run." in progress
+    assert "Open the atlas" in progress
 
 
 def test_the_server_answers_until_it_is_interrupted(run, capsys):

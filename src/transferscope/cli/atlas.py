@@ -41,11 +41,11 @@ def atlas(
     quiet: Quiet = False,
 ) -> None:
     """Publish the run as static pages that open without a server."""
+    if single_file is not None:
+        refuse_page_name(single_file)
     from transferscope.workflows.atlas import atlas_file, write_atlas
     from transferscope.workflows.run import Run
 
-    if single_file is not None:
-        refuse_page_name(single_file)
     opened = Run(run)
     page = write_atlas(
         opened, out=out, data=data, pictures=not no_pictures, reporter=Terminal(quiet)

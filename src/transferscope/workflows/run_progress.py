@@ -119,8 +119,10 @@ def _comparing(folder: Path, planned: Mapping[str, Any]) -> RunProgress:
 
 def drawn_files(sweep: Path, keys: Iterable[str]) -> dict[str, Path]:
     """The files of those drawings that are there, by key; what is no key is passed over."""
-    places = {key: sweep / f"{key}.safetensors" for key in keys if _KEY.fullmatch(key)}
-    return {key: file for key, file in places.items() if file.is_file()}
+    there = {file.stem for file in _files(sweep) if file.suffix == ".safetensors"}
+    return {
+        key: sweep / f"{key}.safetensors" for key in keys if key in there and _KEY.fullmatch(key)
+    }
 
 
 def _units(

@@ -19,7 +19,6 @@ from transferscope.errors import InputError, PictureError, TransferscopeError, W
 from transferscope.files import is_writable, json_text, read_tensors
 from transferscope.report.live.site import HOME, PROGRESS, live_files, with_live_links
 from transferscope.workflows.atlas import write_atlas
-from transferscope.workflows.comparisons import planned_comparison
 from transferscope.workflows.model_card import run_title
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run
@@ -57,6 +56,7 @@ class ServedAtlas:
             self._private = tempfile.TemporaryDirectory(prefix="transferscope-")
             self.folder = Path(self._private.name, "atlas")
         self._shows = self._written_at()
+        self._beginning = threading.Lock()
         self._writer: threading.Thread | None = None
         self.error = ""
         self.files = served_files(self.folder) if self._shows else {}
@@ -89,13 +89,18 @@ class ServedAtlas:
             self.files = served_files(self.folder)
         except TransferscopeError as error:
             self.error = str(error)
+        except Exception as error:  # noqa: BLE001 - in a thread of its own nobody else would hear of it
+            self.error = f"this is not meant to happen: {type(error).__name__}: {error}"
+        if self.error:
             self._reporter.say(self.error)
 
     def refresh(self) -> None:
         """Begins to write it in a thread where it is stale."""
-        if not self.writing and self.stale:
-            self._writer = threading.Thread(target=self.write, daemon=True)
-            self._writer.start()
+        with self._beginning:
+            if not self.writing and self.stale:
+                self._shows = self._newest()  # what is being written is not stale
+                self._writer = threading.Thread(target=self.write)
+                self._writer.start()
 
     @property
     def writing(self) -> bool:
@@ -124,6 +129,7 @@ class ServedRun:
         self.path, self._device, self._reporter = path, device, reporter
         self.atlas: ServedAtlas | None = None
         self._tried: TriedPictures | None = None
+        self._opening = threading.Lock()
         self._waiting = 0
         self._live = live_files(path.resolve().name, (), most_bytes=MOST_BYTES)
         self._drawings: dict[str, Path] = {}
@@ -131,12 +137,13 @@ class ServedRun:
 
     def _open(self) -> None:
         """Opens the run as soon as it is finished."""
-        if self.atlas is not None or not (self.path / "run.json").is_file():
-            return
-        run = Run(self.path)
-        self._tried = TriedPictures(run, device=self._device)
-        self._live = live_files(run_title(run), self._tried.classes, most_bytes=MOST_BYTES)
-        self.atlas = ServedAtlas(run, self._tried.lock, self._reporter)
+        with self._opening:
+            if self.atlas is not None or not (self.path / "run.json").is_file():
+                return
+            run = Run(self.path)
+            self._tried = TriedPictures(run, device=self._device)
+            self._live = live_files(run_title(run), self._tried.classes, most_bytes=MOST_BYTES)
+            self.atlas = ServedAtlas(run, self._tried.lock, self._reporter)
 
     def close(self) -> None:
         """Lets go of what was opened."""
@@ -191,12 +198,14 @@ class ServedRun:
         atlas = self.atlas
         if atlas is not None:
             atlas.refresh()
-        planned = planned_comparison(self.path / "comparison") or {}
-        keys = (row["key"] for row in planned.get("drawings") or ())
-        there = drawn_files(self.path / "sweep", keys)
-        self._drawings = {f"{DRAWINGS}{key}.webp": file for key, file in there.items()}
+        progress = run_progress(self.path)
+        shown = (key for unit in progress.units for key in unit.keys.values())
+        self._drawings |= {
+            f"{DRAWINGS}{key}.webp": file
+            for key, file in drawn_files(self.path / "sweep", shown).items()
+        }
         return {
-            "progress": run_progress(self.path).to_dict(),
+            "progress": progress.to_dict(),
             "atlas": {
                 "there": bool(atlas and atlas.files),
                 "writing": bool(atlas and atlas.writing),

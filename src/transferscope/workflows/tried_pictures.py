@@ -21,6 +21,8 @@ from transferscope.acceleration.precision import find_device
 from transferscope.adversarial.sentences import attack_sentences
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, TransferscopeError
+from transferscope.evaluation.known_pictures import KnownPictures
+from transferscope.evaluation.strangers import allowance
 from transferscope.explain.attribution import METHODS
 from transferscope.explain.records import Explanation
 from transferscope.images import to_picture
@@ -28,13 +30,17 @@ from transferscope.wording import percent, signed
 from transferscope.workflows.attack import attack
 from transferscope.workflows.explain import MapQuestion, explain
 from transferscope.workflows.explanations import explanation_words
+from transferscope.workflows.known_pictures import known_pictures
 from transferscope.workflows.predict import predict
+from transferscope.workflows.reporter import Silent
 from transferscope.workflows.run import Run
 
 MOST_BYTES = 32 * 2**20
 """Of a picture's file."""
 
-TOP = 5
+TOP, FALSE_ALARMS = 5, 0.05
+"""Classes that are named, and the share of pictures of the classes that may be called strangers, as `predict`
+has them where nothing else is asked for."""
 
 
 class TriedPictures:
@@ -51,7 +57,8 @@ class TriedPictures:
         self.lock = threading.Lock()
         """Held while a picture is worked on."""
         self._networks: dict[str, Classifier] | None = None
-        self._without_base = ""
+        self._without_base = self._without_known = ""
+        self._known: KnownPictures | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -65,8 +72,9 @@ class TriedPictures:
             data: the bytes of its file, in any format that is read.
 
         Returns:
-            `seen`: the picture as the network is given it, a data URL; `answers`: what `predict` says by
-            network, `base` and `tuned`; `note`: why there is no `base`, or empty.
+            `seen`: the picture as the network is given it, a data URL; `answers`: by network, `base` and
+            `tuned`, what `predict` says: `top`, `known` and `familiarity`; `note`: what is missing and why, or
+            empty.
 
         Raises:
             PictureError: it cannot be read.
@@ -77,11 +85,14 @@ class TriedPictures:
             seen = to_picture(networks["tuned"].input.load(file))
             answers = {}
             for name, classifier in networks.items():
-                said = predict(classifier, [file], top=TOP)[0].to_dict()
-                answers[name] = {
-                    key: said[key] for key in said.keys() - {"path", "strip", "pieces"}
-                }
-            return {"seen": _url(seen), "answers": answers, "note": self._without_base}
+                known = self._known if name == "tuned" else None
+                (said,) = predict(
+                    classifier, [file], top=TOP, known=known, false_alarms=FALSE_ALARMS
+                )
+                told = said.to_dict()
+                answers[name] = {key: told[key] for key in ("top", "known", "familiarity")}
+            note = f"{self._without_base} {self._without_known}".strip()
+            return {"seen": _url(seen), "answers": answers, "note": note}
 
     def explain(self, data: bytes, target: int | None = None) -> dict[str, Any]:
         """Where the answer comes from, before and after transfer.
@@ -153,7 +164,15 @@ class TriedPictures:
                 found["base"] = self._run.base.to(place).eval()
             except TransferscopeError as error:
                 self._without_base = f"The untuned network is not shown: {error}"
-            found["tuned"] = self._run.classifier.to(place).eval()
+            tuned = found["tuned"] = self._run.classifier.to(place).eval()
+            heard = _Heard()
+            self._known = known_pictures(self._run, classifier=tuned, reporter=heard)
+            if self._known is None:
+                self._without_known = " ".join(
+                    ["Whether it is a stranger is not told.", *heard.lines]
+                )
+            elif (rests := allowance(FALSE_ALARMS, self._known.n)).range is None:
+                self._without_known = rests.sentence
             self._networks = found
         return self._networks
 
@@ -163,6 +182,17 @@ class TriedPictures:
                 f"class {index} was asked for; there are {len(self.classes)}, from 0 on: choose one of them"
             )
         return self.classes[index]
+
+
+class _Heard(Silent):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        self.lines.append(text)
 
 
 @contextmanager

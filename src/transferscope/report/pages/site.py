@@ -38,6 +38,11 @@ def _encode(picture: Image.Image, path: Path, quality: int) -> None:
     picture.save(path, format="WEBP", quality=quality, method=4)
 
 
+def script_json(value: Any) -> str:
+    """`value` as JSON that may stand within a script of a page: no name in it ends or begins an element."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
 def style_sheet() -> str:
     """The pages' rules, with the figures' two colours."""
     colours = f":root{{--base:{style.BASE_COLOUR};--tuned:{style.TUNED_COLOUR}}}\n"
@@ -136,7 +141,7 @@ class Site:
             entries: (words, address relative to the folder).
         """
         known = [(words, quote(address, safe="/#")) for words, address in entries]
-        self._write("assets/index.js", f"window.atlasIndex = {json.dumps(known)};\n")
+        self._write("assets/index.js", f"window.atlasIndex = {script_json(known)};\n")
 
     def write_page(self, name: str, template: str, values: Mapping[str, Any]) -> None:
         """Renders `template` to the file `name`.
