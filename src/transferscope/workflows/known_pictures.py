@@ -223,7 +223,7 @@ def detect(
     found = detection(
         replace(known, root=None),
         Pictures([one.path for one in pictures], *ours),
-        Pictures([str(path.resolve().relative_to(home)) for path in readable], *theirs),
+        Pictures([_shown(path, Path(folder)) for path in readable], *theirs),
         allowed=false_alarms,
         temperature=run.classifier.temperature,
         split=split,
@@ -235,6 +235,12 @@ def detect(
     if keep and is_writable(run.path):
         write_json(run.path / RECORD, found.to_dict())
     return found
+
+
+def _shown(path: Path, folder: Path) -> str:
+    """A file's name below the folder, which may be a link to elsewhere."""
+    whole, home = path.absolute(), folder.absolute()
+    return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
 
 
 def _is_readable(path: Path, classifier: Classifier) -> bool:

@@ -31,6 +31,7 @@ class Card:
         caption: how the figure was made.
         address: of the page that says more, None where there is none.
         more: words of the link.
+        beside: further answers in a few words, (what, answer, page or None).
     """
 
     question: str
@@ -39,6 +40,7 @@ class Card:
     caption: str
     address: str | None
     more: str
+    beside: tuple[tuple[str, str, str | None], ...] = ()
 
 
 def opening_cards(
@@ -48,7 +50,7 @@ def opening_cards(
     return (
         _good(content, accuracies, start),
         _learned(content.comparison),
-        _trusted(content.evaluation),
+        _trusted(content),
     )
 
 
@@ -85,8 +87,8 @@ def _learned(comparison: Comparison | None) -> Card:
     return Card(question, said[0], figure, caption + controls, "#layers", "Layer by layer")
 
 
-def _trusted(evaluation: Evaluation | None) -> Card:
-    question = "Can it be trusted?"
+def _trusted(content: AtlasContent) -> Card:
+    question, evaluation = "Can it be trusted?", content.evaluation
     if evaluation is None:
         return Card(question, "That takes an evaluation.", None, "", None, "")
     known = evaluation.calibration
@@ -98,7 +100,39 @@ def _trusted(evaluation: Evaluation | None) -> Card:
         "line a 95% Wilson interval.",
         "evaluation.html",
         "Calibration, errors, doubts",
+        _beside(content, evaluation),
     )
+
+
+def _beside(
+    content: AtlasContent, evaluation: Evaluation
+) -> tuple[tuple[str, str, str | None], ...]:
+    """Whether validation flatters, strangers are told, groups differ and shortcuts are taken; or not asked."""
+    gap, strangers, shortcuts = evaluation.gap, content.strangers, content.shortcuts
+    found: list[tuple[str, str, str | None]] = []
+    if gap is not None:
+        said = "no gap that chance does not explain"
+        if not gap.by_chance:
+            said = f"{100 * gap.difference:+.0f} points from validation".replace("-", "−")
+        found.append(("Validation", said, "evaluation.html"))
+    if strangers is None or strangers.caught is None or strangers.false_alarms is None:
+        found.append(("Strangers", "not asked", None))
+    else:
+        caught, alarmed = percent(strangers.caught, 0), percent(strangers.false_alarms, 0)
+        said = f"{caught} of {strangers.n:,} told, {alarmed} false alarms"
+        found.append(("Strangers", said, "strangers.html"))
+    if evaluation.worst_group is not None:
+        worst = evaluation.groups[evaluation.worst_group]
+        differ = evaluation.group_test is not None and evaluation.group_test.differ
+        said = f"worst {percent(worst.accuracy, 0)}" if differ else "differ no more than by chance"
+        found.append(("Groups", said, "evaluation.html"))
+    if shortcuts is None:
+        found.append(("Shortcuts", "not asked", None))
+    else:
+        alarms = len(shortcuts.alarms)
+        said = "no alarm" if not alarms else f"{alarms} alarm" + ("s" if alarms > 1 else "")
+        found.append(("Shortcuts", said, "shortcuts.html"))
+    return tuple(found)
 
 
 def calibration_sentence(known: Calibration) -> str:
