@@ -122,7 +122,13 @@ def test_balanced_accuracy_its_interval_and_its_p_are_those_of_the_slow_way():
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 1, 2], (50, 20, 10))
     told = np.where(rng.random(80) < 0.15, labels, rng.integers(0, 3, 80))
-    found = _judged("x", "tone", labels, told, "abc", None)
+    confusion = np.zeros((3, 3), dtype=int)
+    np.add.at(confusion, (labels, told), 1)
+    found = _judged("x", "tone", confusion, "abc", None)
+    one = _judged("x", "tone", confusion, "abc", 2)
+    assert one.accuracy == pytest.approx(
+        ((told[labels == 2] == 2).mean() + (told[labels != 2] != 2).mean()) / 2
+    )
 
     def balanced(true: np.ndarray) -> float:
         return float(np.mean([(told[true == one] == one).mean() for one in range(3)]))

@@ -101,10 +101,9 @@ def cue_accuracy(
             f"labels have {counts.tolist()} pictures; a cue is judged on two labels or more, each of "
             f"at least {_LEAST_PICTURES}"
         )
-    told = _predicted(values, labels, held_out, groups)
-    judged = slice(None) if held_out is None else held_out
+    told = _told(values, labels, _folds(labels, held_out, groups))
     names = [str(one) for one in range(len(counts))]
-    return _judged(name, family, labels[judged], told[judged], names, label)
+    return _judged(name, family, told, names, label)
 
 
 def cue_findings(
@@ -137,14 +136,14 @@ def cue_findings(
     called = [names[int(one)] for one in present]
     part = None if held_out is None else np.asarray(held_out)[kept]
     joined = None if groups is None else [groups[i] for i in kept]
-    judged = slice(None) if part is None else part
-    found = []
-    for name, family, values in _cues(table.taken(kept), own):
-        told = _predicted(values, own, part, joined)
-        asked = (None, *range(len(called))) if len(called) > 2 else (None, 0)
-        found += [
-            _judged(name, family, own[judged], told[judged], called, label) for label in asked
-        ]
+    folds = _folds(own, part, joined)
+    asked = (None, *range(len(called))) if len(called) > 2 else (None, 0)
+    found = [
+        _judged(name, family, told, called, label)
+        for name, family, values in _cues(table.taken(kept), own)
+        for told in [_told(values, own, folds)]
+        for label in asked
+    ]
     return tuple(sorted(_corrected(found), key=lambda one: (one.label is None, -one.low, one.name)))
 
 
@@ -216,88 +215,84 @@ def _place(start: int) -> int:
     return start // _STEP + 1
 
 
-def _predicted(
-    values: np.ndarray,
-    labels: np.ndarray,
-    held_out: np.ndarray | None,
-    groups: Sequence[str] | None,
-) -> np.ndarray:
-    """The label that a classifier of this cue alone says, int (n,), not fitted to the picture itself."""
-    from sklearn import config_context
-    from sklearn.base import clone
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _folds(labels: np.ndarray, held_out: np.ndarray | None, groups: Sequence[str] | None) -> Folds:
+    """(places fitted to, places judged) of each fold."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    classifier = _classifier(values, labels)
-    inputs = values.reshape(len(values), -1)
-    told = np.full(len(labels), -1)
     if held_out is not None:
-        folds = iter([(np.flatnonzero(~held_out), np.flatnonzero(held_out))])
-    elif groups is not None and len(set(groups)) > FOLDS:
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(
-            inputs, labels, groups
-        )
-    else:
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(inputs, labels)
-    with config_context(skip_parameter_validation=True):
-        for fitted, judged in folds:
-            own = clone(classifier).fit(inputs[fitted], labels[fitted])
-            told[judged] = own.predict(inputs[judged])
-    return told
+        return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+    if groups is not None and len(set(groups)) > FOLDS:
+        grouped = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+        return list(grouped.split(labels, labels, groups))
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(labels, labels))
 
 
-def _classifier(values: np.ndarray, labels: np.ndarray) -> Any:
-    """Of numbers a decision tree, of names the commonest label of each, of patches the nearest mean patch."""
-    from sklearn.neighbors import NearestCentroid
+def _told(values: np.ndarray, labels: np.ndarray, folds: Folds) -> np.ndarray:
+    """int64 (K, K), pictures by label and by what a classifier of this cue alone, not fitted to them, says."""
+    classes = int(labels.max()) + 1
+    found = np.zeros(classes * classes, dtype=np.int64)
+    inputs = values.reshape(len(values), -1)
+    say = _by_patch if inputs.shape[1] == _PATCH**2 else _by_tree
+    for fitted, judged in folds:
+        told = say(inputs[fitted], labels[fitted], inputs[judged])
+        found += np.bincount(labels[judged] * classes + told, minlength=classes * classes)
+    return found.reshape(classes, classes)
+
+
+def _by_patch(fitted: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """The label of the nearest mean patch."""
+    member = labels[:, None] == np.arange(labels.max() + 1)
+    means = (member / np.maximum(member.sum(0), 1)).T.astype(np.float32) @ fitted
+    return np.asarray((judged @ means.T - (means**2).sum(1) / 2).argmax(1))
+
+
+def _by_tree(fitted: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """What a small decision tree says; names are given to it one by one."""
+    from sklearn import config_context
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
     from sklearn.tree import DecisionTreeClassifier
 
-    if values.ndim > 1 and values.shape[1] == _PATCH**2:
-        return NearestCentroid()
     tree = DecisionTreeClassifier(
         class_weight="balanced",
         max_leaf_nodes=max(8, 2 * len(np.unique(labels))),
         min_samples_leaf=3,
         random_state=0,
     )
-    if values.dtype.kind in "US":
-        return make_pipeline(OneHotEncoder(handle_unknown="ignore", max_categories=50), tree)
-    return tree
+    if fitted.dtype.kind in "US":
+        tree = make_pipeline(OneHotEncoder(handle_unknown="ignore", max_categories=50), tree)
+    with config_context(skip_parameter_validation=True):
+        return np.asarray(tree.fit(fitted, labels).predict(judged))
 
 
 def _judged(
-    name: str,
-    family: Family,
-    labels: np.ndarray,
-    told: np.ndarray,
-    names: Sequence[str],
-    label: int | None,
+    name: str, family: Family, told: np.ndarray, names: Sequence[str], label: int | None
 ) -> CueFinding:
-    """Balanced accuracy with its interval and p; of one label against the rest where it is given.
+    """Balanced accuracy with its interval and p, of (K, K) counts; of one label against the rest where given.
 
     The interval is normal, of independent shares with one picture of each outcome added (Agresti and Coull
-    1998).
-    The p-value is that of the linear permutation statistic with its exact mean and variance (Hoeffding 1951).
+    1998). The p-value is that of the linear permutation statistic with its exact mean and variance (Hoeffding
+    1951).
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     if label is not None:
-        labels, told = (labels == label).astype(int), (told == label).astype(int)
-    count = 2 if label is not None else len(names)
-    confusion = np.zeros((count, count))
-    np.add.at(confusion, (labels, told), 1)
-    sizes, n = confusion.sum(1), int(confusion.sum())
-    asked = sizes > 0
-    recalls = np.diag(confusion)[asked] / sizes[asked]
-    accuracy = float(recalls.mean())
-    smooth = (np.diag(confusion)[asked] + 1) / (sizes[asked] + 2)
+        hit, own, said, n = told[label, label], told[label].sum(), told[:, label].sum(), told.sum()
+        told = np.array([[n - own - said + hit, said - hit], [own - hit, hit]])
+    sizes, n, hits = told.sum(1), int(told.sum()), np.diag(told)
+    count, asked = len(told), sizes > 0
+    accuracy = float((hits[asked] / sizes[asked]).mean())
+    smooth = (hits[asked] + 1) / (sizes[asked] + 2)
     error = float(np.sqrt((smooth * (1 - smooth) / (sizes[asked] + 2)).sum()) / asked.sum())
-    weights = np.diag(np.where(asked, 1 / np.maximum(sizes, 1), 0) / asked.sum())
-    rows, columns = sizes / n, confusion.sum(0) / n
-    apart = weights - (weights @ columns)[:, None] - rows @ weights + rows @ weights @ columns
+    weights = np.where(asked, 1 / np.maximum(sizes, 1), 0) / asked.sum()
+    rows, columns = sizes / n, told.sum(0) / n
+    expected = rows * weights @ columns
+    apart = np.diag(weights) - (weights * columns)[:, None] - rows * weights + expected
     spread = np.sqrt(n * n / max(n - 1, 1) * (rows[:, None] * columns * apart**2).sum())
-    expected = n * rows @ weights @ columns
-    p = float(norm.sf((accuracy - expected) / spread)) if spread > 0 else 1.0
+    p = float(ndtr((n * expected - accuracy) / spread)) if spread > 0 else 1.0
     return CueFinding(
         name=name,
         family=family,

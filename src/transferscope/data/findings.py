@@ -214,15 +214,21 @@ _CUE_REMEDIES: dict[Family, str] = {
 }
 
 
+_OF_FILES = ("file", "origin")
+
+
 def _cue_findings(inspection: Inspection) -> Iterator[Finding]:
-    """Classes that something other than the object all but decides."""
+    """Classes that something other than the object all but decides; what files alone tell is less grave, as
+    every picture is brought to one size before a network sees it."""
     alarms = [one for one in inspection.cues if one.alarm]
     for name in dict.fromkeys(one.label for one in alarms):
-        own = [one for one in alarms if one.label == name]
+        own = sorted(
+            (one for one in alarms if one.label == name), key=lambda one: one.family in _OF_FILES
+        )
         best = own[0]
         others = f" (and {counted(len(own) - 1, 'other cue')})" if len(own) > 1 else ""
         yield Finding(
-            "fix",
+            "know" if best.family in _OF_FILES else "fix",
             f"“{name}” is told from the other classes by {cue_words(best.name, best.family)} alone{others}: "
             f"balanced accuracy {100 * best.accuracy:.0f}% (95% interval {100 * best.low:.0f} to "
             f"{100 * best.high:.0f}) on held-out pictures, where guessing has 50%.",
