@@ -18,10 +18,8 @@ from PIL import Image
 LIMIT = 200_000
 """Bytes of a panel, whatever names it holds."""
 
-_SENTENCES, _SENTENCE = (
-    14,
-    700,
-)  # how many, and letters of one: six bytes each at most, once escaped
+# Sentences, and letters of one: an escaped letter takes six bytes at most.
+_SENTENCES, _SENTENCE = 24, 700
 _ROWS, _CELL = 30, 60
 _SIDE = 224  # of a picture, in pixels
 

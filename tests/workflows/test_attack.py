@@ -181,7 +181,7 @@ def test_verb_prints_a_table(model: Classifier, photos: list[Path], tmp_path: Pa
     )
     assert done.exit_code == 0
     assert "largest change" in done.stdout
-    assert "random noise of that size:" in done.stdout
+    assert "Random noise of that size:" in done.stdout
 
 
 def test_verb_fails_clearly(model: Classifier, photos: list[Path], tmp_path: Path):

@@ -353,6 +353,7 @@ PROBE = """
 """
 
 
+@pytest.mark.slow
 def test_a_browser_tries_a_picture(run, picture, tmp_path):
     served = ServedRun(run.path)
     served._live["/live/try.js"] += (PROBE % base64.b64encode(picture).decode()).encode()
