@@ -280,7 +280,7 @@ def test_shares_draw_what_the_whole_then_finds(fresh, tmp_path):
     for share in (1, 2):
         assert not compare(fresh, **FEW, shard=(share, 2)).drawings
     drawn = pictures(tmp_path / "cache" / "sweep")
-    assert not (fresh.path / "comparison").exists()
+    assert not (fresh.path / "comparison" / "comparison.json").exists()
     assert len(compare(fresh, **FEW).drawings) == 3
     assert pictures(tmp_path / "cache" / "sweep") == drawn
 

@@ -160,6 +160,7 @@ def test_a_tried_picture_is_predicted_as_by_the_verb_and_kept_nowhere(
     assert [one.name for one in private.iterdir()] == ["own.png"]
 
 
+@pytest.mark.drawn
 def test_a_tried_picture_is_explained_before_and_after(served, picture, private):
     before = state_of(served._tried._opened()["tuned"])
     status, found = told(served.app(), "explain?class=1", picture)
