@@ -942,7 +942,7 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
     titles = ["Overview", "Data", "Classes", "Evaluation", "Strangers", "Map", "Explanations"]
-    titles += ["Robustness", "Shortcuts"]
+    titles += ["Robustness"]
     titles += ["Shortcuts", "Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)
