@@ -58,6 +58,8 @@ from transferscope.explain.records import (
     NetworkMap,
     Verdicts,
 )
+from transferscope.explain.shortcut_records import Candidate, Correction, Shortcuts, Standing
+from transferscope.explain.transplants import Shift
 from transferscope.features.exemplar_crops import ExemplarCrop
 from transferscope.images import InputSpec
 from transferscope.report.model_card import ModelCard
@@ -618,6 +620,33 @@ def explanation(folder: Path, path: str) -> KeptExplanation:
     return KeptExplanation(folder, (told,), units)
 
 
+def shortcuts(paths: tuple[str, ...]) -> Shortcuts:
+    """A cue that the predictions follow, one that they do not, and a correction."""
+    follows = Candidate(
+        label=NASTY,
+        cue="the <top left> corner",
+        kind="patch",
+        accuracy=0.93,
+        places=((0, 0), (0, 1)),
+        given=Shift(0.6, 0.4, 0.8, 0.001, 8, 0.5),
+        taken=Shift(0.3, 0.15, 0.5, 0.004, 4, 0.25),
+        q=0.002,
+        layer="blocks.4.2",
+        channel=3,
+        pictures=paths[:4],
+        shared=0.75,
+        heat=((1.0, 0.2), (0.1, 0.0)),
+    )
+    nothing = dataclasses.replace(
+        follows, cue="the border", kind="border", given=Shift(0.01, -0.1, 0.1, 0.8, 8, 0.0), q=0.9
+    )
+    nothing = dataclasses.replace(nothing, taken=nothing.given)
+    standing = {"test": Standing(12, 0.8, 0.5, 0.9), "taken": Standing(4, 0.25, 0.1, 0.6)}
+    after = standing | {"taken": Standing(4, 0.75, 0.3, 0.9)}
+    corrected = Correction("corrected", "last-layer", standing, after, "taken", "taken")
+    return Shortcuts((follows, nothing), "test", corrected)
+
+
 def verdicts() -> Verdicts:
     """A method that failed, one that passed and one that is refused."""
     checks = tuple(
@@ -668,4 +697,5 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         explanations=(explanation(root.with_name(root.name + "-explained"), paths[0]),),
         verdicts=verdicts(),
         view=InputSpec(size=(24, 24)),
+        shortcuts=shortcuts(paths),
     )

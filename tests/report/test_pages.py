@@ -594,6 +594,25 @@ def test_a_class_has_a_page_with_its_errors_and_the_units_that_serve_it(
     assert "<img" not in (without_pictures / "classes/1.html").read_text(encoding="utf-8")
 
 
+def test_shortcuts_have_a_page_that_tells_alarms_from_what_was_asked(
+    pages: dict[str, Page], without_pictures: Path
+) -> None:
+    page = pages["shortcuts.html"]
+    assert "The predictions follow 1 of 2." in page.words
+    assert page.words.count("alarm") == 1
+    assert "the <top left> corner" in page.words
+    assert made.NASTY in page.words
+    assert page.html.count("<img") == 4 + 1  # exemplars and their mean map
+    assert "25.0% 75.0%" in page.words  # the group that was least right, before and after
+    assert (
+        "<img"
+        not in (without_pictures / "shortcuts.html")
+        .read_text(encoding="utf-8")
+        .split("exemplar")[0]
+    )
+    assert "1 alarm" in pages["index.html"].words
+
+
 def test_the_search_finds_pages_layers_channels_and_classes(atlas: Path) -> None:
     text = (atlas / "assets/index.js").read_text(encoding="utf-8")
     entries = json.loads(text.removeprefix("window.atlasIndex = ").rstrip(";\n"))
@@ -878,7 +897,7 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
     pages = ("card", "classes", "data", "evaluation", "explanations", "glossary", "index", "method")
-    assert names == [f"{one}.html" for one in (*pages, "robustness", "strangers")]
+    assert names == [f"{one}.html" for one in (*pages, "robustness", "shortcuts", "strangers")]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
