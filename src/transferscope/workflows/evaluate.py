@@ -17,6 +17,7 @@ from transferscope.data.exclusions import is_loss
 from transferscope.data.manifest import MANIFESTS
 from transferscope.errors import DataError, RunError, WeightsError
 from transferscope.evaluation.calibration import fit_temperature
+from transferscope.evaluation.detection import Detection
 from transferscope.evaluation.groups import accuracy_by_group
 from transferscope.evaluation.metrics import SUREST, Evaluation, LeftOut, evaluate
 from transferscope.evaluation.mistakes import ErrorStudy, error_study, write_study
@@ -107,6 +108,18 @@ class _Work:
             return groups_of(
                 self.sample.pictures, self.sample.files, column, table=table, on_progress=progress
             )
+
+    def strangers(self, folder: str | Path, false_alarms: float) -> Detection:
+        """How well pictures of none of the classes are told."""
+        return detect(
+            self.run,
+            folder,
+            split=self.sample.name,
+            files=self.sample.files,
+            pictures=self.sample.pictures,
+            false_alarms=false_alarms,
+            reporter=self.reporter,
+        )
 
     def views(self, predictions: Predictions, views: int, seconds: float) -> ViewsGain:
         """What averaging over views gains, beside predictions that took some seconds."""
@@ -203,13 +216,7 @@ def evaluate_run(
     predictions = work.predictions(run.classifier, "tuned")
     seconds = time.perf_counter() - began
     validation = work.validation()
-    plain = work.evaluated(predictions, validation)
-    plain = result = replace(
-        plain,
-        seen=sample.seen,
-        excluded=sum(is_loss(reason) for _, reason in sample.excluded),
-        left_out=tuple(LeftOut(*one) for one in sample.excluded),
-    )
+    plain = result = _with_left_out(work.evaluated(predictions, validation), sample)
     before = None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
         base = work.predictions(run.base, "base")
@@ -223,24 +230,9 @@ def evaluate_run(
     if other is not None:
         result = replace(result, against=work.against(other, shared, predictions))
     if strangers is not None:
-        found = detect(
-            run,
-            strangers,
-            split=sample.name,
-            files=sample.files,
-            pictures=sample.pictures,
-            false_alarms=false_alarms,
-            reporter=reporter,
-        )
-        result = replace(result, strangers=found)
+        result = replace(result, strangers=work.strangers(strangers, false_alarms))
     if by is not None and groups is not None:
-        by_group = accuracy_by_group(predictions, groups, column=by, seed=run.config.seed)
-        result = replace(
-            result,
-            groups=by_group.groups,
-            worst_group=by_group.worst_group,
-            group_test=by_group.test,
-        )
+        result = _with_groups(result, predictions, groups, column=by, seed=run.config.seed)
     if validation is not None and sample.part == "test":
         gap = explained_gap(run, sample, validation, predictions, data=data, reporter=reporter)
         result = replace(result, gap=gap)
@@ -256,6 +248,29 @@ def evaluate_run(
     if kept:
         _keep(sample, predictions, study, (plain, result, before))
     return result
+
+
+def _with_left_out(result: Evaluation, sample: EvaluatedPictures) -> Evaluation:
+    return replace(
+        result,
+        seen=sample.seen,
+        excluded=sum(is_loss(reason) for _, reason in sample.excluded),
+        left_out=tuple(LeftOut(*one) for one in sample.excluded),
+    )
+
+
+def _with_groups(
+    result: Evaluation,
+    predictions: Predictions,
+    groups: list[str | None],
+    *,
+    column: str,
+    seed: int,
+) -> Evaluation:
+    found = accuracy_by_group(predictions, groups, column=column, seed=seed)
+    return replace(
+        result, groups=found.groups, worst_group=found.worst_group, group_test=found.test
+    )
 
 
 def _writable(run: Run, reporter: Reporter) -> bool:

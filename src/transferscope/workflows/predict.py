@@ -6,6 +6,7 @@ import glob
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TextIO
@@ -76,28 +77,18 @@ def predict(
         InputError: nothing matches, or an option out of range.
         WeightsError: the network's answer is not finite.
     """
-    for name, value in (("top", top), ("strip", strip), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
-    if not 0 < false_alarms < 1:
-        raise InputError(f"--false-alarms is {false_alarms}; it must be between 0 and 1")
-    told = known is not None and allowance(false_alarms, known.n).range is not None
+    _refuse_counts(top=top, strip=strip, batch_size=batch_size)
+    _refuse_shares(min_confidence, false_alarms)
+    if known is not None and allowance(false_alarms, known.n).range is not None:
+        allowed: float | None = false_alarms
+    else:
+        allowed = None  # nothing is called a stranger
     paths, left_out = named_files(images)
     if on_excluded:
         on_excluded(left_out)
 
-    def load(path: str) -> list[torch.Tensor] | PictureError:
-        try:
-            return _pieces(classifier, path, strip)
-        except PictureError as error:
-            return error
-        except MemoryError:
-            return PictureError(path, NO_MEMORY)
-
     results: list[Prediction] = []
-    loaded = in_order(load, paths, ahead=4 * batch_size)
+    loaded = in_order(partial(_loaded, classifier, strip), paths, ahead=4 * batch_size)
     with (
         closing(loaded),  # type: ignore[type-var]  # it is a generator; Iterator hides its close
         classifier.inference(),
@@ -108,20 +99,36 @@ def predict(
             part = paths[begin : begin + batch_size]
             rows = _answers(fast, list(islice(loaded, len(part))), batch_size, known, strip)
             for path, answer in zip(part, rows, strict=True):
-                results.append(
-                    prediction_of(
-                        classifier,
-                        path,
-                        answer,
-                        top,
-                        strip,
-                        min_confidence,
-                        false_alarms if told else None,
-                    )
-                )
+                said = prediction_of(classifier, path, answer, top, strip, min_confidence, allowed)
+                results.append(said)
             if on_progress:
                 on_progress(len(results), len(paths))
     return results
+
+
+def _refuse_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+
+
+def _refuse_shares(min_confidence: float, false_alarms: float) -> None:
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
+    if not 0 < false_alarms < 1:
+        raise InputError(f"--false-alarms is {false_alarms}; it must be between 0 and 1")
+
+
+def _loaded(
+    classifier: Classifier, strip: int | None, path: str
+) -> list[torch.Tensor] | PictureError:
+    """A file's pieces, or why it has none."""
+    try:
+        return _pieces(classifier, path, strip)
+    except PictureError as error:
+        return error
+    except MemoryError:
+        return PictureError(path, NO_MEMORY)
 
 
 def named_files(
