@@ -10,7 +10,7 @@ from transferscope.records import Record
 
 LEAST_EFFECT = 0.05
 """Probability that a cue must bring its class on other classes' pictures, by the lower end of its interval, to
-raise an alarm. Taking a part away alone raises none: that of other pictures may disturb more than its own kind."""
+raise an alarm. Taking a part away alone raises none: that of other pictures may disturb more than its own."""
 
 LEAST_Q = 0.01
 """q-value above which nothing raises an alarm."""
