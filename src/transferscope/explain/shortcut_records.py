@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 from transferscope.explain.transplants import Kind, Shift
 from transferscope.records import Record
 
-LEAST_EFFECT = 0.1
-"""Probability that must follow a cue, by the lower end of its interval, to raise an alarm."""
+LEAST_EFFECT = 0.05
+"""Probability that a cue must bring its class on other classes' pictures, by the lower end of its interval, to
+raise an alarm. Taking a part away alone raises none: that of other pictures may disturb more than its own."""
 
 LEAST_Q = 0.01
 """q-value above which nothing raises an alarm."""
@@ -30,7 +31,7 @@ class Candidate(Record):
         places: of a patch, (row, column) of 7 x 7 in the middle square.
         given: to held-out pictures of the other classes.
         taken: from held-out pictures of the class.
-        q: Benjamini-Hochberg over both tests of all candidates; of the smaller p.
+        q: of `given`, Benjamini-Hochberg over all candidates.
         layer: the last layer that has maps, or the head where none has.
         channel: of it, the one through which the cue speaks most for the class.
         pictures: exemplars of the direction among the training pictures, the strongest first.
@@ -55,13 +56,13 @@ class Candidate(Record):
 
     @property
     def effect(self) -> float:
-        """The larger one of both changes of probability."""
-        return max(self.given.effect, self.taken.effect)
+        """The probability that the cue brings its class on pictures of others."""
+        return self.given.effect
 
     @property
     def alarm(self) -> bool:
         """Whether predictions follow the cue: an effect beyond chance, and one that matters."""
-        return self.q <= LEAST_Q and max(self.given.low, self.taken.low) >= LEAST_EFFECT
+        return self.q <= LEAST_Q and self.given.low >= LEAST_EFFECT
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, with `class` and `effect`."""

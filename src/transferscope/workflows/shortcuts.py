@@ -55,7 +55,7 @@ EXEMPLARS = 12
 """Training pictures shown of a direction."""
 
 _KINDS = ("patch", "border", "colour")
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +279,7 @@ def _measured(run: Run, data: str | Path | None, seed: int, reporter: Reporter) 
     if not found:
         width = pooled.shape[1]
         return Found(Shortcuts((), SPLIT), torch.zeros(0, width), torch.zeros(width))
-    q = false_discovery_control([min(1.0, 2 * min(c.given.p, c.taken.p)) for c, _, _ in found])
+    q = false_discovery_control([c.given.p for c, _, _ in found])
     judged = [(replace(c, q=float(value)), d, m) for (c, d, m), value in zip(found, q, strict=True)]
     judged.sort(key=lambda one: (not one[0].alarm, -one[0].effect))
     return Found(
