@@ -26,12 +26,14 @@ from transferscope.errors import InputError
 from transferscope.files import write_json, write_tensors
 from transferscope.training.checkpoints import EpochRow, Journal, Progress, Saved
 from transferscope.workflows.comparisons import note_planned, planned_comparison
+from transferscope.workflows.known_pictures import known_pictures
 from transferscope.workflows.predict import predict
 from transferscope.workflows.run import Run
 from transferscope.workflows.run_progress import run_progress
 from transferscope.workflows.serve import listening, serve
 from transferscope.workflows.served_files import Guard
 from transferscope.workflows.served_run import ServedRun
+from transferscope.workflows.tried_pictures import TriedPictures
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -154,6 +156,10 @@ def test_a_tried_picture_is_predicted_as_by_the_verb_and_kept_nowhere(
     file.write_bytes(picture)
     for name, classifier in networks.items():
         assert found["answers"][name]["top"] == predict(classifier, [file])[0].to_dict()["top"]
+    (own,) = predict(run.classifier, [file], known=known_pictures(run))
+    assert own.familiarity is not None
+    assert found["answers"]["tuned"]["familiarity"] == own.familiarity
+    assert found["answers"]["base"]["familiarity"] is None
     tops = [[one["probability"] for one in answer["top"]] for answer in found["answers"].values()]
     assert tops[0] != tops[1], "the control: two networks that differ answer differently"
     assert opened(found["seen"]).size == run.classifier.input.size[::-1]
@@ -187,6 +193,14 @@ def test_a_tried_picture_is_attacked(served, run, picture, private):
     assert found["words"].startswith(own)
     assert "Random noise of that size" in found["words"]
     assert [one.name for one in private.iterdir()] == ["held"]
+
+
+def test_a_run_without_what_strangers_are_told_by_says_so_at_once(run, picture, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run/strangers.safetensors").unlink()
+    found = TriedPictures(Run(tmp_path / "run", data=run.root)).predict(picture)
+    assert found["answers"]["tuned"]["known"] is None
+    assert "Whether it is a stranger is not told" in found["note"]
 
 
 def held(folder: Path, data: bytes) -> Path:

@@ -21,7 +21,7 @@ from transferscope.acceleration.precision import find_device
 from transferscope.adversarial.sentences import attack_sentences
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import InputError, TransferscopeError
-from transferscope.evaluation.known_pictures import KnownPictures
+from transferscope.evaluation.known_pictures import FILE, KnownPictures
 from transferscope.evaluation.strangers import allowance
 from transferscope.explain.attribution import METHODS
 from transferscope.explain.records import Explanation
@@ -32,7 +32,6 @@ from transferscope.workflows.explain import MapQuestion, explain
 from transferscope.workflows.explanations import explanation_words
 from transferscope.workflows.known_pictures import known_pictures
 from transferscope.workflows.predict import predict
-from transferscope.workflows.reporter import Silent
 from transferscope.workflows.run import Run
 
 MOST_BYTES = 32 * 2**20
@@ -165,16 +164,21 @@ class TriedPictures:
             except TransferscopeError as error:
                 self._without_base = f"The untuned network is not shown: {error}"
             tuned = found["tuned"] = self._run.classifier.to(place).eval()
-            heard = _Heard()
-            self._known = known_pictures(self._run, classifier=tuned, reporter=heard)
-            if self._known is None:
-                self._without_known = " ".join(
-                    ["Whether it is a stranger is not told.", *heard.lines]
-                )
-            elif (rests := allowance(FALSE_ALARMS, self._known.n)).range is None:
-                self._without_known = rests.sentence
+            self._tell_strangers(tuned)
             self._networks = found
         return self._networks
+
+    def _tell_strangers(self, tuned: Classifier) -> None:
+        """Opens what strangers are told by, if the run has it: to make it would take minutes."""
+        if (self._run.path / FILE).is_file():
+            self._known = known_pictures(self._run, classifier=tuned)
+        if self._known is None:
+            self._without_known = (
+                "Whether it is a stranger is not told: the run lacks what that rests on, which "
+                f"'transferscope predict {self._run.path} PICTURE' makes once."
+            )
+        elif (rests := allowance(FALSE_ALARMS, self._known.n)).range is None:
+            self._without_known = rests.sentence
 
     def _name(self, index: int) -> str:
         if not 0 <= index < len(self.classes):
@@ -182,17 +186,6 @@ class TriedPictures:
                 f"class {index} was asked for; there are {len(self.classes)}, from 0 on: choose one of them"
             )
         return self.classes[index]
-
-
-class _Heard(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        """One line of news."""
-        self.lines.append(text)
 
 
 @contextmanager
