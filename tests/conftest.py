@@ -161,6 +161,8 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     def savefig(self: Figure, file: object, **options: object) -> None:
         if isinstance(file, io.StringIO):
             file.write('<svg viewBox="0 0 1 1"></svg>')
+        elif options.get("format") == "png":
+            Image.new("RGB", (1, 1)).save(file, "PNG")
         else:
             real(self, file, **options)
 
