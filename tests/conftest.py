@@ -12,6 +12,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,17 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSCOPE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A third of what an atlas without figures takes is its templates, the same in each."""
+    import jinja2
+
+    cache = jinja2.FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", partial(jinja2.Environment, bytecode_cache=cache))
+        yield
 
 
 def command(*arguments: object) -> Result:
@@ -148,14 +160,11 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of tests that look at none are empty: most of a small tune's time is the drawing of its
-    curves. What a module's tests share is made before, and so drawn; a test marked `drawn` draws too."""
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Within it figures are empty: most of a small tune's time is the drawing of its curves."""
     from matplotlib.figure import Figure
 
-    if request.node.get_closest_marker("drawn"):
-        return
     real = Figure.savefig
 
     def savefig(self: Figure, file: object, **options: object) -> None:
@@ -166,7 +175,20 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         else:
             real(self, file, **options)
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`no_figures` in tests that look at none. What a module's tests share is made before, and so drawn; a
+    test marked `drawn` draws too."""
+    if request.node.get_closest_marker("drawn"):
+        yield
+        return
+    with no_figures():
+        yield
 
 
 @pytest.fixture(scope="session")
