@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 
@@ -33,6 +34,13 @@ if TYPE_CHECKING:  # whole processes of some tests load this file, and need no m
     from transferscope.training.checkpoints import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector, which would look through all of it, is not to."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,6 +135,9 @@ def narrow(name: str, classes: int = 10) -> nn.Module:
         return models.MobileNetV2(num_classes=classes, width_mult=0.125)
     if name == "resnet18":  # whose widths are fixed: half as deep
         return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
+    if name == "resnet50":  # bottlenecks a quarter as wide, and a quarter as many
+        bottleneck = models.resnet.Bottleneck
+        return models.ResNet(bottleneck, [1, 1, 1, 1], num_classes=classes, width_per_group=16)
     if name == "densenet121":
         return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
     raise ValueError(f"no narrow network {name!r}")
