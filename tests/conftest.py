@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 
@@ -12,6 +13,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,13 @@ if TYPE_CHECKING:  # whole processes of some tests load this file, and need no m
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector, which would look through all of it, is not to."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory):
     """No test reads or fills the user's cache."""
@@ -41,6 +50,17 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSCOPE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A third of what an atlas without figures takes is its templates, the same in each."""
+    import jinja2
+
+    cache = jinja2.FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", partial(jinja2.Environment, bytecode_cache=cache))
+        yield
 
 
 def command(*arguments: object) -> Result:
@@ -115,6 +135,9 @@ def narrow(name: str, classes: int = 10) -> nn.Module:
         return models.MobileNetV2(num_classes=classes, width_mult=0.125)
     if name == "resnet18":  # whose widths are fixed: half as deep
         return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
+    if name == "resnet50":  # bottlenecks a quarter as wide, and a quarter as many
+        bottleneck = models.resnet.Bottleneck
+        return models.ResNet(bottleneck, [1, 1, 1, 1], num_classes=classes, width_per_group=16)
     if name == "densenet121":
         return models.DenseNet(4, (2, 4, 8, 6), 8, num_classes=classes)  # and a third as deep
     raise ValueError(f"no narrow network {name!r}")
@@ -148,14 +171,11 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of tests that look at none are empty: most of a small tune's time is the drawing of its
-    curves. What a module's tests share is made before, and so drawn; a test marked `drawn` draws too."""
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Within it figures are empty: most of a small tune's time is the drawing of its curves."""
     from matplotlib.figure import Figure
 
-    if request.node.get_closest_marker("drawn"):
-        return
     real = Figure.savefig
 
     def savefig(self: Figure, file: object, **options: object) -> None:
@@ -166,7 +186,20 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         else:
             real(self, file, **options)
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`no_figures` in tests that look at none. What a module's tests share is made before, and so drawn; a
+    test marked `drawn` draws too."""
+    if request.node.get_closest_marker("drawn"):
+        yield
+        return
+    with no_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -61,9 +61,10 @@ def inspection(root: Path) -> Inspection:
 
 
 def many(classes: int, each: int, *, seed: int = 0) -> Inspection:
-    """Facts alone, without files: `each` pictures of each class on average, in no split."""
+    """Facts alone, without files: one or more and on average `each` pictures of a class, in no split."""
     draw = np.random.default_rng(seed)
-    labels = np.sort(draw.integers(0, classes, classes * each))
+    further = draw.integers(0, classes, classes * (each - 1))
+    labels = np.sort(np.concatenate([np.arange(classes), further]))
     sizes = draw.integers(100, 900, (len(labels), 2)).tolist()
     tones = draw.uniform(0.2, 0.45, (len(labels), 2)).tolist()
     names = tuple(f"class <{number:04d}> 猫" for number in range(classes))

@@ -16,11 +16,12 @@ import onnx
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
 import transferscope as ts
-from conftest import BACKBONE, SPEC, Heard, TinyNet, same_state, state_of, tiny_classifier
+from conftest import BACKBONE, SPEC, Heard, TinyNet, narrow, same_state, state_of, tiny_classifier
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import MLPHead
 from transferscope.backbones.weights import load_backbone
@@ -245,27 +246,26 @@ def test_networks_of_timm_are_exported(name, export, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "torchvision/resnet18",
-        pytest.param("torchvision/mobilenet_v3_small", marks=pytest.mark.slow),
-        pytest.param("torchvision/vgg11_bn", marks=pytest.mark.slow),
-        pytest.param("torchvision/densenet121", marks=pytest.mark.slow),
-        pytest.param("torchvision/mobilenet_v2", marks=pytest.mark.slow),
+        "resnet18",
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
+        pytest.param("vgg11_bn", marks=pytest.mark.slow),
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_torchvision_are_exported(name, export, tmp_path):
     torch.manual_seed(0)
-    source = load_backbone(name, weights="random")
+    network = (
+        narrow(name, 2) if name == "resnet18" else torchvision.models.get_model(name, num_classes=2)
+    )
     spec = InputSpec((64, 64), 3, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
-    head = torch.zeros(2, source.head_layer.in_features)
-    two = source.with_head(head, torch.zeros(2), ("a", "b"))
-    classifier = Classifier(lively(two.network, spec), spec, two.classes, backbone=name)
+    classifier = Classifier(lively(network, spec), spec, ("a", "b"), backbone=f"torchvision/{name}")
     assert export(sharpened(classifier, 0.8), tmp_path / "file").holds
 
 
 @pytest.mark.parametrize("export", [export_onnx, export_program])
-@pytest.mark.parametrize("classes", [2, 1000])
-def test_few_and_many_classes_are_exported(export, classes, tmp_path):
-    assert export(named(classes), tmp_path / "file").holds
+def test_many_classes_are_exported(export, tmp_path):
+    assert export(named(1000), tmp_path / "file").holds
 
 
 def test_an_mlp_head_is_exported(tmp_path):
@@ -397,13 +397,18 @@ def test_what_strangers_are_told_by_must_be_of_the_weights(tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_file_that_answers_differently_is_not_kept(format, tmp_path, monkeypatch):
+def test_a_file_that_answers_differently_is_not_kept(
+    format, onnx_file, program_file, tmp_path, monkeypatch
+):
     from transferscope.exports import hub, tracing
 
     classifier = named() if format != "hub" else of_timm("test_resnet")
     out = tmp_path / "out"
     pictures = [varied(classifier.input, 4)]
-    FORMATS[format](classifier, out, batches=pictures)
+    if format == "hub":
+        export_hub(classifier, out, batches=pictures)
+    else:  # its export as others have made it
+        shutil.copy({"onnx": onnx_file, "torch": program_file}[format], out)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     original_folded, original_save = tracing.folded, Classifier.save
 

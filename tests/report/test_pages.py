@@ -102,6 +102,21 @@ def without_pictures(content: AtlasContent, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
+def lacking(content: AtlasContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The atlas of two networks with names, whose pictures and tuned drawings are gone."""
+    home = tmp_path_factory.mktemp("out")
+    assert content.comparison is not None
+    changed = dataclasses.replace(
+        content,
+        facts={"Drawings": "16 steps", "Controls": "3"},
+        comparison=dataclasses.replace(content.comparison, pair=("first <run>", "second")),
+        renders={key: one for key, one in content.renders.items() if key[0] != "tuned"},
+        data_root=home / "moved",
+    )
+    return write_atlas(changed, home / "atlas").parent
+
+
+@pytest.fixture(scope="module")
 def pages(atlas: Path) -> dict[str, Page]:
     return {str(path.relative_to(atlas)): Page(path) for path in sorted(atlas.rglob("*.html"))}
 
@@ -240,16 +255,14 @@ def test_stages_pictures_epochs_and_trends_are_on_the_front_page(pages: dict[str
     assert words.index("blocks.4 no stage alone") > words.index("Pictures that tuning lost")
 
 
-def test_networks_are_called_by_their_names(content: AtlasContent, tmp_path: Path) -> None:
-    assert content.comparison is not None
-    named = dataclasses.replace(content.comparison, pair=("first <run>", "second"))
-    out = write_atlas(dataclasses.replace(content, comparison=named), tmp_path / "atlas").parent
-    page = Page(out / "units/blocks-4-2-3.html")
+def test_networks_are_called_by_their_names(lacking: Path) -> None:
+    page = Page(lacking / "units/blocks-4-2-3.html")
     assert '<h2 class="network base">first &lt;run&gt;</h2>' in page.html
     assert "Drawings alike, first <run> and second" in page.words
-    assert any("second minus first <run>" in words for words in [Page(out / "index.html").words])
+    assert "second minus first <run>" in Page(lacking / "index.html").words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_asked_is_called_so(content: AtlasContent, tmp_path: Path) -> None:
     assert content.comparison is not None
     asked = made.uncontrolled(content.comparison)
@@ -429,12 +442,9 @@ def test_an_identical_layer_says_so_and_measures_nothing(
     assert not list((atlas / "images/renders").glob("blocks-2-1-*"))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_provenance_is_said_once(content: AtlasContent, tmp_path: Path) -> None:
-    told = dataclasses.replace(content, facts={"Drawings": "16 steps", "Controls": "3"})
-    out = write_atlas(told, tmp_path / "atlas").parent
+def test_provenance_is_said_once(lacking: Path) -> None:
     for name in ("index.html", "units/blocks-4-2-3.html"):
-        html = (out / name).read_text(encoding="utf-8")
+        html = (lacking / name).read_text(encoding="utf-8")
         assert html.count("<dt>Drawings</dt>") == html.count("<dt>Controls</dt>") == 1
 
 
@@ -520,24 +530,20 @@ def test_a_failure_leaves_the_earlier_atlas(content: AtlasContent, tmp_path: Pat
     assert digest(out) == before
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_missing_picture_shows_as_a_tile(content: AtlasContent, tmp_path: Path) -> None:
-    moved = dataclasses.replace(content, data_root=tmp_path / "moved")
-    index = write_atlas(moved, tmp_path / "atlas")
-    page = Page(index.parent / "units/blocks-4-2-3.html")
+def test_a_missing_picture_shows_as_a_tile(lacking: Path) -> None:
+    page = Page(lacking / "units/blocks-4-2-3.html")
     assert page.words.count("picture not found") == 7
     assert not any("images/pictures" in reference for reference in page.references)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_missing_render_shows_as_a_tile(content: AtlasContent, tmp_path: Path) -> None:
-    renders = {key: one for key, one in content.renders.items() if key[0] != "tuned"}
-    index = write_atlas(dataclasses.replace(content, renders=renders), tmp_path / "atlas")
-    assert "no drawing of seed 0" in Page(index.parent / "units/blocks-4-2-3.html").words
+def test_a_missing_render_shows_as_a_tile(lacking: Path, pages: dict[str, Page]) -> None:
+    name = "units/blocks-4-2-3.html"
+    assert "no drawing of seed 0" in Page(lacking / name).words
+    assert "no drawing of seed 0" not in pages[name].words
 
 
 def test_where_exemplars_excite_a_channel_is_drawn_on_them(
-    content: AtlasContent, pages: dict[str, Page], without_pictures: Path, tmp_path: Path
+    pages: dict[str, Page], without_pictures: Path, lacking: Path, tmp_path: Path
 ) -> None:
     name = f"units/blocks-4-2-{made.LOOKED_AT}.html"
     page = pages[name]
@@ -555,8 +561,7 @@ def test_where_exemplars_excite_a_channel_is_drawn_on_them(
     assert not re.search(
         "<path d=|<rect x=", bare.html[: bare.html.index("What its witnesses say")]
     )
-    moved = dataclasses.replace(content, data_root=tmp_path / "moved")
-    gone = Page(write_atlas(moved, tmp_path / "atlas").parent / name)
+    gone = Page(lacking / name)
     assert not re.search('<path d="M0.25', gone.html), "an outline is drawn on no picture"
 
 
@@ -892,6 +897,7 @@ def test_an_evaluation_without_extras_says_so(content: AtlasContent, tmp_path: P
         assert absent not in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path: Path) -> None:
     alone = dataclasses.replace(content, comparison=None, renders={})
     out = write_atlas(alone, tmp_path / "atlas").parent
@@ -993,33 +999,32 @@ def test_a_page_is_one_function_and_absent_where_it_has_nothing_to_show(
     assert "Robust &amp;" not in (out / "index.html").read_text(encoding="utf-8")
 
 
-def test_kept_explanations_are_a_page_with_numbers_and_verdicts(tmp_path: Path) -> None:
-    made_up = made.content(tmp_path / "data")
-    folder = write_atlas(made_up, tmp_path / "atlas").parent
-    page = (folder / "explanations.html").read_text(encoding="utf-8")
+@pytest.mark.usefixtures("undrawn")
+def test_kept_explanations_are_a_page_with_numbers_and_verdicts(
+    content: AtlasContent, atlas: Path, without_pictures: Path, tmp_path: Path
+) -> None:
+    page = (atlas / "explanations.html").read_text(encoding="utf-8")
     for words in ("rank correlation 0.61", "SSIM 0.72", "bit-identical", "it points nowhere"):
         assert words in page, words
     assert "there are no &lt;ReLUs&gt;" in page
-    assert len(list((folder / "images/explanations").iterdir())) == 2
-    hidden = write_atlas(made_up, tmp_path / "bare", pictures=False).parent
-    bare = (hidden / "explanations.html").read_text(encoding="utf-8")
+    assert len(list((atlas / "images/explanations").iterdir())) == 2
+    bare = (without_pictures / "explanations.html").read_text(encoding="utf-8")
     assert "made up &amp; few" in bare
-    assert Path(made_up.explanations[0].maps[0].picture).name not in bare
-    assert not (hidden / "images/explanations").exists()
-    nothing = dataclasses.replace(made_up, explanations=(), verdicts=None)
+    assert Path(content.explanations[0].maps[0].picture).name not in bare
+    assert not (without_pictures / "images/explanations").exists()
+    nothing = dataclasses.replace(content, explanations=(), verdicts=None)
     assert not (write_atlas(nothing, tmp_path / "no").parent / "explanations.html").exists()
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_errors_on_other_sets_reach_the_atlas(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    made_up = made.content(root)
+def test_errors_on_other_sets_reach_the_atlas(content: AtlasContent, tmp_path: Path) -> None:
+    made_up = dataclasses.replace(content, comparison=None, renders={}, inspection=None)
     assert made_up.study is None or made_up.evaluation is not None
     predictions = made_up.predictions
     assert predictions is not None
     assert made_up.evaluation is not None
     study = error_study(predictions, split="street")
-    other = OtherSet("street <b>", root, made_up.evaluation, study)
+    other = OtherSet("street <b>", content.data_root, made_up.evaluation, study)
     index = write_atlas(dataclasses.replace(made_up, others=(other,)), tmp_path / "atlas")
     page = (index.parent / "evaluation.html").read_text(encoding="utf-8")
     assert "On another set: <bdi>street &lt;b&gt;</bdi>" in page

@@ -94,7 +94,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[s
         ("conv1", "layer1.0.relu", "layer2"),
     ),
     "resnet50": (
-        lambda: torchvision.models.resnet50(num_classes=4),
+        lambda: narrow("resnet50", 4),
         (64, 64),
         ("layer1.0.bn3", "layer3.0.conv2"),
     ),
@@ -361,7 +361,7 @@ def test_a_convolution_is_drawn_before_its_batchnorm_not_after_it():
 def test_companions_places_and_workers_do_not_change_a_picture(precision, one_thread):
     """Equal to the bit on the embedded network, in fp32 and in bf16, also where one is drawn alone."""
     classifier = load_backbone("efficientnet_lite0")
-    recipe = RenderRecipe(steps=3, size=(96, 96), precision=precision)
+    recipe = RenderRecipe(steps=3, size=(64, 64), precision=precision)
     layer = "blocks.2.1"
     jobs = jobs_of(layer, list(range(PLACES + 2)))
     engine = Engine(classifier, (layer,), recipe)

@@ -18,6 +18,8 @@ from transferscope.images import as_float, to_picture
 from transferscope.workflows import attack as workflow
 from transferscope.workflows.attack import attack_files
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FILES = {"original.png", "adversarial.png", "difference.png", "attack.png", "attack.json"}
 EPSILON = "40/255"
 
@@ -49,6 +51,7 @@ def other_than(classifier: Classifier, file: Path) -> str:
     return classifier.classes[int(said_of(classifier, file).argsort()[-2])]
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("targeted", [True, False])
 def test_the_written_file_fools_as_stated(
     sharp: Classifier, photos: list[Path], tmp_path: Path, targeted: bool

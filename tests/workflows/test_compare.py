@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 import transferscope as ts
 from conftest import BACKBONE, Heard, command, same_state, state_of
 from transferscope.backbones.weights import load_backbone
 from transferscope.comparison.change import LEARNED, MOVED
+from transferscope.comparison.headline import sentences
 from transferscope.comparison.records import Comparison
 from transferscope.comparison.witnesses import WITNESSES
 from transferscope.errors import DataError, InputError
+from transferscope.features.exemplars import channel_responses
 from transferscope.files import read_json
 from transferscope.visualize.recipe import RenderRecipe
 from transferscope.visualize.units import Sweep, WorkUnit
@@ -26,6 +29,7 @@ from transferscope.workflows.compare import compare
 from transferscope.workflows.comparison_plan import plan_compare
 from transferscope.workflows.comparisons import planned_comparison
 from transferscope.workflows.controls import control_tails, load_tail
+from transferscope.workflows.evaluate import evaluate_run
 from transferscope.workflows.run import Run
 from transferscope.workflows.run_progress import run_progress
 from transferscope.workflows.shortlist_drawings import ENGINES
@@ -39,7 +43,9 @@ FEW = {"layers": LAYERS, "controls": 2, "draw": 3, "seeds": 2}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, make_folder) -> Path:
-    return make_folder(tmp_path_factory.mktemp("photos") / "set", {"a": 10, "b": 10, "c": 10})
+    return make_folder(
+        tmp_path_factory.mktemp("photos") / "set", {'<b>猫 & "狗"</b>': 10, "b": 10, "c": 10}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +104,17 @@ def pictures(folder: Path) -> set[str]:
     return {file.name for file in folder.glob("*.safetensors")}
 
 
+def written(run: Run) -> dict[Path, int]:
+    """When each drawing and tail of a run was written."""
+    files = [*(run.path / "sweep").rglob("*"), *(run.path / "controls").iterdir()]
+    return {file: file.stat().st_mtime_ns for file in files if file.is_file()}
+
+
 def test_every_channel_is_asked_and_what_is_made_is_kept(compared, again):
     found, fresh = compared[1], again
     frozen, tuned = found.layers
     assert (frozen.layer, frozen.identical, tuned.identical) == (FROZEN, True, False)
+    assert (frozen.cka, fresh.results["boundary"]) == (1, "blocks.2")
     assert {row.layer for row in found.rows} == {TUNED}
     by_witness = {name: found.of_witness(name) for name in WITNESSES}
     assert {len(rows) for rows in by_witness.values()} == {tuned.channels}
@@ -118,23 +131,58 @@ def test_every_channel_is_asked_and_what_is_made_is_kept(compared, again):
         assert one.exemplar_max["base"] == pytest.approx(one.exemplars["base"][0].activation)
     loaded = Comparison.load(fresh.path / "comparison")
     assert loaded == found
-    before = {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()}
-    assert compare(fresh, **FEW, retunings=1) == found
-    assert {f: f.stat().st_mtime_ns for f in (fresh.path / "controls").iterdir()} == before
+    before = written(fresh)
+    again = compare(fresh, **FEW, retunings=1)
+    assert again == found
+    assert again.to_dict() == found.to_dict()
+    assert written(fresh) == before, "what was finished was made again"
 
 
-def test_few_held_out_pictures_are_told(fresh):
+def test_exemplars_are_the_pictures_that_excite_most(compared, again):
+    """Held-out and training ones: of so few all of these are looked at."""
+    part = (*again.split.part("test"), *again.split.part("train"))
+    root = Path(again.config.data)
+    responses = channel_responses(again.classifier, [root / p.path for p in part], [TUNED])
+    for one in compared[1].drawings:
+        best = int(responses[TUNED][:, one.channel].argmax())
+        assert one.exemplars["tuned"][0].path == part[best].path
+
+
+@pytest.mark.drawn
+def test_the_atlas_opens_and_shows_every_channel(compared, again):
+    found, run = compared[1], again
+    evaluate_run(run)
+    index = write_atlas(run, title='<script>alert("x")</script>')
+    text = index.read_text(encoding="utf-8")
+    assert '<script>alert("x")' not in text
+    for sentence in sentences(found):
+        assert str(escape(sentence)) in text
+    home = index.parent
+    assert len(list((home / "units").glob("*.html"))) == len(found.drawings)
+    assert len(list((home / "images/renders").iterdir())) == 2 * 2 * len(found.drawings)
+    (layer,) = (home / "layers").glob("blocks-3.html")
+    rows = layer.read_text(encoding="utf-8").count("<tr data-index")
+    assert rows == found.layers[-1].channels
+    facts = (
+        "<dt>Comparison</dt>",
+        "<dt>Controls</dt><dd>2 from shuffled labels",
+        "<dt>Drawings</dt>",
+    )
+    assert all(fact in text for fact in facts)
+
+
+def test_few_held_out_pictures_are_told(again):
     heard = Heard()
-    compare(fresh, layers=[TUNED], controls=2, draw=0, reporter=heard)
+    compare(again, layers=[TUNED], controls=2, draw=0, reporter=heard)
     assert any("only 3 held-out pictures (test)" in line for line in heard.lines)
 
 
-def test_a_control_in_the_place_of_the_tuned_network_has_learned_nothing(fresh):
+def test_a_control_in_the_place_of_the_tuned_network_has_learned_nothing(again):
     """The same transfer from shuffled labels, through the whole verb."""
-    tails = control_tails(fresh, 3)
-    shuffled = load_tail(fresh, tails[2])
-    fresh.__dict__["classifier"] = shuffled
-    found = compare(fresh, layers=[TUNED], controls=2, draw=0)
+    tails = control_tails(again, 3)
+    shuffled = load_tail(again, tails[2])
+    again.__dict__["classifier"] = shuffled
+    found = compare(again, layers=[TUNED], controls=2, draw=0)
     assert not found.found(LEARNED)
     assert "No channel" in found.to_dict()["headline"]
 
@@ -159,7 +207,7 @@ def test_base_is_drawn_once_for_all_runs(again, photos, weights, tmp_path, monke
         photos, out=tmp_path / "second", backbone=BACKBONE, weights=weights, strategy="partial",
         unfreeze=4, epochs=2, batch_size=6,
     )  # fmt: skip
-    found = compare(second, **FEW)
+    found = compare(second, **FEW | {"controls": 0})
     assert len(pictures(cache) - first) == len(found.drawings) * 2, "of the tuned network alone"
     shutil.rmtree(tmp_path / "cache")
     heard = Heard()
@@ -276,12 +324,15 @@ def test_kept_epochs_make_a_timeline(photos, weights, tmp_path):
     assert len(timeline.base) == found.layers[0].channels
 
 
-def test_shares_draw_what_the_whole_then_finds(fresh, tmp_path):
+def test_shares_draw_what_the_whole_then_finds(again, tmp_path):
+    for folder in (tmp_path / "cache", again.path / "sweep", again.path / "comparison"):
+        shutil.rmtree(folder)
     for share in (1, 2):
-        assert not compare(fresh, **FEW, shard=(share, 2)).drawings
+        assert not compare(again, **FEW, shard=(share, 2)).drawings
     drawn = pictures(tmp_path / "cache" / "sweep")
-    assert not (fresh.path / "comparison" / "comparison.json").exists()
-    assert len(compare(fresh, **FEW).drawings) == 3
+    assert drawn
+    assert not (again.path / "comparison" / "comparison.json").exists()
+    assert len(compare(again, **FEW).drawings) == 3
     assert pictures(tmp_path / "cache" / "sweep") == drawn
 
 

@@ -54,6 +54,11 @@ def run(make) -> Run:
     return ends_at(make(), 2)
 
 
+def bare(run: Run, out: Path) -> Run:
+    """A copy of the run without the controls that other tests made."""
+    return Run(shutil.copytree(run.path, out, ignore=shutil.ignore_patterns("controls")))
+
+
 def test_the_runs_own_seed_and_labels_give_the_runs_own_weights(make, monkeypatch):
     run = make(strategy="scratch", epochs=2)
     best = next(int(row["epoch"]) for row in run.history if row["best"] == "1")
@@ -68,9 +73,7 @@ def test_the_runs_own_seed_and_labels_give_the_runs_own_weights(make, monkeypatc
 
 def test_a_control_begins_at_a_head_of_its_own_labels(run, tmp_path):
     """Whichever was made before it in the same folder; and what was fitted for it is not left to the run."""
-    both, alone = (Run(shutil.copytree(run.path, tmp_path / name)) for name in ("both", "alone"))
-    for one in (both, alone):
-        shutil.rmtree(one.path / "controls", ignore_errors=True)
+    both, alone = (bare(run, tmp_path / name) for name in ("both", "alone"))
     first, second = control_tails(both, 2)
     (alone.path / "controls").mkdir()
     shutil.copy(first.file, alone.path / "controls")
@@ -123,8 +126,8 @@ def test_a_control_shares_the_body_and_differs_behind_the_boundary(run):
     assert any(not torch.equal(state[name], own[name]) for name in stored)
 
 
-def test_an_interrupted_control_goes_on_to_the_same_bits(make, monkeypatch):
-    run, other = ends_at(make(), 2), ends_at(make(), 2)
+def test_an_interrupted_control_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
+    other = bare(run, tmp_path / "other")
     (whole,) = control_tails(run, 1)
     real = rerun_file.Journal.save
 
@@ -172,12 +175,12 @@ def test_every_strategy_and_head_has_controls(make, options):
     assert not torch.equal(*logits)
 
 
-def test_a_backbone_as_it_was_is_refused(make):
+def test_a_backbone_as_it_was_is_refused(make, run, tmp_path):
     with pytest.raises(RunError, match="strategy is probe"):
         control_tails(make(strategy="probe"), 1)
-    run = ends_at(make(), 0)
+    untuned = ends_at(bare(run, tmp_path / "untuned"), 0)
     with pytest.raises(RunError, match="best epoch is the start"):
-        retunings(run, 1)
+        retunings(untuned, 1)
 
 
 # ---------------------------------------------------------------------------- shuffling

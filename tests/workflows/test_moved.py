@@ -45,7 +45,7 @@ def home(tmp_path_factory, make_folder, weights) -> Path:
     return home
 
 
-FEW = ("--controls", "2", "--draw", "1", "--seeds", "1", "--patch", "2")
+FEW = ("--draw", "1", "--seeds", "1", "--patch", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +54,14 @@ def short_drawings(monkeypatch):
     monkeypatch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
 
 
-def every_verb(run: Path, tmp_path: Path, *data: object) -> None:
-    """All that a run is for, as it is typed."""
+def every_verb(run: Path, tmp_path: Path, *data: object, controls: int) -> None:
+    """All that a run is for, as it is typed; `controls` read the training pictures too."""
     option = ["--data", *data] if data else []
     for words in (
         ["evaluate", run, *option],
-        ["compare", run, "--layers", ",".join(LAYERS), *FEW, *option],
+        ["compare", run, "--layers", ",".join(LAYERS), "--controls", controls, *FEW, *option],
         ["atlas", run, "--out", tmp_path / "atlas", *option],
-        ["export", run, "--format", "torch", "--out", tmp_path / "net.pt2", *option],
+        ["export", run, "--format", "hub", "--out", tmp_path / "hub", *option],
         ["predict", run, next((tmp_path).rglob("*.png"))],
     ):
         answer = command(*words, "--quiet")
@@ -69,23 +69,25 @@ def every_verb(run: Path, tmp_path: Path, *data: object) -> None:
     assert list((tmp_path / "atlas").rglob("*.webp"))
 
 
-@pytest.mark.parametrize("name", ["folder", "table"])
+@pytest.mark.parametrize(("name", "controls"), [("folder", 2), ("table", 0)])
 def test_a_run_and_its_pictures_moved_together_work_for_every_verb(
-    home, tmp_path, name, monkeypatch
+    home, tmp_path, name, controls, monkeypatch
 ):
     hidden = home.with_name("away")
     shutil.copytree(home, tmp_path / "there")
     home.rename(hidden)
     try:
         monkeypatch.chdir(tmp_path / "there" / "tables")  # another place than it was tuned from
-        every_verb(Path("..") / "runs" / name, tmp_path)
+        every_verb(Path("..") / "runs" / name, tmp_path, controls=controls)
         assert Run(Path("..") / "runs" / name).base.temperature == 1.0
     finally:
         hidden.rename(home)
 
 
-@pytest.mark.parametrize(("name", "data"), [("folder", "photos"), ("table", "tables/all.csv")])
-def test_pictures_that_moved_alone_are_named_by_data(home, tmp_path, name, data):
+@pytest.mark.parametrize(
+    ("name", "data", "controls"), [("folder", "photos", 0), ("table", "tables/all.csv", 2)]
+)
+def test_pictures_that_moved_alone_are_named_by_data(home, tmp_path, name, data, controls):
     place = tmp_path / "elsewhere"
     place.mkdir()
     for folder in ("photos", "tables"):
@@ -98,7 +100,7 @@ def test_pictures_that_moved_alone_are_named_by_data(home, tmp_path, name, data)
     answer = command("compare", run, "--layers", LAYERS[0], *FEW, "--quiet")
     assert answer.exit_code == 1
     assert "--data" in answer.stderr
-    every_verb(run, tmp_path, place / data)
+    every_verb(run, tmp_path, place / data, controls=controls)
 
 
 def test_data_that_hold_none_of_the_pictures_are_refused_before_the_work(home, tmp_path):

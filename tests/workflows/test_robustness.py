@@ -11,11 +11,13 @@ import pytest
 import transferscope as ts
 from conftest import BACKBONE, Heard, command
 from transferscope.adversarial.corruptions import CORRUPTIONS
-from transferscope.adversarial.robustness import EPSILONS, Endured
+from transferscope.adversarial.robustness import EPSILONS, Endured, Robustness
 from transferscope.errors import InputError
 from transferscope.report.figures.robustness import robustness_figure, share_rows, summary
 from transferscope.workflows import robustness as workflow
 from transferscope.workflows.robustness import stored_robustness
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 OPTIONS = {"pictures": 5, "steps": 1, "restarts": 1}
 
@@ -47,9 +49,21 @@ def run(probed: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_network_against_itself(run: Path):
-    heard = Heard()
-    result = ts.robustness(ts.Run(run), **OPTIONS, reporter=heard)
+@pytest.fixture(scope="module")
+def measured(
+    probed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Robustness, Heard]:
+    """A copy of the run that was measured, what was found, and what was heard."""
+    run, heard = tmp_path_factory.mktemp("measured") / "run", Heard()
+    shutil.copytree(probed, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "_CHUNK", 3)
+        return run, ts.robustness(ts.Run(run), **OPTIONS, reporter=heard), heard
+
+
+@pytest.mark.drawn
+def test_a_network_against_itself(measured: tuple[Path, Robustness, Heard]):
+    run, result, heard = measured
     assert result.base == result.tuned
     assert (result.n, result.of, result.classes) == (5, 12, 3)
     assert result.trial.epsilons == EPSILONS
@@ -73,8 +87,10 @@ def _refusing(*_: object, **__: object) -> None:
     raise RuntimeError("measured")
 
 
-def test_the_second_time_it_is_read(run: Path, monkeypatch: pytest.MonkeyPatch):
-    first = ts.robustness(ts.Run(run), **OPTIONS)
+def test_the_second_time_it_is_read(
+    measured: tuple[Path, Robustness, Heard], monkeypatch: pytest.MonkeyPatch
+):
+    run, first, _ = measured
     heard = Heard()
     monkeypatch.setattr(workflow, "endure", lambda *_, **__: pytest.fail("measured again"))
     assert ts.robustness(ts.Run(run), **OPTIONS, reporter=heard) == first
@@ -112,7 +128,15 @@ def test_it_goes_on_where_it_was(run: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_verb(run: Path):
-    options = ("--pictures", 3, "--steps", 1, "--restarts", 1, "--quiet")
+    options = (
+        "--pictures",
+        3,
+        "--steps",
+        1,
+        "--restarts",
+        1,
+        "--quiet",
+    )  # the second time it is read
     done = command("robustness", run, *options, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     told = json.loads(done.stdout)

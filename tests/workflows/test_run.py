@@ -12,18 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from markupsafe import escape
 
 import transferscope as ts
 from conftest import BACKBONE, SPEC, TinyNet, command
 from forks import python
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.weights import load_backbone
-from transferscope.comparison.headline import sentences
 from transferscope.data.demo import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.files import read_json, sha256_file, write_json
-from transferscope.visualize.recipe import RenderRecipe
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
 from transferscope.workflows.demo import read_strips
@@ -275,65 +272,6 @@ def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp
 
 
 # ---------------------------------------------------------------------------- see
-
-
-COMPARED = {"layers": ("blocks.0", "blocks.2", "blocks.3"), "controls": 2, "draw": 3, "seeds": 2}
-
-
-@pytest.fixture(scope="module")
-def compared(run):
-    with pytest.MonkeyPatch.context() as patch:  # nothing here looks at the beauty of what is drawn
-        short = RenderRecipe(steps=8)
-        patch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
-        yield compare(run, **COMPARED)
-
-
-def test_compare_draws_resumes_and_tells_frozen_layers(run, compared):
-    assert tuple(layer.layer for layer in compared.layers) == COMPARED["layers"]
-    assert run.results["boundary"] == "blocks.2"
-    assert [layer.identical for layer in compared.layers] == [True, True, False]
-    assert [layer.cka == 1 for layer in compared.layers[:2]] == [True, True]
-    assert {one.layer for one in compared.drawings} == {"blocks.3"}
-    assert len(compared.drawings) == 3
-    files = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
-    again = compare(run, **COMPARED)
-    assert again.to_dict() == compared.to_dict()
-    after = {p: p.stat().st_mtime_ns for p in (run.path / "sweep").rglob("*") if p.is_file()}
-    assert files == after, "finished renders were drawn again"
-
-
-def test_exemplars_are_the_pictures_that_excite_most(run, compared):
-    """Held-out and training ones: of so few all of these are looked at."""
-    from transferscope.features.exemplars import channel_responses
-
-    part = (*run.split.part("test"), *run.split.part("train"))
-    root = Path(run.config.data)
-    responses = channel_responses(run.classifier, [root / p.path for p in part], ["blocks.3"])
-    for one in compared.drawings:
-        best = int(responses["blocks.3"][:, one.channel].argmax())
-        assert one.exemplars["tuned"][0].path == part[best].path
-
-
-@pytest.mark.drawn
-def test_the_atlas_opens_and_shows_every_channel(run, compared):
-    evaluate_run(run)
-    index = write_atlas(run, title='<script>alert("x")</script>')
-    text = index.read_text(encoding="utf-8")
-    assert '<script>alert("x")' not in text
-    for sentence in sentences(compared):
-        assert str(escape(sentence)) in text
-    home = index.parent
-    assert len(list((home / "units").glob("*.html"))) == len(compared.drawings)
-    assert len(list((home / "images/renders").iterdir())) == 2 * 2 * len(compared.drawings)
-    (layer,) = (home / "layers").glob("blocks-3.html")
-    rows = layer.read_text(encoding="utf-8").count("<tr data-index")
-    assert rows == compared.layers[-1].channels
-    facts = (
-        "<dt>Comparison</dt>",
-        "<dt>Controls</dt><dd>2 from shuffled labels",
-        "<dt>Drawings</dt>",
-    )
-    assert all(fact in text for fact in facts)
 
 
 def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path):
