@@ -105,7 +105,7 @@ def test_the_least_learned_channels_are_left_out_where_not_all_fit(atlas, units,
     assert file.read_bytes() == before, "what was there is left"
 
 
-def test_no_picture_of_ones_own_is_in_it_where_the_atlas_has_none(tmp_path, whole):
+def test_no_picture_of_ones_own_is_in_it_where_the_atlas_has_none(tmp_path, whole, undrawn):
     content = made.content(tmp_path / "pictures")
     folder = write_atlas(content, tmp_path / "out", pictures=False).parent
     written = write_single_file(folder, tmp_path / "atlas.html")
