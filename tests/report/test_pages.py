@@ -724,6 +724,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         verdicts=None,
         robustness=None,
         strangers=None,
+        shortcuts=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == [
@@ -934,6 +935,7 @@ def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path:
         verdicts=None,
         robustness=None,
         strangers=None,
+        shortcuts=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
