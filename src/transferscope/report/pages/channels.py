@@ -57,7 +57,7 @@ REASON_WORDS: Mapping[str, str] = {
 """Why a channel is on the shortlist."""
 
 
-_MANY = 500  # drawn channels; more are stored in less room, at a WebP quality of 75 and not 90
+_MANY = 500  # drawn channels; more are stored in less room, at a WebP quality of 70 and not 90
 
 
 @dataclass(frozen=True)
@@ -473,7 +473,7 @@ def _picture(
     words = f"channel {one.channel} of {one.layer}, {network} network, seed {seed}"
     file = f"images/renders/{stem}-{network}-{seed}.webp"
     many = len(content.comparison.drawings) > _MANY
-    quality = 75 if many else 90
+    quality = 70 if many else 90
     return site.save(Image.fromarray(render.picture), file, words, quality=quality)
 
 
