@@ -254,7 +254,8 @@ def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(co
     fresh, long = again, compared[1]
     home = fresh.path / "comparison"
     whole = (home / "comparison.json").read_bytes()
-    compare(fresh, layers=[TUNED], controls=0, draw=1, seeds=1)
+    trial = {"layers": [TUNED], "controls": 0, "draw": 1, "seeds": 1, "patch": 0}
+    compare(fresh, **trial)
     assert (home / "comparison.json").read_bytes() == whole
     assert len(list(home.glob("*/comparison.json"))) == 2
     heard = Heard()
@@ -263,7 +264,7 @@ def test_a_trial_leaves_the_longer_comparison_and_the_atlas_shows_the_fullest(co
     (line,) = [line for line in heard.lines if "fullest" in line]
     assert "the fullest of 2 comparisons is shown, comparison/2-controls-3-drawn-2-seeds-" in line
     assert "fullest of 2 comparisons" in index.read_text(encoding="utf-8")
-    compare(fresh, layers=[TUNED], controls=0, draw=1, seeds=1)  # again: no third one
+    compare(fresh, **trial)  # again: no third one
     assert len(list(home.glob("*/comparison.json"))) == 2
     compare(fresh, **FEW | {"controls": 3}, retunings=1)
     assert (home / "comparison.json").read_bytes() != whole
@@ -325,14 +326,15 @@ def test_kept_epochs_make_a_timeline(photos, weights, tmp_path):
 
 
 def test_shares_draw_what_the_whole_then_finds(again, tmp_path):
+    asked = FEW | {"patch": 0}
     for folder in (tmp_path / "cache", again.path / "sweep", again.path / "comparison"):
         shutil.rmtree(folder)
     for share in (1, 2):
-        assert not compare(again, **FEW, shard=(share, 2)).drawings
+        assert not compare(again, **asked, shard=(share, 2)).drawings
     drawn = pictures(tmp_path / "cache" / "sweep")
     assert drawn
     assert not (again.path / "comparison" / "comparison.json").exists()
-    assert len(compare(again, **FEW).drawings) == 3
+    assert len(compare(again, **asked).drawings) == 3
     assert pictures(tmp_path / "cache" / "sweep") == drawn
 
 
@@ -365,8 +367,17 @@ def test_options_out_of_range_are_refused(fresh, wrong, said):
     assert not (fresh.path / "controls").exists()
 
 
-def test_the_command_line_tells_and_gives_json(again):
-    fresh = again
+def test_the_command_line_tells_and_gives_json(again, monkeypatch):
+    fresh, made = again, []
+
+    def once(run: Run, *given: object, reporter: object, **asked: object) -> Comparison:
+        """What is asked twice alike is compared once."""
+        if not made:
+            made.append((asked, compare(run, *given, reporter=reporter, **asked)))
+        assert asked == made[0][0]
+        return made[0][1]
+
+    monkeypatch.setattr("transferscope.workflows.compare.compare", once)
     options = ("--layers", TUNED, "--controls", "2", "--draw", "1", "--seeds", "1", "--quiet")
     said = command("compare", fresh.path, *options)
     assert said.exit_code == 0
