@@ -31,6 +31,7 @@ from transferscope.files import write_tensors
 from transferscope.images import InputSpec
 
 if TYPE_CHECKING:  # whole processes of some tests load this file, and need no more than a network
+    from transferscope.report.pages.content import AtlasContent
     from transferscope.training.checkpoints import EpochRow
 
 SPEC = InputSpec((32, 32), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0)
@@ -200,6 +201,18 @@ def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with no_figures():
         yield
+
+
+@pytest.fixture(scope="session")
+def made_atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[AtlasContent, Path]:
+    """Made-up content with a bit of everything, and the folder of its atlas."""
+    import atlas_content  # beside the tests of pages, which ask for it
+
+    from transferscope.report.pages.atlas import write_atlas
+
+    root = tmp_path_factory.mktemp("atlas 猫 #1")
+    content = atlas_content.content(root / "pictures")
+    return content, write_atlas(content, root / "out").parent
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from transferscope.report.pages.atlas import write_atlas
+from transferscope.report.pages.content import AtlasContent
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -31,9 +32,8 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="module")
-def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("atlas 猫 #1")
-    return write_atlas(made.content(root / "pictures"), root / "out").parent
+def atlas(made_atlas: tuple[AtlasContent, Path]) -> Path:
+    return made_atlas[1]
 
 
 def run(browser: str, profile: Path, *arguments: str) -> str:

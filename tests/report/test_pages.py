@@ -86,13 +86,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> AtlasContent:
-    return made.content(tmp_path_factory.mktemp("pictures"))
+def content(made_atlas: tuple[AtlasContent, Path]) -> AtlasContent:
+    return made_atlas[0]
 
 
 @pytest.fixture(scope="module")
-def atlas(content: AtlasContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_atlas(content, tmp_path_factory.mktemp("out") / "atlas").parent
+def atlas(made_atlas: tuple[AtlasContent, Path]) -> Path:
+    return made_atlas[1]
 
 
 @pytest.fixture(scope="module")

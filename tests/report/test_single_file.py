@@ -19,14 +19,14 @@ from conftest import command
 from hostile_names import Structure, hostile_names
 from transferscope.errors import OutputError
 from transferscope.report.pages.atlas import write_atlas
+from transferscope.report.pages.content import AtlasContent
 from transferscope.report.pages.site import script_json
 from transferscope.report.single_file import SingleFile, write_single_file
 
 
 @pytest.fixture(scope="module")
-def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("single")
-    return write_atlas(made.content(root / "pictures"), root / "out").parent
+def atlas(made_atlas: tuple[AtlasContent, Path]) -> Path:
+    return made_atlas[1]
 
 
 @pytest.fixture(scope="module")
