@@ -173,7 +173,7 @@ def test_the_atlas_opens_and_shows_every_channel(compared, again):
 
 def test_few_held_out_pictures_are_told(again):
     heard = Heard()
-    compare(again, layers=[TUNED], controls=2, draw=0, reporter=heard)
+    compare(again, layers=[TUNED], controls=2, draw=0, patch=0, reporter=heard)
     assert any("only 3 held-out pictures (test)" in line for line in heard.lines)
 
 
@@ -207,7 +207,7 @@ def test_base_is_drawn_once_for_all_runs(again, photos, weights, tmp_path, monke
         photos, out=tmp_path / "second", backbone=BACKBONE, weights=weights, strategy="partial",
         unfreeze=4, epochs=2, batch_size=6,
     )  # fmt: skip
-    found = compare(second, **FEW | {"controls": 0})
+    found = compare(second, **FEW | {"controls": 0, "patch": 0})
     assert len(pictures(cache) - first) == len(found.drawings) * 2, "of the tuned network alone"
     shutil.rmtree(tmp_path / "cache")
     heard = Heard()
@@ -300,7 +300,7 @@ def test_pictures_that_the_second_run_was_tuned_on_are_left_out(again):
 
 def test_a_file_and_another_architecture_are_second_models(again):
     again.base.save(again.path / "before.safetensors")
-    found = compare(again, again.path / "before.safetensors", layers=[TUNED], draw=0)
+    found = compare(again, again.path / "before.safetensors", layers=[TUNED], draw=0, patch=0)
     assert found.pair == ("copy", "before")
     assert found.of_witness(MOVED)
     other = load_backbone("timm/test_resnet", weights="random")
@@ -317,7 +317,7 @@ def test_a_file_and_another_architecture_are_second_models(again):
 def test_kept_epochs_make_a_timeline(photos, weights, tmp_path):
     options = {"strategy": "partial", "unfreeze": 4, "epochs": 2, "batch_size": 8, "keep_every": 1}
     run = ts.tune(photos, out=tmp_path / "kept", backbone=BACKBONE, weights=weights, **options)
-    found = compare(run, layers=[TUNED], controls=0, draw=0)
+    found = compare(run, layers=[TUNED], controls=0, draw=0, patch=0)
     (timeline,) = found.timeline
     assert timeline.layer == TUNED
     assert timeline.epochs == tuple(sorted(timeline.epochs))

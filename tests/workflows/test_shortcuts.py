@@ -20,6 +20,8 @@ from transferscope.workflows import shortcuts as module
 from transferscope.workflows.evaluate import evaluate_run
 from transferscope.workflows.shortcuts import kept_shortcuts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = ("cross", "disc", "stripes")
 EACH = 70
 SIDE = 64
