@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from transferscope.training.options import ONLY_DECLARED, declared, option, refusing, setting
 
 BatchNormMode = Literal["frozen", "train"]
+BalanceName = Literal["none", "weights", "sampling"]
 
 
 @refusing
@@ -43,7 +44,7 @@ class Recipe:
         1.0, "Each stage's share of the rate of the stage behind it.", gt=0, le=1
     )
     gradual: bool = option(False, "Unfreeze the last stage first, then one an epoch.")
-    balance: Literal["none", "weights", "sampling"] = option("none", "For classes of unequal size.")
+    balance: BalanceName = option("none", "For classes of unequal size.")
     ema: float = option(0.0, "Decay of averaged weights, such as 0.99; 0: none.", ge=0, lt=1)
     wise_ft: bool = setting(
         True,

@@ -18,7 +18,7 @@ from transferscope.errors import InputError
 from transferscope.files import sha256_json
 from transferscope.records import Record
 from transferscope.training.config import HeadName
-from transferscope.training.recipe import Recipe
+from transferscope.training.recipe import BalanceName, BatchNormMode, Recipe
 
 RATES = (1e-4, 2e-3)
 """Least and largest learning rate that is tried; drawn evenly in the logarithm."""
@@ -29,16 +29,37 @@ SHORT = 3
 
 @dataclass(frozen=True)
 class Settings(Record):
-    """What a trial tries: `boundary` is the last frozen layer, `learning_rate` the schedule's peak."""
+    """What a trial tries: `boundary` is the last frozen layer, None where every layer is tuned;
+    `learning_rate` is the schedule's peak."""
 
     head: HeadName
-    boundary: str
+    boundary: str | None
     learning_rate: float
     augment: AugmentationName
+    batch_norm: BatchNormMode = "frozen"
+    balance: BalanceName = "none"
+
+    @classmethod
+    def of(cls, recipe: Recipe, head: HeadName, boundary: str | None) -> Settings:
+        """A recipe's own settings."""
+        return cls(
+            head,
+            boundary,
+            recipe.learning_rate,
+            recipe.augment,
+            recipe.batch_norm,
+            recipe.balance,
+        )
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A recipe with these settings and all else as given."""
-        return replace(recipe, learning_rate=self.learning_rate, augment=self.augment)
+        return replace(
+            recipe,
+            learning_rate=self.learning_rate,
+            augment=self.augment,
+            batch_norm=self.batch_norm,
+            balance=self.balance,
+        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +77,8 @@ class Trial(Record):
         settings = self.settings
         return (
             f"trial {self.number + 1} of {count}: validation {self.top1:.1%}, loss {self.loss:.3f} "
-            f"({settings.head} head, behind {settings.boundary}, rate {settings.learning_rate:g}, "
-            f"augmentation {settings.augment}; {self.seconds:.0f} s)"
+            f"({settings.head} head, behind {settings.boundary or 'no layer'}, rate "
+            f"{settings.learning_rate:g}, augmentation {settings.augment}; {self.seconds:.0f} s)"
         )
 
 
@@ -90,7 +111,8 @@ def draw_settings(
         # Van der Corput's sequence: each new rate falls into the widest gap between those before.
         place = int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
         drawn.append(
-            Settings(
+            replace(
+                first,
                 head="mlp" if rng.random() < 0.25 else "linear",
                 boundary=boundaries[int(rng.integers(len(boundaries)))],
                 learning_rate=float(f"{math.exp(low + place * (high - low)):.3g}"),

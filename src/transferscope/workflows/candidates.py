@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,30 +29,21 @@ from transferscope.features.extraction import (
 )
 from transferscope.features.probe import Probe, fit_probe
 from transferscope.features.store import Rows, cache_budget
-from transferscope.files import read_json, write_csv, write_json, write_text
-from transferscope.report.figures.search import search_figure
-from transferscope.report.figures.training import lr_figure
 from transferscope.training.batches import CachedBatches, FileBatches, Part, frozen_front
 from transferscope.training.checkpoints import EpochRow
 from transferscope.training.config import HeadName, TuneOptions
 from transferscope.training.fit import calibrated_loss, loss_and_top1
 from transferscope.training.head_fit import class_weights, fit_mlp_head
 from transferscope.training.loggers import Logger
-from transferscope.training.loop import fine_tune, plan_boundary
-from transferscope.training.lr_finder import find_rate
-from transferscope.training.recipe import Recipe, adapted
-from transferscope.training.search import Settings, Trial, best_trial, draw_settings, short
-from transferscope.workflows.advise import Placed, Sample, place, stage_targets
+from transferscope.training.loop import plan_boundary
+from transferscope.training.recipe import Recipe
+from transferscope.workflows.advise import Placed, stage_targets
 from transferscope.workflows.kept_heads import keep_mlp, keep_probe, kept_mlp, kept_probe
 from transferscope.workflows.reporter import Reporter
 from transferscope.workflows.run import labels_of
-from transferscope.workflows.time_budget import within_minutes
 
 DEFAULT_UNFREEZE = 3
 """Stages that `partial` tunes where nothing else is asked for."""
-
-SEARCHED_STAGES = (2, 3, 4)
-"""Numbers of tuned stages that a search chooses from, besides the one it begins with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,35 +152,6 @@ def read_features(job: Job, split: Split) -> Features:
     return Features(split, train, validation, found.cached)
 
 
-def fit(job: Job, features: Features, out: Path) -> Fitted:
-    """The probe, and what the strategy fine-tunes; checkpoints and what a search found are kept in `out`."""
-    options, strategy, boundary, advice = job.options, str(job.options.strategy), None, None
-    base = fit_base(job, features)
-    candidates = {"probe": _head_candidate(job, features, base)}
-    if options.advised:
-        advice = _advice(job, features.split)
-        strategy, boundary = advice.strategy, advice.cut.boundary
-    elif strategy == "auto":
-        strategy = "partial"
-    far = options.advised and strategy == "full"
-    recipe = adapted(options.recipe, "full") if far else options.recipe
-    if strategy == "partial":
-        boundary = boundary or chosen_boundary(job.source, options)
-    bounded = within_minutes(job, features, boundary, recipe, out) if strategy != "probe" else None
-    if bounded is None:
-        return Fitted(features, base, candidates, advice)
-    job, recipe = replace(job, options=replace(options, recipe=bounded)), bounded
-    if strategy == "partial":
-        assert boundary is not None
-        candidates[strategy] = _tuned_behind(job, features, base, boundary, out)
-    else:
-        start = headed(job, features, base, options.head)[0]
-        if strategy == "scratch":
-            start = random_start(job, features)
-        candidates[strategy] = _fine_tuned(job, features, start, None, recipe, out)
-    return Fitted(features, base, candidates, advice)
-
-
 def chosen_boundary(source: Classifier, options: TuneOptions) -> str:
     """The last frozen layer that is asked for.
 
@@ -208,14 +170,6 @@ def chosen_boundary(source: Classifier, options: TuneOptions) -> str:
             "before it, or use --strategy probe"
         )
     return boundary
-
-
-def _advice(job: Job, split: Split) -> Placed:
-    """What the measurements advise; process 0's, where there are several."""
-    sample = Sample.draw(split, job.options.seed, job.options.precision, job.reporter)
-    placed = distributed.gathered(place(job.source, sample))[0]
-    job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
-    return placed
 
 
 def _weights(job: Job, features: Features) -> torch.Tensor | None:
@@ -279,7 +233,7 @@ def headed(
     return classifier, logits[0].clone(), logits[1].clone()
 
 
-def _head_candidate(job: Job, features: Features, base: Base) -> Candidate:
+def head_candidate(job: Job, features: Features, base: Base) -> Candidate:
     """The frozen backbone with its fitted head."""
     classifier, train, validation = headed(job, features, base, job.options.head)
     labels = features.validation.labels
@@ -305,89 +259,6 @@ def random_start(job: Job, features: Features) -> Classifier:
     head = drawn.with_head(layer.weight.detach(), layer.bias.detach(), features.classes)
     distributed.from_first(head.network.state_dict().values())
     return head
-
-
-# ---------------------------------------------------------------------------- fine-tuning
-
-
-def _tuned_behind(job: Job, features: Features, base: Base, boundary: str, out: Path) -> Candidate:
-    """The network tuned behind a boundary, from its fitted head; after a search if asked for."""
-    recipe = job.options.recipe
-    settings = Settings(job.options.head, boundary, recipe.learning_rate, recipe.augment)
-    details: dict[str, Any] = {}
-    if job.options.search:
-        trials, settings = _search(job, features, base, settings, out / "search")
-        details["search"] = [trial.to_dict() for trial in trials]
-        details["settings"] = settings.to_dict()
-    start, _, _ = headed(job, features, base, settings.head)
-    recipe = settings.recipe(recipe)
-    tuned = _fine_tuned(job, features, start, settings.boundary, recipe, out)
-    return replace(tuned, details={**details, **tuned.details})
-
-
-def _fine_tuned(
-    job: Job,
-    features: Features,
-    start: Classifier,
-    boundary: str | None,
-    recipe: Recipe,
-    out: Path,
-) -> Candidate:
-    train, validation = loop_parts(job, features, start, boundary, recipe)
-    details: dict[str, Any] = {}
-    if job.options.find_rate:
-        recipe = _found_rate(job, start, boundary, train, recipe, out)
-        details["learning_rate"] = recipe.learning_rate
-
-    def keep(epoch: int, classifier: Classifier) -> None:
-        classifier.save(out / "timeline" / f"epoch-{epoch:04d}.safetensors")
-
-    with job.reporter.task("fine-tuning") as progress:
-        tuned = fine_tune(
-            start,
-            boundary,
-            train,
-            validation,
-            recipe=recipe,
-            precision=job.options.precision,
-            checkpoints=out / "checkpoints",
-            keep_every=job.options.keep_every,
-            on_keep=keep,
-            on_epoch=job.epoch,
-            on_step=progress,
-        )
-    details |= {"share": tuned.share, "recipe": asdict(recipe)}
-    return Candidate(tuned.classifier, tuned.validation_logits, tuned.history, boundary, details)
-
-
-def _found_rate(
-    job: Job, start: Classifier, boundary: str | None, train: Part, recipe: Recipe, out: Path
-) -> Recipe:
-    """The recipe with the rate that the range test suggests; a resumed run keeps the first's."""
-    table = out / "learning_rate.json"
-    if not table.is_file():
-        with job.reporter.task("learning rate range test") as progress:
-            test = find_rate(
-                start,
-                boundary,
-                train,
-                recipe=recipe,
-                precision=job.options.precision,
-                on_step=progress,
-            )
-        if distributed.is_first():
-            marked = test.suggestion if test.found else None
-            picture = lr_figure(test.rates, test.losses, marked, smoothed=test.smoothed)
-            write_text(table.with_suffix(".svg"), picture)
-            rows = zip(test.rates, test.losses, test.smoothed, strict=True)
-            write_csv(table.with_suffix(".csv"), ("rate", "loss", "smoothed"), rows)
-            write_json(table, {"suggestion": test.suggestion, "found": test.found})
-        distributed.wait_for_all()
-    kept = read_json(table)
-    rate = float(kept["suggestion"])
-    why = "from the range test" if kept["found"] else "the recipe's: the loss fell at no rate"
-    job.reporter.say(f"learning rate {rate:.2g}, {why}; see {table.with_suffix('.svg')}")
-    return replace(recipe, learning_rate=rate)
 
 
 # ---------------------------------------------------------------------------- what the loop works on
@@ -450,51 +321,3 @@ def _cached(job: Job, part: PartFeatures, boundary: str, view: View | None, name
             view=view,
             on_progress=progress,
         )
-
-
-def _search(
-    job: Job, features: Features, base: Base, first: Settings, folder: Path
-) -> tuple[list[Trial], Settings]:
-    """All trials, each saved as it ends and found again by a resumed run, and the best settings."""
-    boundaries = [first.boundary]
-    for stages in SEARCHED_STAGES:
-        layer = plan_boundary(job.source, min(stages, len(stages_of(job.source)) - 1))
-        boundaries += [layer] if layer not in boundaries else []
-    drawn = draw_settings(first, boundaries, count=job.options.search, seed=job.options.seed)
-    trials = []
-    for number, settings in enumerate(drawn):
-        file = folder / f"trial-{number:03d}.json"
-        if not file.is_file():
-            trial = _try(job, features, base, number, settings)
-            if distributed.is_first():
-                write_json(file, trial.to_dict())
-            distributed.wait_for_all()
-        trials.append(Trial.from_dict(read_json(file)))
-        job.reporter.say(trials[-1].sentence(len(drawn)))
-    best = best_trial(trials)
-    rows = [
-        {**trial.to_dict(), "trial": trial.number, "status": "finished", "chosen": trial is best}
-        for trial in trials
-    ]
-    if distributed.is_first():
-        write_text(folder / "search.svg", search_figure(rows))
-    return trials, best.settings
-
-
-def _try(job: Job, features: Features, base: Base, number: int, settings: Settings) -> Trial:
-    began = time.perf_counter()
-    start, _, _ = headed(job, features, base, settings.head)
-    recipe = settings.recipe(short(job.options.recipe))
-    train, validation = loop_parts(job, features, start, settings.boundary, recipe)
-    with job.reporter.task(f"trial {number}") as progress:
-        tuned = fine_tune(
-            start,
-            settings.boundary,
-            train,
-            validation,
-            recipe=recipe,
-            precision=job.options.precision,
-            on_step=progress,
-        )
-    loss, top1 = loss_and_top1(tuned.validation_logits, features.validation.labels)
-    return Trial(number, settings, top1, loss, time.perf_counter() - began)

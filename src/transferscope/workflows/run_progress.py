@@ -76,8 +76,11 @@ def _tuning(folder: Path) -> RunProgress:
         started = read_json(folder / "started.json")
     if not started:
         return RunProgress()
+    course = _last_course(folder)
+    longer = course.name.removeprefix("checkpoints-")
     epochs = int(started.get("recipe", {}).get("epochs", 0))
-    found = last_progress(folder / "checkpoints")
+    epochs = int(longer) if longer.isdecimal() else epochs
+    found = last_progress(course)
     history = found.history if found else []
     best = found.best if found else 0
     done = max((row.epoch for row in history), default=0)
@@ -88,12 +91,18 @@ def _tuning(folder: Path) -> RunProgress:
         right = {row.epoch: row.validation_top1 for row in history}
         if best in right:
             said += f" The best so far is epoch {best}: {percent(right[best])} of validation right."
-    last = [folder / "started.json", folder / "split.csv", *_files(folder / "checkpoints")]
+    last = [folder / "started.json", folder / "split.csv", *_files(course)]
     rows = [
         {"epoch": row.epoch, "top1": row.validation_top1, "best": row.epoch == best}
         for row in history
     ]
     return RunProgress("tuning", (said, *_silence(last)), done, epochs, tuple(rows))
+
+
+def _last_course(folder: Path) -> Path:
+    """Where the checkpoints lie that were begun last: `checkpoints`, or of a longer course."""
+    begun = [one for one in folder.glob("checkpoints-*") if one.is_dir()]
+    return max(begun, key=lambda one: one.stat().st_mtime, default=folder / "checkpoints")
 
 
 def _comparing(folder: Path, planned: Mapping[str, Any]) -> RunProgress:

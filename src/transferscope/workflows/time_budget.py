@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transferscope import distributed
 from transferscope.files import read_json, write_json
+from transferscope.training.far import variants
 from transferscope.training.recipe import Recipe
+from transferscope.training.search import Settings, short
 from transferscope.training.speed import measure_speed, tuning_seconds
 from transferscope.wording import counted, duration
 
@@ -58,10 +62,99 @@ def within_minutes(
     return replace(recipe, epochs=epochs)
 
 
-def _fitting(
-    job: Job, features: Features, boundary: str | None, recipe: Recipe
-) -> tuple[int, float]:
-    """Epochs that fit, at most the recipe's, and the seconds that they will take; of none, those of one."""
+@dataclass(frozen=True)
+class PlannedTrials:
+    """How many short trials will be run, and the same in words."""
+
+    trials: int
+    sentence: str
+
+
+def plan_trials(
+    job: Job,
+    features: Features,
+    first: Settings,
+    asked: Collection[str],
+    *,
+    share: float,
+    folder: Path,
+) -> PlannedTrials:
+    """Whether there is time for trials far from home, with what they and the tuning will take.
+
+    Args:
+        job: whose `minutes`, if there are any, bound the trials.
+        first: the settings that they begin with.
+        asked: settings that stay as they are.
+        share: of the time left that the trials may take.
+        folder: where the decision is kept for a resumed run.
+    """
+    kept = folder / "plan.json"
+    if not kept.is_file():
+        trials = 1 + len(variants(first, features.train.labels, asked))
+        recipe = first.recipe(job.options.recipe)
+
+        def measured() -> tuple[float, float, bool]:
+            cost = _measured(job, features, first.boundary)
+            seconds = trials * cost(short(recipe))
+            return seconds, cost(recipe), seconds <= share * seconds_left(job)
+
+        seconds, course, fits = distributed.by_first(measured)
+        if distributed.is_first():
+            plan = {"trials": trials, "seconds": seconds, "course": course, "fits": fits}
+            write_json(kept, plan)
+        distributed.wait_for_all()
+    plan = read_json(kept)
+    course = f"{duration(plan['course'])} for {counted(job.options.recipe.epochs, 'epoch')}"
+    trials = f"{counted(plan['trials'], 'short trial')} of one setting each"
+    if plan["trials"] < 2:
+        return PlannedTrials(0, f"Every setting is given, so none is tried. About {course}")
+    if not plan["fits"]:
+        return PlannedTrials(
+            0, f"--minutes {job.options.minutes:g} leaves no time for {trials}. About {course}"
+        )
+    return PlannedTrials(
+        plan["trials"],
+        f"First {trials}, judged on validation, about {duration(plan['seconds'])}; then about {course}, "
+        "and more while validation still gains",
+    )
+
+
+def time_for_course(
+    job: Job, features: Features, boundary: str | None, recipe: Recipe, out: Path
+) -> bool:
+    """Whether a longer course fits into the time that is left; says how long it will take, or would."""
+    kept = out / f"course-{recipe.epochs}.json"
+    if not kept.is_file():
+
+        def measured() -> tuple[float, bool]:
+            seconds = _measured(job, features, boundary)(recipe)
+            return seconds, seconds <= seconds_left(job)
+
+        seconds, fits = distributed.by_first(measured)
+        if distributed.is_first():
+            write_json(kept, {"seconds": round(seconds, 1), "fits": fits})
+        distributed.wait_for_all()
+    decided = read_json(kept)
+    words = f"{counted(recipe.epochs, 'epoch')}, about {duration(decided['seconds'])}"
+    if decided["fits"]:
+        job.reporter.say(f"validation was still gaining at the end: anew with {words}")
+    else:
+        job.reporter.say(
+            f"validation was still gaining at the end, and --minutes {job.options.minutes:g} leaves no time "
+            f"for {words}"
+        )
+    return bool(decided["fits"])
+
+
+def seconds_left(job: Job) -> float:
+    """Of `--minutes`, counted from the job's beginning; without end where none are given."""
+    if job.options.minutes is None:
+        return math.inf
+    return _SECONDS_A_MINUTE * job.options.minutes - (time.perf_counter() - job.began)
+
+
+def _measured(job: Job, features: Features, boundary: str | None) -> Callable[[Recipe], float]:
+    """Seconds that fine-tuning by a recipe will take, by the measured speed of this machine."""
     with job.reporter.task("measuring the speed"):
         speed = measure_speed(
             job.source,
@@ -70,17 +163,18 @@ def _fitting(
             classes=len(features.classes),
             precision=job.options.precision,
         )
-    left = _SECONDS_A_MINUTE * float(job.options.minutes or 0) - (time.perf_counter() - job.began)
     train, validation = len(features.train.files), len(features.validation.files)
-    seconds = [
-        tuning_seconds(
-            speed,
-            replace(recipe, epochs=epochs),
-            train=train,
-            validation=validation,
-            whole=boundary is None,
-        )
-        for epochs in range(1, recipe.epochs + 1)
-    ]
+    return lambda recipe: tuning_seconds(
+        speed, recipe, train=train, validation=validation, whole=boundary is None
+    )
+
+
+def _fitting(
+    job: Job, features: Features, boundary: str | None, recipe: Recipe
+) -> tuple[int, float]:
+    """Epochs that fit, at most the recipe's, and the seconds that they will take; of none, those of one."""
+    cost = _measured(job, features, boundary)
+    left = seconds_left(job)
+    seconds = [cost(replace(recipe, epochs=epochs)) for epochs in range(1, recipe.epochs + 1)]
     epochs = sum(one <= left for one in seconds)
     return epochs, seconds[max(0, epochs - 1)]

@@ -58,10 +58,10 @@ from transferscope.workflows.candidates import (
     Fitted,
     Job,
     chosen_boundary,
-    fit,
     read_features,
 )
 from transferscope.workflows.choice import choose, scores_of
+from transferscope.workflows.fitting import fit
 from transferscope.workflows.kept_heads import START
 from transferscope.workflows.known_pictures import known_of
 from transferscope.workflows.lookalikes import scanned_together

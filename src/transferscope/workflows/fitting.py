@@ -1,0 +1,214 @@
+"""From features to the candidates of a tuning: the probe, and what the strategy fine-tunes from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from transferscope import distributed
+from transferscope.backbones.classifier import Classifier
+from transferscope.data.split import Split
+from transferscope.files import read_json, write_csv, write_json, write_text
+from transferscope.report.figures.training import lr_figure
+from transferscope.training.batches import Part
+from transferscope.training.far import FAR, MOST_EPOCHS, settled
+from transferscope.training.loop import fine_tune
+from transferscope.training.lr_finder import find_rate
+from transferscope.training.recipe import Recipe, adapted
+from transferscope.training.search import Settings
+from transferscope.workflows.advise import Placed, Sample, place
+from transferscope.workflows.candidates import (
+    Base,
+    Candidate,
+    Features,
+    Fitted,
+    Job,
+    chosen_boundary,
+    fit_base,
+    head_candidate,
+    headed,
+    loop_parts,
+    random_start,
+)
+from transferscope.workflows.settings_search import change_settings, search
+from transferscope.workflows.time_budget import plan_trials, time_for_course, within_minutes
+
+_TRIALS_SHARE = 1 / 3  # of the time that --minutes leaves: more would be lost to the tuning itself
+
+
+def fit(job: Job, features: Features, out: Path) -> Fitted:
+    """The probe, and what the strategy fine-tunes; checkpoints and what trials found are kept in `out`."""
+    options = job.options
+    base = fit_base(job, features)
+    candidates = {"probe": head_candidate(job, features, base)}
+    strategy, boundary, advice = _strategy(job, features.split)
+    fitted = Fitted(features, base, candidates, advice)
+    if strategy == "probe":
+        return fitted
+    whole = advice is not None and strategy == "full"
+    recipe = adapted(options.recipe, "full") if whole else options.recipe
+    job = replace(job, options=replace(options, recipe=recipe))
+    settings, details = Settings.of(recipe, options.head, boundary), {}
+    far = advice is not None and advice.gain < FAR and not options.search
+    if advice is not None and far:
+        settings, details = _far_settings(job, features, base, settings, advice, out / "search")
+    elif options.search and strategy == "partial":
+        trials, settings = search(job, features, base, settings, out / "search")
+        details = {"search": [one.to_dict() for one in trials], "settings": settings.to_dict()}
+    bounded = within_minutes(job, features, settings.boundary, settings.recipe(recipe), out)
+    if bounded is None:
+        return fitted
+    scratch = strategy == "scratch"
+    start = (
+        random_start(job, features) if scratch else headed(job, features, base, settings.head)[0]
+    )
+    asked = "epochs" in options.given or options.keep_every
+    grows = far and not asked and bounded.epochs == recipe.epochs
+    tuned = _fine_tuned(job, features, start, settings.boundary, bounded, out)
+    if grows:
+        tuned = _until_settled(job, features, start, tuned, bounded, out)
+    candidates[strategy] = replace(tuned, details={**details, **tuned.details})
+    return fitted
+
+
+def _strategy(job: Job, split: Split) -> tuple[str, str | None, Placed | None]:
+    """The strategy, the last frozen layer, and the measurements where they have decided."""
+    options = job.options
+    if options.advised:
+        advice = _advice(job, split)
+        boundary = advice.cut.boundary if advice.strategy == "partial" else None
+        return advice.strategy, boundary, advice
+    strategy = "partial" if options.strategy == "auto" else options.strategy
+    return strategy, chosen_boundary(job.source, options) if strategy == "partial" else None, None
+
+
+def _advice(job: Job, split: Split) -> Placed:
+    """What the measurements advise; process 0's, where there are several."""
+    sample = Sample.draw(split, job.options.seed, job.options.precision, job.reporter)
+    placed = distributed.gathered(place(job.source, sample))[0]
+    job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
+    return placed
+
+
+# ---------------------------------------------------------------------------- far from home
+
+
+def _far_settings(
+    job: Job, features: Features, base: Base, first: Settings, advice: Placed, folder: Path
+) -> tuple[Settings, dict[str, Any]]:
+    """The settings that short trials found, and what is recorded of them."""
+    asked = {*job.options.given, *(["learning_rate"] if job.options.find_rate else [])}
+    planned = plan_trials(job, features, first, asked, share=_TRIALS_SHARE, folder=folder)
+    job.reporter.say(
+        f"far from home: the pretrained features cover {advice.gain:.2f} of the way from random ones to no "
+        f"mistake (near: {FAR:.2f} or more). {planned.sentence}"
+    )
+    found: dict[str, Any] = {"gain": advice.gain, "changes": []}
+    if not planned.trials:
+        return first, {"far": found}
+    trials, changes, settings = change_settings(job, features, base, first, asked, folder)
+    found["changes"] = [change.to_dict() for change in changes]
+    search = [trial.to_dict() for trial in trials]
+    return settings, {"far": found, "search": search, "settings": settings.to_dict()}
+
+
+def _until_settled(
+    job: Job, features: Features, start: Classifier, first: Candidate, recipe: Recipe, out: Path
+) -> Candidate:
+    """The course with the lowest validation loss, of ever longer ones while that is still falling.
+
+    Each begins at the start, so that its learning rate follows one schedule from its first epoch to its
+    last, as that of a control can.
+    """
+    found, courses = first, [recipe.epochs]
+    while not settled(found.history) and 2 * recipe.epochs <= MOST_EPOCHS:
+        epochs = 2 * recipe.epochs
+        recipe = replace(
+            recipe,
+            epochs=epochs,
+            patience=max(recipe.patience, epochs // 4) if recipe.patience else 0,
+        )
+        if not time_for_course(job, features, first.boundary, recipe, out):
+            break
+        longer = _fine_tuned(
+            job, features, start, first.boundary, recipe, out, f"checkpoints-{epochs}"
+        )
+        courses.append(epochs)
+        if _least(longer) >= _least(found):
+            break
+        found = longer
+    return replace(found, details={**found.details, "courses": courses})
+
+
+def _least(candidate: Candidate) -> float:
+    return min(row.calibrated_loss for row in candidate.history)
+
+
+# ---------------------------------------------------------------------------- one course
+
+
+def _fine_tuned(
+    job: Job,
+    features: Features,
+    start: Classifier,
+    boundary: str | None,
+    recipe: Recipe,
+    out: Path,
+    checkpoints: str = "checkpoints",
+) -> Candidate:
+    train, validation = loop_parts(job, features, start, boundary, recipe)
+    details: dict[str, Any] = {}
+    if job.options.find_rate:
+        recipe = _found_rate(job, start, boundary, train, recipe, out)
+        details["learning_rate"] = recipe.learning_rate
+
+    def keep(epoch: int, classifier: Classifier) -> None:
+        classifier.save(out / "timeline" / f"epoch-{epoch:04d}.safetensors")
+
+    with job.reporter.task("fine-tuning") as progress:
+        tuned = fine_tune(
+            start,
+            boundary,
+            train,
+            validation,
+            recipe=recipe,
+            precision=job.options.precision,
+            checkpoints=out / checkpoints,
+            keep_every=job.options.keep_every,
+            on_keep=keep,
+            on_epoch=job.epoch,
+            on_step=progress,
+        )
+    details |= {"share": tuned.share, "recipe": asdict(recipe)}
+    return Candidate(tuned.classifier, tuned.validation_logits, tuned.history, boundary, details)
+
+
+def _found_rate(
+    job: Job, start: Classifier, boundary: str | None, train: Part, recipe: Recipe, out: Path
+) -> Recipe:
+    """The recipe with the rate that the range test suggests; a resumed run keeps the first's."""
+    table = out / "learning_rate.json"
+    if not table.is_file():
+        with job.reporter.task("learning rate range test") as progress:
+            test = find_rate(
+                start,
+                boundary,
+                train,
+                recipe=recipe,
+                precision=job.options.precision,
+                on_step=progress,
+            )
+        if distributed.is_first():
+            marked = test.suggestion if test.found else None
+            picture = lr_figure(test.rates, test.losses, marked, smoothed=test.smoothed)
+            write_text(table.with_suffix(".svg"), picture)
+            rows = zip(test.rates, test.losses, test.smoothed, strict=True)
+            write_csv(table.with_suffix(".csv"), ("rate", "loss", "smoothed"), rows)
+            write_json(table, {"suggestion": test.suggestion, "found": test.found})
+        distributed.wait_for_all()
+    kept = read_json(table)
+    rate = float(kept["suggestion"])
+    why = "from the range test" if kept["found"] else "the recipe's: the loss fell at no rate"
+    job.reporter.say(f"learning rate {rate:.2g}, {why}; see {table.with_suffix('.svg')}")
+    return replace(recipe, learning_rate=rate)
