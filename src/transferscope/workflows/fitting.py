@@ -49,7 +49,8 @@ def fit(job: Job, features: Features, out: Path) -> Fitted:
     whole = advice is not None and strategy == "full"
     recipe = adapted(options.recipe, "full") if whole else options.recipe
     job = replace(job, options=replace(options, recipe=recipe))
-    settings, details = Settings.of(recipe, options.head, boundary), {}
+    settings = Settings.of(recipe, options.head, boundary)
+    details: dict[str, Any] = {}
     far = advice is not None and advice.gain < FAR and not options.search
     if advice is not None and far:
         settings, details = _far_settings(job, features, base, settings, advice, out / "search")

@@ -104,17 +104,17 @@ def plan_trials(
             write_json(kept, plan)
         distributed.wait_for_all()
     plan = read_json(kept)
-    course = f"{duration(plan['course'])} for {counted(job.options.recipe.epochs, 'epoch')}"
-    trials = f"{counted(plan['trials'], 'short trial')} of one setting each"
+    then = f"{duration(plan['course'])} for {counted(job.options.recipe.epochs, 'epoch')}"
+    tried = f"{counted(plan['trials'], 'short trial')} of one setting each"
     if plan["trials"] < 2:
-        return PlannedTrials(0, f"Every setting is given, so none is tried. About {course}")
+        return PlannedTrials(0, f"Every setting is given, so none is tried. About {then}")
     if not plan["fits"]:
         return PlannedTrials(
-            0, f"--minutes {job.options.minutes:g} leaves no time for {trials}. About {course}"
+            0, f"--minutes {job.options.minutes:g} leaves no time for {tried}. About {then}"
         )
     return PlannedTrials(
         plan["trials"],
-        f"First {trials}, judged on validation, about {duration(plan['seconds'])}; then about {course}, "
+        f"First {tried}, judged on validation, about {duration(plan['seconds'])}; then about {then}, "
         "and more while validation still gains",
     )
 
