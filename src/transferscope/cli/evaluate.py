@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Device, Json, Precision, Quiet, RunPath
 from transferscope.terminal import Terminal, plain
+
+if TYPE_CHECKING:
+    from transferscope.evaluation.metrics import Evaluation
+    from transferscope.workflows.run import Run
 
 _SHOWN, _SPARE = 40, 10  # classes in the terminal's table; so many more are no reason to cut it
 
@@ -56,9 +60,6 @@ def evaluate(
 
     Everything is in the run's folder evaluation/ too: figures, study.csv, metrics.json. The atlas shows it.
     """
-    from transferscope.evaluation.detection import SCORE_COLUMNS, score_rows
-    from transferscope.evaluation.groups import group_rows
-    from transferscope.evaluation.sentences import measure_rows, summary_sentences
     from transferscope.workflows.evaluate import evaluate_run
     from transferscope.workflows.run import Run
 
@@ -79,12 +80,39 @@ def evaluate(
     if json_:
         print_json(result.to_dict())
         return
-    pairs = ", ".join("/".join(pair) for pair in opened.config.confusable)
+    _print(opened, result, by)
+    compared = (opened.path / "comparison" / "comparison.json").is_file()
+    following = "atlas" if compared or opened.untuned else "compare"
+    typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")
+
+
+def _print(run: Run, result: Evaluation, by: str | None) -> None:
+    """The measures, sentences, classes, strangers and groups as tables."""
+    from transferscope.evaluation.detection import SCORE_COLUMNS, score_rows
+    from transferscope.evaluation.groups import group_rows
+    from transferscope.evaluation.sentences import measure_rows, summary_sentences
+
+    pairs = ", ".join("/".join(pair) for pair in run.config.confusable)
     columns = ("measure", f"-{result.split}, {result.n} pictures", "")
     table(columns, measure_rows(result, look_alikes=pairs))
     for sentence in summary_sentences(result):
         typer.echo(f"\n{plain(sentence)}")
     typer.echo("")
+    _print_classes(result)
+    if result.strangers:
+        typer.echo("")
+        table(SCORE_COLUMNS, score_rows(result.strangers))
+    if result.groups:
+        rows = group_rows(result.groups)
+        typer.echo("")
+        title = ("-pictures", "-right", "-95% interval", "-against the rest", "-95% interval", "")
+        table((by or "group", *title), rows[:_SHOWN])
+        if len(rows) > _SHOWN:
+            typer.echo(f"\nThe {_SHOWN} worst of {len(rows)} groups; --json has all.")
+
+
+def _print_classes(result: Evaluation) -> None:
+    """The classes recognised worst."""
     worst = sorted(result.per_class.items(), key=lambda item: (item[1].accuracy, item[0]))
     shown = worst if len(worst) <= _SHOWN + _SPARE else worst[:_SHOWN]
     table(
@@ -106,16 +134,3 @@ def evaluate(
         typer.echo(
             f"\nThe {len(shown)} classes recognised worst, of {len(worst)}; --json has all, the atlas too."
         )
-    if result.strangers:
-        typer.echo("")
-        table(SCORE_COLUMNS, score_rows(result.strangers))
-    if result.groups:
-        rows = group_rows(result.groups)
-        typer.echo("")
-        title = ("-pictures", "-right", "-95% interval", "-against the rest", "-95% interval", "")
-        table((by or "group", *title), rows[:_SHOWN])
-        if len(rows) > _SHOWN:
-            typer.echo(f"\nThe {_SHOWN} worst of {len(rows)} groups; --json has all.")
-    compared = (opened.path / "comparison" / "comparison.json").is_file()
-    following = "atlas" if compared or opened.untuned else "compare"
-    typer.echo(f"\nnext: {shlex.join(('transferscope', following, str(run)))}")

@@ -62,21 +62,12 @@ def predict(
     """
     from transferscope.data.exclusions import say
     from transferscope.evaluation.strangers import allowance
-    from transferscope.files import refuse_name, write_csv
-    from transferscope.report.figures.answers import refuse_figure_suffix
+    from transferscope.files import write_csv
     from transferscope.workflows.known_pictures import known_pictures
     from transferscope.workflows.open_model import open_model
     from transferscope.workflows.predict import predict as predict_pictures
 
-    if explain and (figure is None or strip is not None):
-        raise InputError(
-            "--explain shows maps in the figure of whole pictures; give --figure FILE, and leave --strip out"
-        )
-    if figure:
-        refuse_figure_suffix(figure)
-    for file in (csv, figure):
-        if file:
-            refuse_name(file)
+    _refuse_wrong_files(csv, figure, explain=explain, strip=strip)
     terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
     known = known_pictures(model, classifier=classifier, reporter=terminal)
@@ -98,8 +89,7 @@ def predict(
     if known is not None:
         terminal.say(allowance(false_alarms, known.n).sentence)
     _print(answers, excluded, strip=strip, json_=json_)
-    # After the table: what was predicted is not lost if a file cannot be written.
-    if csv:
+    if csv:  # after the table: what was predicted is not lost if a file cannot be written
         write_csv(
             csv,
             ("path", "place", "class", "probability", "error", "abstained", "known", "familiarity"),
@@ -112,6 +102,24 @@ def predict(
             f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "
             "beside their names"
         )
+
+
+def _refuse_wrong_files(
+    csv: Path | None, figure: Path | None, *, explain: bool, strip: int | None
+) -> None:
+    """Before the work."""
+    from transferscope.files import refuse_name
+    from transferscope.report.figures.answers import refuse_figure_suffix
+
+    if explain and (figure is None or strip is not None):
+        raise InputError(
+            "--explain shows maps in the figure of whole pictures; give --figure FILE, and leave --strip out"
+        )
+    if figure:
+        refuse_figure_suffix(figure)
+    for file in (csv, figure):
+        if file:
+            refuse_name(file)
 
 
 def _print(

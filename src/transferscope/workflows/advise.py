@@ -138,12 +138,17 @@ def advise(
     names, speeds = [one.backbone for one in advised], [one.milliseconds for one in advised]
     chosen = choose_backbone(names, [one.hits for one in placed], speeds, seed=seed)
     result = Advice(sample.whole, sample.classes, len(sample.files), tuple(advised), *chosen)
-    if out is not None:
-        with replaced_folder(out) as folder:
-            write_text(folder / "stages.svg", stage_figure(result))
-            write_text(folder / "plane.svg", plane_figure(result))
-            write_json(folder / "advice.json", result.to_dict())
+    _keep(result, out)
     return result
+
+
+def _keep(result: Advice, out: str | Path | None) -> None:
+    if out is None:
+        return
+    with replaced_folder(out) as folder:
+        write_text(folder / "stages.svg", stage_figure(result))
+        write_text(folder / "plane.svg", plane_figure(result))
+        write_json(folder / "advice.json", result.to_dict())
 
 
 def _load(

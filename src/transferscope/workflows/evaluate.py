@@ -184,14 +184,12 @@ def evaluate_run(
             with the run's class names. Of that, its own split of this name is judged where its layout has
             splits, and else all of it; pictures whose very bytes were trained or chosen on are
             left out.
-        tta: average the answers over this many views of each picture, and say what that gains and
-            costs; 0: no.
+        tta: average the answers over so many views of each picture, with gain and cost; 0: no.
         against: another run, whose answers for the same pictures are compared with this one's.
         strangers: a folder of pictures of none of the classes: how many are told, and how many of the
             split's pictures are taken for such.
         false_alarms: share of these that is allowed.
-        by: accuracy by group too: a column of a table beside the pictures, a level of folders, a pattern
-            searched in the paths, or a field of EXIF; see `data.columns.COLUMNS`.
+        by: accuracy by group too; see `data.columns.COLUMNS`.
         device: cpu, cuda, mps; None: the best there is.
         precision: of the forward passes.
         reporter: hears of the progress.
@@ -207,8 +205,7 @@ def evaluate_run(
         refuse_views(tta)  # before the work
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = evaluated_pictures(run, split, data, reporter)
-    # Refused before the work, too.
-    shared = _shared_rows(run, other, sample) if other is not None else []
+    shared = _shared_rows(run, other, sample) if other is not None else []  # refused before, too
     kept = _writable(run, reporter)
     work = _Work(run, sample, find_device(device), precision, reporter)
     groups = work.groups(by) if by is not None else None
@@ -236,18 +233,31 @@ def evaluate_run(
     if validation is not None and sample.part == "test":
         gap = explained_gap(run, sample, validation, predictions, data=data, reporter=reporter)
         result = replace(result, gap=gap)
+    result, study = _studied(result, run, sample, predictions, data, reporter)
+    if kept:
+        _keep(sample, predictions, study, (plain, result, before))
+    return result
+
+
+def _studied(
+    result: Evaluation,
+    run: Run,
+    sample: EvaluatedPictures,
+    predictions: Predictions,
+    data: str | Path | None,
+    reporter: Reporter,
+) -> tuple[Evaluation, ErrorStudy]:
+    """With the surest errors, and the labels that are probably wrong where they can be judged."""
     held_out = out_of_fold(run, data=data, reporter=reporter)
     study = error_study(predictions, split=sample.name, out_of_fold=held_out)
-    result = replace(
+    studied = replace(
         result,
         chosen_on=len(run.split.part("validation")),
         probable_label_errors=None if held_out is None else study.probable,
         label_suspects=study.flagged(),
         surest_errors=study.worst[:SUREST],
     )
-    if kept:
-        _keep(sample, predictions, study, (plain, result, before))
-    return result
+    return studied, study
 
 
 def _with_left_out(result: Evaluation, sample: EvaluatedPictures) -> Evaluation:
