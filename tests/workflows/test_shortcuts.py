@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_planted_frame_is_found_first_and_corrected(planted, tmp_path):
     assert same_state(state, state_of(planted.classifier))
     assert ts.shortcuts(planted) == result == kept_shortcuts(planted.path)
 
-    for by in ("direction", "last-layer"):
+    for by in ("direction", "last-layer", "retune"):
         corrected = ts.correct_shortcuts(planted, tmp_path / by, by=by).corrected
         assert corrected is not None
         before, after = corrected.before, corrected.after
@@ -97,9 +98,12 @@ def test_a_planted_frame_is_found_first_and_corrected(planted, tmp_path):
         assert worst[1] > worst[0], by
         run = ts.Run(tmp_path / by)
         assert evaluate_run(run).top1 == pytest.approx(after["test"].accuracy)
-        assert run.classifier.body_hash() == planted.classifier.body_hash()
+        assert run.classifier.body_hash() == planted.classifier.body_hash(), "the run is a probe"
         assert run.results["corrected"]["by"] == by
-    assert kept_shortcuts(planted.path).corrected.by == "last-layer"
+    assert kept_shortcuts(planted.path).corrected.by == "retune"
+    assert not any(one.label == "disc" for one in ts.shortcuts(run).alarms)
+    parts = [Counter(p.split for p in one.split.scan.pictures) for one in (run, planted)]
+    assert parts[0] == parts[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4], ids=["clean", "frames on pictures of all classes"])

@@ -23,10 +23,11 @@ def shortcuts(
         Path | None, typer.Option(metavar="RUN2", help="With --correct: a new folder.")
     ] = None,
     by: Annotated[
-        Literal["direction", "last-layer"],
+        Literal["direction", "last-layer", "retune"],
         typer.Option(
             help="direction: the cue is projected out of the head, without training; last-layer: "
-            "the head is fitted anew, on pictures with their cues changed too."
+            "the head is fitted anew, on pictures with their cues changed too; retune: all is tuned again, on "
+            "pictures with their cues exchanged at random."
         ),
     ] = "direction",
     data: Annotated[Path | None, typer.Option(help="The data folder, if it has moved.")] = None,

@@ -15,7 +15,7 @@ raise an alarm. Taking a part away alone raises none: that of other pictures may
 LEAST_Q = 0.01
 """q-value above which nothing raises an alarm."""
 
-By = Literal["direction", "last-layer"]
+By = Literal["direction", "last-layer", "retune"]
 """How a shortcut is corrected."""
 
 

@@ -123,7 +123,7 @@ class Run:
     @cached_property
     def base(self) -> Classifier:
         """The same backbone untuned, with the linear probe for a head: the fair *before*."""
-        source = load_backbone(self.config.backbone, weights=self._weights())
+        source = load_backbone(self.config.backbone, weights=self.weights())
         if source.body_hash() != self.record["body_hash"]:
             raise RunError(
                 f"the weights of {self.config.backbone} are not those that {str(self.path)!r} was "
@@ -134,7 +134,7 @@ class Run:
         base.temperature = metadata["temperature"]
         return base
 
-    def _weights(self) -> str | None:
+    def weights(self) -> str | None:
         """The file that `--weights` named, where it is now."""
         given = self.config.weights
         if given is None or given == "random" or Path(given).is_file():

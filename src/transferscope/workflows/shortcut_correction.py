@@ -1,4 +1,4 @@
-"""`shortcuts --correct`: a run whose head no longer follows the cues that raised an alarm."""
+"""`shortcuts --correct`: a run that no longer follows the cues that raised an alarm."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from transferscope.files import read_json, write_json
 from transferscope.training.fit import calibrated_loss, loss_and_top1
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, refuse_inside
+from transferscope.workflows.shortcut_retuning import retuned
 from transferscope.workflows.shortcuts import (
     Pictures,
     found_shortcuts,
@@ -56,14 +57,15 @@ def correct_shortcuts(
     seed: int = 0,
     reporter: Reporter = SILENT,
 ) -> Shortcuts:
-    """Writes a run whose head does not follow the cues that raise an alarm; its body stays.
+    """Writes a run that does not follow the cues that raise an alarm.
 
     Args:
         run: a finished one with a linear head.
         out: a new folder for the corrected run.
         by: `direction`: the cues' directions are projected out of the head, without training. `last-layer`:
             the head is fitted anew on training pictures, also with the cues given to other classes and
-            taken from their own, every group weighing as much as another.
+            taken from their own, every group weighing as much as another. `retune`: the whole is tuned
+            again by the run's own settings, on pictures whose cues are exchanged at random.
         data: where the run's pictures are, if they are no longer where they were.
         seed: of the pictures drawn.
         reporter: hears of the progress.
@@ -91,27 +93,48 @@ def correct_shortcuts(
         )
     classifier = run.classifier
     sets = {name: Pictures.of(run, name, data) for name in ("train", "validation", "test")}
-    before = _head_of(classifier)
-    if by == "direction":
-        after = without_directions(*before, found.directions[: len(alarms)], found.mean)
-    else:
-        after = _fitted(classifier, alarms, sets["train"], before, seed, reporter)
     judged = _groups(classifier, alarms, sets, seed, reporter)
-    standings = [
-        {name: _standing(one, head) for name, one in judged.items()} for head in (before, after)
-    ]
-    correction = Correction(
-        run=str(out),
-        by=by,
-        before=standings[0],
-        after=standings[1],
-        worst_before=min(standings[0], key=lambda name: standings[0][name].accuracy),
-        worst_after=min(standings[1], key=lambda name: standings[1][name].accuracy),
-    )
-    _write(run, out, after, sets["validation"], correction)
+    before = _head_of(classifier)
+    standings = _standings(judged, before)
+    if by == "retune":
+        corrected = retuned(run, alarms, sets, out, seed=seed, reporter=reporter).classifier
+        again = _groups(corrected, alarms, sets, seed, reporter)
+        correction = _correction(out, by, standings, _standings(again, _head_of(corrected)))
+        _note(run, out / "run.json", read_json(out / "run.json"), correction)
+    else:
+        after = (
+            without_directions(*before, found.directions[: len(alarms)], found.mean)
+            if by == "direction"
+            else _fitted(classifier, alarms, sets["train"], before, seed, reporter)
+        )
+        correction = _correction(out, by, standings, _standings(judged, after))
+        _write(run, out, after, sets["validation"], correction)
     result = replace(found.result, corrected=correction)
     keep_result(run, result)
     return result
+
+
+def _correction(
+    out: Path, by: By, before: dict[str, Standing], after: dict[str, Standing]
+) -> Correction:
+    return Correction(
+        run=str(out),
+        by=by,
+        before=before,
+        after=after,
+        worst_before=min(before, key=lambda name: before[name].accuracy),
+        worst_after=min(after, key=lambda name: after[name].accuracy),
+    )
+
+
+def _standings(groups: Mapping[str, _Group], head: Head) -> dict[str, Standing]:
+    return {name: _standing(one, head) for name, one in groups.items()}
+
+
+def _note(run: Run, file: Path, record: dict[str, Any], correction: Correction) -> None:
+    """Writes run.json with what was corrected, and from which run."""
+    record["results"] |= {"corrected": {"from": str(run.path.resolve()), **correction.to_dict()}}
+    write_json(file, record)
 
 
 def _head_of(classifier: Classifier) -> Head:
@@ -227,11 +250,10 @@ def _write(run: Run, out: Path, head: Head, validation: Pictures, correction: Co
     record["results"] |= {
         "temperature": classifier.temperature,
         "validation": {**measured, "n": len(labels)},
-        "corrected": {"from": str(run.path.resolve()), **correction.to_dict()},
     }
     for name in (
         "root_from_run",
         "weights_from_run",
     ):  # they are true of the run's own folder alone
         record.pop(name, None)
-    write_json(out / "run.json", record)
+    _note(run, out / "run.json", record, correction)
