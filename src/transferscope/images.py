@@ -12,7 +12,7 @@ import stat
 import struct
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -437,6 +437,16 @@ def _resized_part(
 
 
 # ---------------------------------------------------------------------------- tensors and grids
+
+
+def shorter_side(files: Sequence[Path], most: int = 64) -> float:
+    """Median of the shorter sides, in pixels, of some of the files; only their heads are read."""
+    chosen = files[:: max(1, len(files) // most)][:most]
+    sides = []
+    for file in chosen:
+        with Image.open(file) as picture:
+            sides.append(min(picture.size))
+    return float(np.median(sides))
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:

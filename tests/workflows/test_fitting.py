@@ -77,6 +77,29 @@ def test_far_from_home_settings_are_tried_and_recorded(tuned):
     assert tail.file.is_file(), "a control has the settings that were found"
 
 
+def test_a_larger_input_is_taken_where_its_probe_is_measurably_better(tuned, monkeypatch):
+    monkeypatch.setattr(fitting, "shorter_side", lambda _: 10_000)
+    better = {"interval": (0.02, 0.2)}
+    monkeypatch.setattr(fitting, "paired_interval", lambda *_, **__: better["interval"])
+    run, heard = tuned("large", gain=0.4, epochs=2, lr=1e-3, augment="none")
+    near, _ = tuned("near", gain=0.9, epochs=2)
+    assert not (near.path / "size.json").exists()
+    side = fitting.larger_side(near.base.input.size)
+    assert run.classifier.input.size == run.base.input.size == (side, side)
+    assert run.config.size is None
+    assert any(f"{side} pixels" in line and line.endswith("taken") for line in heard.lines)
+    assert control_tails(run, 1)[0].file.is_file()
+    better["interval"] = (-0.01, 0.2)
+    run, heard = tuned("same", gain=0.4, epochs=2, lr=1e-3, augment="none")
+    assert run.base.input.size == near.base.input.size
+
+
+def test_the_size_that_is_asked_for_is_what_every_network_of_the_run_sees(tuned):
+    run, _ = tuned("asked", gain=0.4, size=48, epochs=2, lr=1e-3, augment="none")
+    assert run.classifier.input.size == run.base.input.size == (48, 48)
+    assert not (run.path / "size.json").exists(), "what is given is not tried"
+
+
 def test_given_settings_are_not_changed(tuned):
     run, _ = tuned(
         "given", gain=0.4, epochs=2, lr=1e-3, augment="none", recipe={"batch_norm": "train"}

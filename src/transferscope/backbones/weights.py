@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from transferscope.backbones.catalogue import (
 )
 from transferscope.backbones.checkpoint import head_entries, read_content, read_state, weights_of
 from transferscope.backbones.classifier import Classifier
-from transferscope.errors import OutputError, WeightsError
+from transferscope.errors import InputError, OutputError, WeightsError
 from transferscope.files import read_tensors, write_tensors
 from transferscope.images import InputSpec
 from transferscope.machine import cache_dir
@@ -33,6 +34,7 @@ def load_backbone(
     weights: str | Path | None = None,
     download: bool = False,
     seed: int = 0,
+    size: int | tuple[int, int] | None = None,
 ) -> Classifier:
     """A pretrained network as a `Classifier` of its own source classes.
 
@@ -43,12 +45,13 @@ def load_backbone(
         download: permits timm or torchvision to fetch the weights from their hub. What was fetched is kept
             in the cache, where later calls find it without.
         seed: of random weights: the same seed draws the same numbers.
+        size: of the pictures that it sees, in pixels: a square's side, or (height, width); None: its own.
 
     Returns:
         In eval mode; its `weights_note` says what of a file was renamed, dropped or filled in.
 
     Raises:
-        UnknownName, InputError: see `find_backbone`.
+        UnknownName, InputError: see `find_backbone`; or a size that the network does not take.
         WeightsError: no weights to be had without download, or a file that does not fit.
     """
     entry, note = find_backbone(name), ""
@@ -68,8 +71,9 @@ def load_backbone(
         network = _with_matching_head(network, state, entry)
         network.load_state_dict(state)
     network.eval()
-    count = _output_size(network, entry.input)
-    classifier = Classifier(network, entry.input, source_classes(count), backbone=entry.name)
+    spec = entry.input if size is None else _resized(entry, size)
+    count = _output_size(network, spec, entry)
+    classifier = Classifier(network, spec, source_classes(count), backbone=entry.name)
     classifier.weights_note = note
     return classifier
 
@@ -129,10 +133,24 @@ def _with_matching_head(
     return network
 
 
-def _output_size(network: nn.Module, spec: InputSpec) -> int:
+def _resized(entry: Backbone, size: int | tuple[int, int]) -> InputSpec:
+    return replace(entry.input, size=(size, size) if isinstance(size, int) else size)
+
+
+def _output_size(network: nn.Module, spec: InputSpec, entry: Backbone) -> int:
     example = torch.zeros(1, *spec.shape)
-    with torch.no_grad():
-        return int(network(example).shape[-1])
+    try:
+        with torch.no_grad():
+            return int(network(example).shape[-1])
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if spec.size == entry.input.size:
+            raise
+        asked, own = ("x".join(map(str, one.size)) for one in (spec, entry.input))
+        why = str(error).partition("\n")[0]
+        raise InputError(
+            f"{entry.name} cannot see pictures of {asked} pixels ({why}); its own size is {own}: leave "
+            "--size out"
+        ) from error
 
 
 def _kept_file(entry: Backbone) -> Path:

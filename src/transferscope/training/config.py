@@ -33,6 +33,13 @@ class Config:
     )
     backbone: str = option("efficientnet_lite0", "See 'transferscope backbones'.")
     weights: str | None = option(None, "A local .safetensors or .pth.", metavar="FILE")
+    size: int | None = option(
+        None,
+        "Side of the square that the network sees; default: its own, or what is better far from home.",
+        metavar="PIXELS",
+        ge=32,
+        le=2048,
+    )
     strategy: Strategy = option(
         "auto",
         "auto: what 'advise' recommends or the probe, the better on validation. scratch: the control.",

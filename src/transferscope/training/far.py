@@ -27,9 +27,13 @@ UNBALANCED = 3
 FASTER = 3
 """What the learning rate is multiplied by in a trial: half an order of magnitude."""
 
+LARGER = 1.3
+"""What the side of the input is multiplied by in a trial, rounded to whole steps of 32 pixels."""
+
 MOST_EPOCHS = 48
 """No course is longer."""
 
+_STEP = 32  # pixels: what most networks divide their input by
 _LEARNED = 0.99  # of the training pictures right: further epochs have little left to learn from
 
 
@@ -54,6 +58,11 @@ class Change(Record):
         """What was tried and found."""
         verdict = "kept" if self.kept else "left as it was"
         return f"{self.what}: loss {-self.fall:+.3f} (standard error {self.error:.3f}), {verdict}"
+
+
+def larger_side(size: tuple[int, int]) -> int:
+    """Side in pixels of the larger square that is tried for an input (height, width)."""
+    return max(max(size) + _STEP, round(LARGER * max(size) / _STEP) * _STEP)
 
 
 def variants(

@@ -354,9 +354,24 @@ def _hits(features: torch.Tensor, sample: Sample) -> np.ndarray:
     return hits
 
 
+def probe_hits(source: Classifier, sample: Sample) -> np.ndarray:
+    """bool (N,): which pictures of the sample a probe of what the head sees recognises, out of fold."""
+    with sample.reporter.task(f"{source.backbone} at {source.input.size[0]} pixels") as progress:
+        pooled = extract(
+            source,
+            sample.files,
+            sample.hashes,
+            precision=sample.precision,
+            on_progress=progress,
+        ).targets[POOLED]
+    return distributed.by_first(lambda: _hits(pooled, sample))
+
+
 def _control(source: Classifier, sample: Sample) -> StageProbe:
     """The probe of what the head sees in the same architecture with seeded random weights."""
-    random = load_backbone(source.backbone, weights="random", seed=_CONTROL_SEED)
+    random = load_backbone(
+        source.backbone, weights="random", seed=_CONTROL_SEED, size=source.input.size
+    )
     random = random.to(source.device)
     with sample.reporter.task(f"{source.backbone}: the control, random weights") as progress:
         found = extract(

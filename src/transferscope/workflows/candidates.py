@@ -253,7 +253,12 @@ def random_start(job: Job, features: Features) -> Classifier:
     """The architecture with weights drawn from the seed, and none of the pretrained ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)
-        drawn = load_backbone(job.options.backbone, weights="random", seed=job.options.seed)
+        drawn = load_backbone(
+            job.options.backbone,
+            weights="random",
+            seed=job.options.seed,
+            size=job.source.input.size,
+        )
         drawn = drawn.to(job.source.device)
         layer = torch.nn.Linear(features.train.pooled.shape[1], len(features.classes))
     head = drawn.with_head(layer.weight.detach(), layer.bias.detach(), features.classes)

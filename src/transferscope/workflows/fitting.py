@@ -8,16 +8,19 @@ from typing import Any
 
 from transferscope import distributed
 from transferscope.backbones.classifier import Classifier
+from transferscope.backbones.weights import load_backbone
 from transferscope.data.split import Split
+from transferscope.evaluation.paired import paired_interval
 from transferscope.files import read_json, write_csv, write_json, write_text
+from transferscope.images import shorter_side
 from transferscope.report.figures.training import lr_figure
 from transferscope.training.batches import Part
-from transferscope.training.far import FAR, MOST_EPOCHS, settled
+from transferscope.training.far import FAR, MOST_EPOCHS, larger_side, settled
 from transferscope.training.loop import fine_tune
 from transferscope.training.lr_finder import find_rate
 from transferscope.training.recipe import Recipe, adapted
 from transferscope.training.search import Settings
-from transferscope.workflows.advise import Placed, Sample, place
+from transferscope.workflows.advise import Placed, Sample, place, probe_hits
 from transferscope.workflows.candidates import (
     Base,
     Candidate,
@@ -37,12 +40,38 @@ from transferscope.workflows.time_budget import plan_trials, time_for_course, wi
 _TRIALS_SHARE = 1 / 3  # of the time that --minutes leaves: more would be lost to the tuning itself
 
 
-def fit(job: Job, features: Features, out: Path) -> Fitted:
+def advised(job: Job, split: Split, out: Path) -> tuple[Job, Placed | None]:
+    """What is measured of the training pictures before any head is fitted, where that decides.
+
+    Far from home a larger input is tried, where it is not given and the pictures have the pixels: it is
+    taken where the probe is measurably better with it, out of fold.
+
+    Args:
+        out: the run folder, where the size is kept that was found.
+
+    Returns:
+        The job, with another size of the input where that was found better; the measurements, or None
+        where the strategy or the depth is given.
+    """
+    if not job.options.advised:
+        return job, None
+    sample = Sample.draw(split, job.options.seed, job.options.precision, job.reporter)
+    placed = distributed.gathered(place(job.source, sample))[0]
+    if placed.gain < FAR and job.options.size is None:
+        larger = _larger(job, sample, placed, out / "size.json")
+        if larger is not None:
+            job = replace(job, source=larger)
+            placed = distributed.gathered(place(larger, sample))[0]
+    job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
+    return job, placed
+
+
+def fit(job: Job, features: Features, out: Path, advice: Placed | None) -> Fitted:
     """The probe, and what the strategy fine-tunes; checkpoints and what trials found are kept in `out`."""
     options = job.options
     base = fit_base(job, features)
     candidates = {"probe": head_candidate(job, features, base)}
-    strategy, boundary, advice = _strategy(job, features.split)
+    strategy, boundary = _strategy(job, advice)
     fitted = Fitted(features, base, candidates, advice)
     if strategy == "probe":
         return fitted
@@ -73,26 +102,36 @@ def fit(job: Job, features: Features, out: Path) -> Fitted:
     return fitted
 
 
-def _strategy(job: Job, split: Split) -> tuple[str, str | None, Placed | None]:
-    """The strategy, the last frozen layer, and the measurements where they have decided."""
-    options = job.options
-    if options.advised:
-        advice = _advice(job, split)
-        boundary = advice.cut.boundary if advice.strategy == "partial" else None
-        return advice.strategy, boundary, advice
-    strategy = "partial" if options.strategy == "auto" else options.strategy
-    return strategy, chosen_boundary(job.source, options) if strategy == "partial" else None, None
-
-
-def _advice(job: Job, split: Split) -> Placed:
-    """What the measurements advise; process 0's, where there are several."""
-    sample = Sample.draw(split, job.options.seed, job.options.precision, job.reporter)
-    placed = distributed.gathered(place(job.source, sample))[0]
-    job.reporter.say(f"advice: {placed.strategy}; {placed.cut.reason}")
-    return placed
+def _strategy(job: Job, advice: Placed | None) -> tuple[str, str | None]:
+    """The strategy and the last frozen layer: as measured, or as given."""
+    if advice is not None:
+        return advice.strategy, advice.cut.boundary if advice.strategy == "partial" else None
+    strategy = "partial" if job.options.strategy == "auto" else job.options.strategy
+    return strategy, chosen_boundary(job.source, job.options) if strategy == "partial" else None
 
 
 # ---------------------------------------------------------------------------- far from home
+
+
+def _larger(job: Job, sample: Sample, placed: Placed, kept: Path) -> Classifier | None:
+    """The network with a larger input, where its probe is measurably better; a resumed run keeps that."""
+    side = larger_side(job.source.input.size)
+    if not kept.is_file() and shorter_side(sample.files) < side:
+        return None
+    source = load_backbone(
+        job.options.backbone, weights=job.options.weights, download=job.options.download, size=side
+    ).to(job.source.device)
+    if not kept.is_file():
+        hits = probe_hits(source, sample)
+        low, high = paired_interval(hits, placed.hits, seed=sample.seed)
+        if distributed.is_first():
+            write_json(kept, {"side": side, "gain": [low, high], "taken": low > 0})
+        distributed.wait_for_all()
+        job.reporter.say(
+            f"an input of {side} pixels: the probe is {100 * low:+.1f} to {100 * high:+.1f} points better on "
+            f"unseen pictures, {'taken' if low > 0 else 'left as it was'}"
+        )
+    return source if read_json(kept)["taken"] else None
 
 
 def _far_settings(

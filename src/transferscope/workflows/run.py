@@ -123,7 +123,8 @@ class Run:
     @cached_property
     def base(self) -> Classifier:
         """The same backbone untuned, with the linear probe for a head: the fair *before*."""
-        source = load_backbone(self.config.backbone, weights=self.weights())
+        height, width = self.record["input"]["size"]
+        source = load_backbone(self.config.backbone, weights=self.weights(), size=(height, width))
         if source.body_hash() != self.record["body_hash"]:
             raise RunError(
                 f"the weights of {self.config.backbone} are not those that {str(self.path)!r} was "

@@ -61,7 +61,7 @@ from transferscope.workflows.candidates import (
     read_features,
 )
 from transferscope.workflows.choice import choose, scores_of
-from transferscope.workflows.fitting import fit
+from transferscope.workflows.fitting import advised, fit
 from transferscope.workflows.kept_heads import START
 from transferscope.workflows.known_pictures import known_of
 from transferscope.workflows.lookalikes import scanned_together
@@ -120,9 +120,10 @@ def tune(
             reporter.say(f"the probe is fitted exactly: {asked.unused} is not used")
         distributed.wait_for_all()  # before the folder is written that the others looked into
         with _run_folder(job, split) as job:
+            job, advice = advised(job, split, asked.out)
             features = read_features(job, split)
             leaks = warn_of_leakage(job, features)
-            fitted = fit(job, features, asked.out)
+            fitted = fit(job, features, asked.out, advice)
             if distributed.is_first():
                 save(job, fitted, began, leaks)
             distributed.wait_for_all()
@@ -134,9 +135,9 @@ def tune(
 
 def _begin(options: TuneOptions, reporter: Reporter) -> Job:
     """Loads the network and refuses what does not fit it, before any work."""
-    source = load_backbone(options.backbone, weights=options.weights, download=options.download).to(
-        find_device(options.device)
-    )
+    source = load_backbone(
+        options.backbone, weights=options.weights, download=options.download, size=options.size
+    ).to(find_device(options.device))
     source.check_head()
     if source.weights_note:
         reporter.say(source.weights_note)
