@@ -239,5 +239,7 @@ def test_one_verb_is_one_name_in_every_room():
     assert {file.stem for file in (root / "cli").glob("[a-z]*.py")} == verbs | {"app", "options"}
     kept_elsewhere = {"backbones"}  # a table of the catalogue's
     assert verbs - kept_elsewhere <= {file.stem for file in (root / "workflows").glob("*.py")}
+    readme = (docs.parent / "README.md").read_text(encoding="utf-8")
+    assert {verb for verb in verbs if f"transferscope {verb}" not in readme} == set()
     told_in_the_readme = {"demo", "backbones", "doctor"}
     assert verbs - told_in_the_readme <= {file.stem for file in docs.glob("*.md")}
