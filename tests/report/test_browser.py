@@ -129,10 +129,11 @@ def test_channels_and_drawings_sort_and_filter_and_the_theme_turns(
         document.addEventListener("DOMContentLoaded", function () {
           for (const [name, key] of [["grid", "similarity"], ["channels", "moved"]]) {
             const tools = document.querySelector(".tools[data-of=" + name + "]");
-            const sort = tools.querySelector("select");
-            sort.value = key;
-            sort.dispatchEvent(new Event("change"));
-            tools.querySelector("input").click();
+            for (const [what, value] of [["order", key], ["found", "learned"]]) {
+              const select = tools.querySelector("[name=" + what + "]");
+              select.value = value;
+              select.dispatchEvent(new Event("change"));
+            }
             document.documentElement.dataset[name] =
               Array.from(document.getElementById(name).children)
               .filter(item => !item.hidden).map(item => item.dataset.index).join(" ");

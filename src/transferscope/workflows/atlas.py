@@ -20,9 +20,11 @@ from transferscope.report.single_file import SingleFile, write_single_file
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.wording import counted, percent
+from transferscope.workflows.atlas_pictures import shown_pictures
 from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.explanations import HOME, kept_explanations
+from transferscope.workflows.ideal import kept_ideals
 from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.known_pictures import stored_detection
 from transferscope.workflows.model_card import (
@@ -86,6 +88,9 @@ def write_atlas(
     recipe = run.recipe
     augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
+    predictions = Predictions.load(home) if evaluation is not None else None
+    explanations = kept_explanations(run)
+    verdicts = kept_verdicts(run.path / HOME, run.classifier)
     content = AtlasContent(
         title=title or run_title(run),
         facts=_facts(run, comparison, which),
@@ -95,7 +100,7 @@ def write_atlas(
         validation_after=run.results["validation"]["top1"],
         evaluation=evaluation,
         evaluation_base=base_evaluation,
-        predictions=Predictions.load(home) if evaluation is not None else None,
+        predictions=predictions,
         history=run.history,
         comparison=comparison,
         renders=_shown_renders(run, comparison, reporter) if comparison is not None else {},
@@ -112,10 +117,21 @@ def write_atlas(
         others=others,
         robustness=stored_robustness(run.path),
         strangers=stored_detection(run.path),
-        explanations=kept_explanations(run),
-        verdicts=kept_verdicts(run.path / HOME, run.classifier),
+        explanations=explanations,
+        verdicts=verdicts,
         view=run.classifier.input,
         shortcuts=kept_shortcuts(run.path),
+        pictures=shown_pictures(
+            run,
+            predictions,
+            split=evaluation.split,
+            explanations=explanations,
+            verdicts=verdicts,
+            reporter=reporter,
+        )
+        if evaluation is not None and pictures
+        else None,
+        ideals=kept_ideals(run),
     )
     page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
     reporter.say(_holds(page.parent))
