@@ -72,7 +72,7 @@ def attack(folder: Path, source: str, target: str) -> KeptAttack:
     for number, name in enumerate(("original", "adversarial", "difference")):
         Image.new("RGB", (24, 24), (40 * number, 90, 60)).save(folder / f"{name}.png")
     return KeptAttack(
-        folder, source, 0.998, target, 0.93, "2/255 in linf", "pgd", f"{source} 98.0%"
+        folder, source, 0.998, target, 0.93, "2/255 of any value", "pgd", f"{source} 98.0%"
     )
 
 

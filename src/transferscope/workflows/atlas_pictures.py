@@ -36,6 +36,7 @@ ATTACKS = "attacks"
 """The folder of a run in which attacks are looked for."""
 
 _TOP = 3  # classes that are named of every answer
+_NORMS = {"linf": "of any value", "l2": "in length"}
 _SAME = 0.01  # probabilities of one network on one picture differ by less
 
 
@@ -179,7 +180,7 @@ def _attacks(home: Path) -> dict[str, list[KeptAttack]]:
                 source_probability=told["from_probability"],
                 target=told["to"],
                 probability=told["probability"],
-                budget=f"{epsilon_said(told['epsilon'], told['norm'])} in {told['norm']}",
+                budget=f"{epsilon_said(told['epsilon'], told['norm'])} {_NORMS[told['norm']]}",
                 method=told["method"],
                 noise=f"{noise['class']} {percent(noise['probability'])}",
             )
