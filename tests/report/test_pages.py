@@ -628,7 +628,7 @@ def test_a_picture_has_a_page_with_all_that_is_known_of_it(pages: dict[str, Page
         "right before, wrong after",
         "called a stranger at 5% false alarms",
         "failed the check: <nowhere>",
-        "before: base, probe",
+        "base, with its probe",
         f"{made.NASTY} its class < 1%",
         "Löwenzahn > 99%",
         "what speaks for “ Löwenzahn ” in each network, by Grad-CAM",
