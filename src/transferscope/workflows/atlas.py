@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from transferscope.comparison.records import NETWORKS, Comparison, channels_of
@@ -73,6 +74,20 @@ def write_atlas(
         raise OutputError(
             f"{str(run.path)!r} cannot be written; say with --out where the atlas is to be"
         )
+    content = _content(run, title, reporter)
+    if pictures:
+        content = _with_pictures(content, run, reporter)
+    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    reporter.say(_holds(page.parent))
+    return page
+
+
+def _content(run: Run, title: str | None, reporter: Reporter) -> AtlasContent:
+    """All that the run holds.
+
+    Raises:
+        RunError: it was neither evaluated nor compared yet.
+    """
     comparison, which = shown_comparison(run.path / "comparison")
     evaluation, base_evaluation = run_evaluations(run)
     others = _other_sets(run)
@@ -85,13 +100,8 @@ def write_atlas(
     home = run.path / "evaluation"
     strips, study = home / "strips.json", home / "study.json"
     inspection = inspect_run(run, reporter=reporter)
-    recipe = run.recipe
-    augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
-    predictions = Predictions.load(home) if evaluation is not None else None
-    explanations = kept_explanations(run)
-    verdicts = kept_verdicts(run.path / HOME, run.classifier)
-    content = AtlasContent(
+    return AtlasContent(
         title=title or run_title(run),
         facts=_facts(run, comparison, which),
         classes=run.classifier.classes,
@@ -100,42 +110,44 @@ def write_atlas(
         validation_after=run.results["validation"]["top1"],
         evaluation=evaluation,
         evaluation_base=base_evaluation,
-        predictions=predictions,
+        predictions=Predictions.load(home) if evaluation is not None else None,
         history=run.history,
         comparison=comparison,
         renders=_shown_renders(run, comparison, reporter) if comparison is not None else {},
         data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
         inspection=inspection,
-        preview=(
-            previews(inspection, (recipe.augment,), flip=recipe.flip, seed=recipe.seed)
-            if inspection and augmented and pictures
-            else None
-        ),
         study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
         card=card_of(run, name=title, inspection=inspection),
         others=others,
         robustness=stored_robustness(run.path),
         strangers=stored_detection(run.path),
-        explanations=explanations,
-        verdicts=verdicts,
+        explanations=kept_explanations(run),
+        verdicts=kept_verdicts(run.path / HOME, run.classifier),
         view=run.classifier.input,
         shortcuts=kept_shortcuts(run.path),
-        pictures=shown_pictures(
-            run,
-            predictions,
-            split=evaluation.split,
-            explanations=explanations,
-            verdicts=verdicts,
-            reporter=reporter,
-        )
-        if evaluation is not None and pictures
-        else None,
         ideals=kept_ideals(run),
     )
-    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
-    reporter.say(_holds(page.parent))
-    return page
+
+
+def _with_pictures(content: AtlasContent, run: Run, reporter: Reporter) -> AtlasContent:
+    """The same with what is made of single pictures of the data."""
+    recipe, evaluation = run.recipe, content.evaluation
+    augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
+    preview = shown = None
+    if content.inspection and augmented:
+        names = (recipe.augment,)
+        preview = previews(content.inspection, names, flip=recipe.flip, seed=recipe.seed)
+    if evaluation is not None:
+        shown = shown_pictures(
+            run,
+            content.predictions,
+            split=evaluation.split,
+            explanations=content.explanations,
+            verdicts=content.verdicts,
+            reporter=reporter,
+        )
+    return replace(content, preview=preview, pictures=shown)
 
 
 def _holds(home: Path) -> str:
