@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pictures_content
 import robustness_content
 import strangers_content
 import torch
@@ -698,4 +699,6 @@ def content(root: Path, *, facts: dict[str, str] | None = None) -> AtlasContent:
         verdicts=verdicts(),
         view=InputSpec(size=(24, 24)),
         shortcuts=shortcuts(paths),
+        pictures=pictures_content.shown(root, paths, CLASSES),
+        ideals=pictures_content.ideals(root.with_name(root.name + "-ideals"), NASTY),
     )

@@ -75,6 +75,8 @@ PAGES = (
     "data.html",
     "map.html",
     "classes/1.html",
+    "pictures.html",
+    "pictures/0.html",
 )
 
 
@@ -129,10 +131,11 @@ def test_channels_and_drawings_sort_and_filter_and_the_theme_turns(
         document.addEventListener("DOMContentLoaded", function () {
           for (const [name, key] of [["grid", "similarity"], ["channels", "moved"]]) {
             const tools = document.querySelector(".tools[data-of=" + name + "]");
-            const sort = tools.querySelector("select");
-            sort.value = key;
-            sort.dispatchEvent(new Event("change"));
-            tools.querySelector("input").click();
+            for (const [what, value] of [["order", key], ["found", "learned"]]) {
+              const select = tools.querySelector("[name=" + what + "]");
+              select.value = value;
+              select.dispatchEvent(new Event("change"));
+            }
             document.documentElement.dataset[name] =
               Array.from(document.getElementById(name).children)
               .filter(item => !item.hidden).map(item => item.dataset.index).join(" ");
@@ -244,6 +247,89 @@ def test_of_many_channels_those_in_sight_are_in_the_document(browser: str, tmp_p
     assert found["sorted"] == str(count - 1)
     assert found["last"] != found["sorted"]
     assert found["printed"] == str(count)
+
+
+def test_what_a_list_is_set_to_stands_in_the_address_and_is_read_from_it(
+    browser: str, atlas: Path, tmp_path: Path
+) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        window.addEventListener("load", async function () {
+          const told = document.documentElement.dataset;
+          const tools = document.querySelector('.tools[data-of="channels"]');
+          const of = name => tools.querySelector("[name=" + name + "]");
+          const rows = () => Array.from(document.getElementById("channels").children)
+            .filter(row => row.dataset.index && !row.hidden).map(row => row.dataset.index).join(" ");
+          const set = (name, value) => {
+            of(name).value = value;
+            of(name).dispatchEvent(new Event("change"));
+          };
+          told.first = rows();
+          told.count = tools.querySelector("output").textContent;
+          told.set = of("order").value + " " + of("found").value;
+          set("found", "");
+          set("status", "below_exemplar");
+          told.below = rows();
+          told.address = location.hash;
+          set("status", "drawn");
+          told.drawn = rows();
+          of("status").focus();
+          told.focused = document.activeElement === of("status");
+          location.hash = "#channel-20";
+          await new Promise(done => setTimeout(done, 200));
+          told.all = rows().split(" ").length;
+          set("order", "learned");
+          told.plain = location.hash;
+        });""",
+    )
+    page = (copy / "layers/blocks-4-2.html").as_uri()
+    hash_ = "#channels-order=index&channels-found=matters&grid-order=nonsense"
+    dom = run(
+        browser, tmp_path / "profile", "--virtual-time-budget=4000", "--dump-dom", page + hash_
+    )
+    names = "first|count|set|below|address|drawn|focused|all|plain"
+    found = dict(re.findall(rf' data-({names})="([^"]*)"', re.findall(r"<html[^>]*>", dom)[0]))
+    assert found == {
+        "first": "2 5 8 11",
+        "count": "4 of 24",
+        "set": "index matters",
+        "below": "3",
+        "address": "#channels-order=index&amp;grid-order=nonsense&amp;channels-status=below_exemplar",
+        "drawn": "0 1 2 3 4 5",
+        "focused": "true",
+        "all": "24",
+        "plain": "",
+    }
+
+
+def test_a_dot_of_the_map_leads_to_its_pictures_page(
+    browser: str, atlas: Path, tmp_path: Path
+) -> None:
+    copy = probed(
+        atlas,
+        tmp_path / "copy",
+        after="""
+        window.addEventListener("load", function () {
+          if (!location.href.includes("map.html")) return;
+          const named = document.querySelector(".map-name");
+          window.name = [named.querySelector("a").getAttribute("href"),
+            document.querySelectorAll("circle.here").length].join(" ");
+          const dot = document.querySelector('circle[data-i="4"]');
+          dot.dispatchEvent(new PointerEvent("click", { bubbles: true, pointerType: "touch" }));
+          window.name += " " + named.querySelector("a").getAttribute("href");
+          const bare = document.querySelector('circle[data-i="3"]');
+          bare.dispatchEvent(new PointerEvent("click", { bubbles: true, pointerType: "mouse" }));
+          window.name += " " + named.querySelectorAll("a").length;
+          dot.dispatchEvent(new PointerEvent("click", { bubbles: true, pointerType: "mouse" }));
+        });
+        document.documentElement.dataset.seen = window.name;""",
+    )
+    page = (copy / "map.html").as_uri() + "#dot-1"
+    dom = run(browser, tmp_path / "profile", "--virtual-time-budget=4000", "--dump-dom", page)
+    assert re.findall(r'data-seen="([^"]*)"', dom) == ["pictures/0.html 2 pictures/2.html 0"]
+    assert re.search(r"<title>class 1/片 4", dom), "a press with the mouse opens the page"
 
 
 def test_search_blink_and_keys(browser: str, atlas: Path, tmp_path: Path) -> None:

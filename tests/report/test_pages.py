@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import atlas_content as made
 import numpy as np
+import pictures_content
 import pytest
 from PIL import Image
 
@@ -273,7 +274,8 @@ def test_what_was_not_asked_is_called_so(content: AtlasContent, tmp_path: Path) 
     assert re.findall(r"<dd><b>(.*?)\.</b>", unit.html) == ["Yes", *["Not asked"] * 3]
     layer, front = Page(out / "layers/blocks-4-2.html"), Page(out / "index.html")
     assert layer.html.count('class="unasked"') == 3
-    assert "learned only" not in layer.words
+    assert 'value="learned">those' not in layer.html, "nobody can be asked for those that learned"
+    assert 'value="moved">those' in layer.html
     assert "Learned most" not in front.words
     assert "over base. Whether they learned was not asked: there are no controls." in front.words
     assert "blocks.4.2 24 24 – – – 6" in front.words
@@ -286,12 +288,21 @@ def test_a_layers_page_has_all_its_channels_the_most_learned_first(
     assert content.comparison is not None
     page = pages["layers/blocks-4-2.html"]
     body = page.html[page.html.index('<tbody id="channels">') :]
-    rows = re.findall(r'<tr data-index="(\d+)".*?data-found="(.)">(.*?)</tr>', body, re.DOTALL)
+    rows = re.findall(
+        r'<tr data-index="(\d+)".*?data-found="(.*?)" data-status="(.*?)">(.*?)</tr>',
+        body,
+        re.DOTALL,
+    )
     order = [row.channel for row in content.comparison.ranked() if row.layer == "blocks.4.2"]
-    assert [int(index) for index, _, _ in rows] == order
+    assert [int(index) for index, _, _, _ in rows] == order
     assert len(order) == 24
-    assert {int(index) for index, found, _ in rows if found == "1"} == set(range(1, 24, 2))
-    linked = {int(index) for index, _, cells in rows if "../units/" in cells}
+    learned = {int(index) for index, found, _, _ in rows if "learned" in found.split()}
+    assert learned == set(range(1, 24, 2))
+    assert {int(index): status for index, _, status, _ in rows if status} == {
+        index: "drawn optimized" if index != 3 else "drawn optimized below_exemplar"
+        for index in range(6)
+    }
+    linked = {int(index) for index, _, _, cells in rows if "../units/" in cells}
     assert linked == set(range(6))
     for shown in (
         "Moved 24 of 24",
@@ -587,7 +598,12 @@ def test_a_class_has_a_page_with_its_errors_and_the_units_that_serve_it(
     missed = int(((known.labels == 1) & ~known.right).sum())
     mistaken = int(((known.predicted == 1) & ~known.right).sum())
     assert missed
-    assert told.html.count("<img") == missed + mistaken
+    overlays = [one for one in told.references if "images/maps/" in one]
+    assert len(overlays) == 2 * 2, "a right picture and a wrong one, each in both networks"
+    ideals = [one for one in told.references if "images/ideals/" in one]
+    assert ideals == ["../images/ideals/1-base.webp", "../images/ideals/1-tuned.webp"]
+    assert told.html.count("<img") == missed + mistaken + len(overlays) + len(ideals)
+    assert "transferscope ideal RUN --class CLASS" in pages["classes/0.html"].words
     assert "Taken for Löwenzahn (3)" in told.words
     serving = [r for r in told.references if "channel-" in r or "units/" in r]
     assert "../layers/blocks-4-2.html#channel-11" in serving  # not drawn: its row in the table
@@ -596,7 +612,88 @@ def test_a_class_has_a_page_with_its_errors_and_the_units_that_serve_it(
         "none was found to serve it; that is not to say that none does"
         in pages["classes/0.html"].words
     )
-    assert "<img" not in (without_pictures / "classes/1.html").read_text(encoding="utf-8")
+    bare = Page(without_pictures / "classes/1.html")
+    assert bare.html.count("<img") == len(ideals), (
+        "only drawings, which show no picture of the data"
+    )
+
+
+def test_a_picture_has_a_page_with_all_that_is_known_of_it(pages: dict[str, Page]) -> None:
+    listed = pages["pictures.html"]
+    assert f"3 of {pictures_content.OF} test pictures" in listed.words
+    assert "1 of 3 wrong answers" in listed.words
+    told = pages["pictures/0.html"]
+    for shown in (
+        f"{made.NASTY}, taken for Löwenzahn",
+        "right before, wrong after",
+        "called a stranger at 5% false alarms",
+        "failed the check: <nowhere>",
+        "base, with its probe",
+        f"{made.NASTY} its class < 1%",
+        "Löwenzahn > 99%",
+        "what speaks for “ Löwenzahn ” in each network, by Grad-CAM",
+        "2/255 of any value, by pgd",
+        "foxglove 93.0%",
+        "+0.25 +1.50",
+        "Löwenzahn 0.91",
+    ):
+        assert shown in told.words, shown
+    assert "Not asked of this picture" not in told.words
+    assert {
+        "../classes/1.html",
+        "../map.html#dot-1",
+        "../units/blocks-4-2-3.html",
+        "../layers/blocks-4-2.html#channel-11",
+        "../images/attacks/0-0-adversarial.webp",
+        "../images/maps/0-base.webp",
+    } <= set(told.references)
+    assert '<link rel="next" href="../pictures/1.html">' in told.html
+
+
+def test_of_a_picture_that_was_not_asked_the_page_says_how_to_ask(pages: dict[str, Page]) -> None:
+    bare = pages["pictures/2.html"]
+    for shown in (
+        "right after tuning",
+        "Not kept; transferscope evaluate RUN keeps it.",
+        "transferscope explain RUN IMAGE Only 2 maps were made in 10 seconds.",
+        "transferscope explain RUN IMAGE --units",
+        "transferscope attack RUN IMAGE --out RUN/attacks/NAME",
+        "transferscope predict RUN IMAGE",
+    ):
+        assert shown in bare.words, shown
+    assert "images/maps" not in bare.html
+    assert "Where the answer comes from" not in re.findall(r"<h2[^>]*>(.*?)</h2>", bare.html)
+
+
+def test_maps_are_laid_over_the_picture_as_the_network_sees_it(atlas: Path) -> None:
+    seen = {}
+    for network in ("base", "tuned"):
+        with Image.open(atlas / f"images/maps/0-{network}.webp") as picture:
+            seen[network] = np.asarray(picture.convert("RGB"), dtype=int)
+    assert seen["base"].shape == (24, 24, 3)
+    colour = {network: np.ptp(one, axis=-1) for network, one in seen.items()}
+    assert colour["base"][:, :9].mean() > 2 * colour["base"][:, 15:].mean()
+    assert colour["tuned"][:, 15:].mean() > 2 * colour["tuned"][:, :9].mean()
+
+
+def test_errors_the_map_and_the_front_page_lead_to_pictures(pages: dict[str, Page]) -> None:
+    for name in ("evaluation.html", "map.html", "pictures.html", "classes/1.html"):
+        there = {one.removeprefix("../") for one in pages[name].references}
+        assert "pictures/0.html" in there, name
+    assert '<li><a href="pictures/0.html">' in pages["map.html"].html
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_picture_that_is_gone_keeps_its_page(lacking: Path, without_pictures: Path) -> None:
+    page = Page(lacking / "pictures/0.html")
+    assert page.words.count("picture not found") == 3  # as seen, and two that it resembles
+    assert "images/maps" not in page.html
+    assert "Where the answer comes from" in page.words  # how to make it
+    assert not list((lacking / "images").glob("maps/*"))
+    assert not (without_pictures / "pictures.html").exists()
+    assert not (without_pictures / "pictures").exists()
+    for folder in ("maps", "attacks", "seen"):
+        assert not (without_pictures / "images" / folder).exists()
 
 
 def test_shortcuts_have_a_page_that_tells_alarms_from_what_was_asked(
@@ -725,6 +822,7 @@ def test_content_with_nothing_to_show_is_still_a_whole_atlas(
         robustness=None,
         strangers=None,
         shortcuts=None,
+        pictures=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert sorted(path.name for path in out.glob("*.html")) == [
@@ -904,7 +1002,9 @@ def test_an_atlas_without_a_comparison_is_whole(content: AtlasContent, tmp_path:
     out = write_atlas(alone, tmp_path / "atlas").parent
     names = sorted(path.name for path in out.glob("*.html"))
     pages = ("card", "classes", "data", "evaluation", "explanations", "glossary", "index", "method")
-    assert names == [f"{one}.html" for one in (*pages, "robustness", "shortcuts", "strangers")]
+    assert names == [
+        f"{one}.html" for one in (*pages, "pictures", "robustness", "shortcuts", "strangers")
+    ]
     assert not (out / "layers").exists()
     for name in names:
         page = Page(out / name)
@@ -936,6 +1036,7 @@ def test_an_atlas_of_a_bare_run_needs_no_method(content: AtlasContent, tmp_path:
         robustness=None,
         strangers=None,
         shortcuts=None,
+        pictures=None,
     )
     out = write_atlas(bare, tmp_path / "atlas").parent
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
@@ -968,9 +1069,8 @@ def test_the_card_has_a_page_that_says_what_the_file_says(
 
 def test_every_page_has_its_template_and_its_place(atlas: Path, pages: dict[str, Page]) -> None:
     found = registry.all_pages()
-    titles = ["Overview", "Data", "Classes", "Evaluation", "Strangers", "Map", "Explanations"]
-    titles += ["Robustness"]
-    titles += ["Shortcuts", "Model card", "Method", "Glossary"]
+    titles = ["Overview", "Data", "Classes", "Evaluation", "Pictures", "Strangers", "Map"]
+    titles += ["Explanations", "Robustness", "Shortcuts", "Model card", "Method", "Glossary"]
     assert [page.title for page in found] == titles
     assert len({page.order for page in found}) == len(found)
     for page in found:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import atlas_content as made
+import pictures_content
 import pytest
 from markupsafe import escape
 
@@ -136,6 +137,10 @@ def hostile(content, names):
         predictions=predictions,
         evaluation=evaluation,
         evaluation_base=None,
+        pictures=pictures_content.shown(
+            content.data_root, content.predictions.paths, list(renamed.values())
+        ),
+        ideals={},
         comparison=None,
         renders={},
         explanations=(),

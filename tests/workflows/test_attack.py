@@ -14,6 +14,7 @@ import transferscope as ts
 from conftest import command, smooth_pictures, tiny_classifier
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import AttackError, InputError, OutputError, PictureError, UnknownName
+from transferscope.files import sha256_file
 from transferscope.images import as_float, to_picture
 from transferscope.workflows import attack as workflow
 from transferscope.workflows.attack import attack_files
@@ -73,7 +74,8 @@ def test_the_written_file_fools_as_stated(
     stored = json.loads((out / "attack.json").read_text(encoding="utf-8"))
     keys = {"file", "from", "to", "probability", "epsilon", "verified"}
     assert keys <= set(stored)
-    assert stored == json.loads(json.dumps(made.to_dict()))
+    digest = sha256_file(photos[0])
+    assert stored == json.loads(json.dumps(made.to_dict())) | {"picture": digest}
     with Image.open(out / "attack.png") as figure:
         assert figure.width > 2000
     again = ts.attack(sharp, photos[0], to=to, epsilon=EPSILON, out=out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from transferscope.cli.options import (
     Weights,
     network_name,
 )
+from transferscope.errors import InputError
 from transferscope.terminal import Terminal
 
 
@@ -26,7 +27,10 @@ from transferscope.terminal import Terminal
 def ideal(
     model: Model,
     name: Annotated[str, typer.Option("--class", help="The class that is drawn.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures; default, of a run: it keeps both networks'."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of each version; default: 256.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Side of a picture in pixels.")] = None,
     seed: Seed = 0,
@@ -37,27 +41,34 @@ def ideal(
     quiet: Quiet = False,
 ) -> None:
     """Draw what a class wants to see, three ways: pixels alone, smoothed, and with the full recipe."""
-    from transferscope.workflows.ideal import draw_ideal
+    from transferscope.workflows.ideal import draw_ideal, keep_ideals
     from transferscope.workflows.open_model import open_model
+    from transferscope.workflows.run import Run
 
-    classifier = open_model(model, weights=weights, download=download, device=device)
-    rows = draw_ideal(
-        classifier,
-        name,
-        out=out,
-        seed=seed,
-        steps=steps,
-        size=size,
-        called=network_name(model),
-        reporter=Terminal(quiet),
-    )
+    options: dict[str, Any] = {"seed": seed, "steps": steps, "size": size}
+    options["reporter"] = Terminal(quiet)
+    if out is not None:
+        classifier = open_model(model, weights=weights, download=download, device=device)
+        rows = draw_ideal(classifier, name, out=out, called=network_name(model), **options)
+    elif (Path(model) / "run.json").is_file():
+        rows = keep_ideals(Run(model), name, device=device, **options)
+    else:
+        raise InputError(f"--out is missing; give a folder for {name!r} (a run has its own)")
     if json_:
         print_json(rows)
         return
     table(
-        ("version", "-probability", "-logit", "-total variation", "file"),
+        (
+            "" if out is not None else "network",
+            "version",
+            "-probability",
+            "-logit",
+            "-total variation",
+            "file",
+        ),
         [
             (
+                row.get("network", ""),
                 row["version"],
                 f"{row['probability']:.1%}",
                 f"{row['logit']:.1f}",
@@ -67,4 +78,5 @@ def ideal(
             for row in rows
         ],
     )
-    typer.echo(f"\nside by side: {out / 'ideal.png'}")
+    for folder in dict.fromkeys(Path(row["file"]).parent for row in rows):
+        typer.echo(f"\nside by side: {folder / 'ideal.png'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from transferscope.comparison.records import NETWORKS, Comparison, channels_of
@@ -20,9 +21,11 @@ from transferscope.report.single_file import SingleFile, write_single_file
 from transferscope.visualize.records import Render
 from transferscope.visualize.units import Sweep
 from transferscope.wording import counted, percent
+from transferscope.workflows.atlas_pictures import shown_pictures
 from transferscope.workflows.compare import nothing_changed
 from transferscope.workflows.comparisons import render_keys, shown_comparison
 from transferscope.workflows.explanations import HOME, kept_explanations
+from transferscope.workflows.ideal import kept_ideals
 from transferscope.workflows.inspect import inspect_run, previews
 from transferscope.workflows.known_pictures import stored_detection
 from transferscope.workflows.model_card import (
@@ -71,6 +74,20 @@ def write_atlas(
         raise OutputError(
             f"{str(run.path)!r} cannot be written; say with --out where the atlas is to be"
         )
+    content = _content(run, title, reporter)
+    if pictures:
+        content = _with_pictures(content, run, reporter)
+    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    reporter.say(_holds(page.parent))
+    return page
+
+
+def _content(run: Run, title: str | None, reporter: Reporter) -> AtlasContent:
+    """All that the run holds.
+
+    Raises:
+        RunError: it was neither evaluated nor compared yet.
+    """
     comparison, which = shown_comparison(run.path / "comparison")
     evaluation, base_evaluation = run_evaluations(run)
     others = _other_sets(run)
@@ -83,10 +100,8 @@ def write_atlas(
     home = run.path / "evaluation"
     strips, study = home / "strips.json", home / "study.json"
     inspection = inspect_run(run, reporter=reporter)
-    recipe = run.recipe
-    augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
     scores = run.results["candidates"]
-    content = AtlasContent(
+    return AtlasContent(
         title=title or run_title(run),
         facts=_facts(run, comparison, which),
         classes=run.classifier.classes,
@@ -102,11 +117,6 @@ def write_atlas(
         data_root=run.root,
         strips=read_json(strips) if strips.is_file() else None,
         inspection=inspection,
-        preview=(
-            previews(inspection, (recipe.augment,), flip=recipe.flip, seed=recipe.seed)
-            if inspection and augmented and pictures
-            else None
-        ),
         study=ErrorStudy.from_dict(read_json(study)) if study.is_file() else None,
         card=card_of(run, name=title, inspection=inspection),
         others=others,
@@ -116,10 +126,28 @@ def write_atlas(
         verdicts=kept_verdicts(run.path / HOME, run.classifier),
         view=run.classifier.input,
         shortcuts=kept_shortcuts(run.path),
+        ideals=kept_ideals(run),
     )
-    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
-    reporter.say(_holds(page.parent))
-    return page
+
+
+def _with_pictures(content: AtlasContent, run: Run, reporter: Reporter) -> AtlasContent:
+    """The same with what is made of single pictures of the data."""
+    recipe, evaluation = run.recipe, content.evaluation
+    augmented = recipe.augment != "none" and run.results["strategy"] != "probe"
+    preview = shown = None
+    if content.inspection and augmented:
+        names = (recipe.augment,)
+        preview = previews(content.inspection, names, flip=recipe.flip, seed=recipe.seed)
+    if evaluation is not None:
+        shown = shown_pictures(
+            run,
+            content.predictions,
+            split=evaluation.split,
+            explanations=content.explanations,
+            verdicts=content.verdicts,
+            reporter=reporter,
+        )
+    return replace(content, preview=preview, pictures=shown)
 
 
 def _holds(home: Path) -> str:

@@ -28,7 +28,13 @@ from transferscope.adversarial.budgets import (
 from transferscope.adversarial.projected_gradient import MARGIN
 from transferscope.backbones.classifier import Classifier
 from transferscope.errors import AttackError, InputError
-from transferscope.files import refuse_foreign, replaced_folder, write_bytes, write_json
+from transferscope.files import (
+    refuse_foreign,
+    replaced_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 from transferscope.report.sheets.attack import attack_figure
 from transferscope.wording import probability
 from transferscope.workflows.reporter import SILENT, Reporter
@@ -156,10 +162,10 @@ def attack_files(
     with replaced_folder(out) as folder:
         names = _names(images)
         return [
-            _write(classifier, one, folder / name, Path(out) / name, called)
+            _write(classifier, one, Path(image), folder / name, Path(out) / name, called)
             if one.verified
             else one
-            for one, name in zip(records, names, strict=True)
+            for one, image, name in zip(records, images, names, strict=True)
         ]
 
 
@@ -183,9 +189,16 @@ def _names(images: Sequence[str | Path]) -> list[str]:
 
 
 def _write(
-    classifier: Classifier, made: Perturbation, folder: Path, final: Path, called: str | None
+    classifier: Classifier,
+    made: Perturbation,
+    image: Path,
+    folder: Path,
+    final: Path,
+    called: str | None,
 ) -> Perturbation:
     """Writes a picture's files, and holds the network's answer to the written one against what is stated.
+
+    The record names the picture by its bytes' hash, so that an atlas finds it whatever it is called.
 
     Raises:
         AttackError: the file that was written does not fool as stated.
@@ -204,7 +217,7 @@ def _write(
             f"{made.target!r} with {made.probability:.1%}; give a larger --epsilon"
         )
     kept = replace(made, file=str(final / ADVERSARIAL))
-    write_json(folder / RECORD, kept.to_dict())
+    write_json(folder / RECORD, kept.to_dict() | {"picture": sha256_file(image)})
     write_bytes(folder / "attack.png", attack_figure(kept, model=called or classifier.backbone))
     return kept
 

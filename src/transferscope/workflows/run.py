@@ -20,7 +20,7 @@ from transferscope.data.scan import Picture
 from transferscope.data.split import Split, read_split
 from transferscope.errors import DataError, InputError, RunError
 from transferscope.evaluation.metrics import Evaluation
-from transferscope.files import read_csv, read_json, read_tensors, sha256_file
+from transferscope.files import read_csv, read_json, read_tensors, sha256_file, sha256_json
 from transferscope.notebook import panel
 from transferscope.training.config import Config
 from transferscope.training.recipe import Recipe
@@ -198,6 +198,14 @@ class Run:
     def untuned(self) -> bool:
         """Whether the body is bit by bit the pretrained one: a probe was kept, and nothing to compare."""
         return bool(self.classifier.body_hash() == self.record["body_hash"])
+
+    @property
+    def networks_hash(self) -> str:
+        """Digest of both networks' files, by which what was made with them is known to be of this run."""
+        own = (
+            sha256_file(self.path / f"{name}.safetensors") for name in ("classifier", "base_head")
+        )
+        return sha256_json([self.record["body_hash"], *own])
 
     @property
     def recipe(self) -> Recipe:

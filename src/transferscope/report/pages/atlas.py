@@ -4,6 +4,7 @@
     layers/LAYER.html     every channel of a layer that was compared
     units/LAYER-N.html    one channel that was drawn: both networks' drawings, exemplars and all figures
     evaluation.html       how good the classifier is, how far to trust it, where it errs
+    pictures.html         pictures that were evaluated, some of them; below it a page each, pictures/N.html
     strangers.html        how well pictures of none of the classes are told, if that was measured
     robustness.html       what base and tuned stand, if that was measured
     explanations.html     photographs with what an answer comes from, if any were kept
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from transferscope.comparison.records import NETWORKS
 from transferscope.files import replaced_folder
 from transferscope.report.pages.content import AtlasContent
+from transferscope.report.pages.pictures import picture_pages
 from transferscope.report.pages.registry import all_pages
 from transferscope.report.pages.site import Site
 from transferscope.report.questions import QUESTIONS
@@ -82,6 +84,7 @@ def write_atlas(
             "questions": QUESTIONS,
             "status_words": STATUS_WORDS,
             "shown": {page.slug for page in shown},
+            "picture_pages": picture_pages(content, site),
             "navigation": [(page.file, page.title) for page in shown],
         }
         pages = [(page.title, page.file) for page in shown]

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from transferscope.comparison.change import LEARNED, Witnessed
+from transferscope.comparison.change import LEARNED, MATTERS, Witnessed
 from transferscope.comparison.drawings import drawing_sentence, pooled_sentence
 from transferscope.comparison.layer_measures import Estimate
 from transferscope.comparison.records import NETWORKS, ChannelDrawings, Comparison, LayerComparison
@@ -126,6 +126,11 @@ class Unit:
     def learned(self) -> Answer:
         """Its answer to that question."""
         return next(one for one in self.answers if one.question.witness == LEARNED)
+
+    @property
+    def matters(self) -> Answer:
+        """The same, whether it matters."""
+        return next(one for one in self.answers if one.question.witness == MATTERS)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from transferscope.report.pages.channels import channel_addresses
+from transferscope.report.pages.pictures import saliency_pairs
 from transferscope.report.pages.registry import Section, page
 from transferscope.wording import percent, signed, span
 
@@ -15,8 +20,8 @@ if TYPE_CHECKING:
     from transferscope.comparison.records import Comparison
     from transferscope.evaluation.metrics import Evaluation
     from transferscope.evaluation.predictions import Predictions
-    from transferscope.report.pages.content import AtlasContent
-    from transferscope.report.pages.site import Site
+    from transferscope.report.pages.content import AtlasContent, KeptIdeal
+    from transferscope.report.pages.site import PagePicture, Site
 
 _ERRORS, _UNITS = 12, 12
 
@@ -77,12 +82,33 @@ def classes_page(content: AtlasContent, site: Site) -> Section | None:
                 "previous": every[place - 1] if place else None,
                 "next": every[place + 1] if place + 1 < len(every) else None,
                 "patched": bool(content.comparison and content.comparison.patching),
+                "ideals": _ideals(place, content, site),
+                "pairs": saliency_pairs(one.name, content, site),
             },
         )
         for place, one in enumerate(every)
     }
     values = {"classes": every, "has_units": bool(serving), "with_base": content.evaluation_base}
     return Section(values, pages, [(one.name, one.file) for one in every])
+
+
+def _ideals(
+    place: int, content: AtlasContent, site: Site
+) -> list[tuple[str, KeptIdeal, PagePicture]]:
+    """What the class wants to see in each network, where the run has kept it."""
+    name = content.classes[place]
+    found = []
+    for network, one in sorted(content.ideals.get(name, {}).items()):
+        words = f"What {name} wants to see, {network} network"
+        file = f"images/ideals/{place}-{network}.webp"
+        with suppress(OSError):
+            found.append((network, one, site.once(file, words, partial(_drawn, one), quality=90)))
+    return found
+
+
+def _drawn(one: KeptIdeal) -> Image.Image:
+    with Image.open(one.file) as picture:
+        return picture.convert("RGB")
 
 
 def _serving(comparison: Comparison | None) -> Mapping[int, Sequence[ServingUnit]]:

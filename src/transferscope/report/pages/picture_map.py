@@ -11,6 +11,7 @@ from PIL import Image
 
 from transferscope.comparison.records import NETWORKS
 from transferscope.errors import PictureError
+from transferscope.report.pages.pictures import picture_pages
 from transferscope.report.pages.registry import Section, page
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def picture_map_page(content: AtlasContent, site: Site) -> Section | None:
         network: _placed(getattr(known, network), known.labels, height) for network in NETWORKS
     }
     paths = content.comparison.paths
+    pages = picture_pages(content, site)
     names = [paths[place] if paths and site.pictures else "" for place in known.pictures]
     return Section(
         {
@@ -74,7 +76,7 @@ def picture_map_page(content: AtlasContent, site: Site) -> Section | None:
             "sheet": _sheet(names, site) if site.pictures and paths else None,
             "columns": _COLUMNS,
             "tile": TILE,
-            "picture_names": names,
+            "picture_names": [(name, pages.get(name, "")) for name in names],
             "classes_shown": sorted(set(known.labels)),
         }
     )

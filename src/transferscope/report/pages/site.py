@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -154,7 +154,9 @@ class Site:
         """
         root = "../" * name.count("/")
         html = self._environment.get_template(f"{template}.html.j2").render(
-            {"shown": (), "own_pictures": self.pictures} | dict(values), root=root, page=name
+            {"shown": (), "own_pictures": self.pictures, "picture_pages": {}} | dict(values),
+            root=root,
+            page=name,
         )
         self._write(name, html)
 
@@ -184,23 +186,48 @@ class Site:
         file = f"images/pictures/{name}.webp"
         return self._own((root or self.root) / path, file, path, THUMBNAIL, crop=True)
 
-    def as_seen(self, path: str) -> PagePicture:
+    def as_seen(self, path: str, side: int = THUMBNAIL) -> PagePicture:
         """One of the data's own pictures cut and scaled as the network is given it, or as a thumbnail."""
-        if self.view is None or not self.pictures:
+        view = self.view
+        if view is None or not self.pictures:
             return self.thumbnail(path)
+
+        def made() -> Image.Image:
+            picture = to_picture(view.load(self.root / path)).convert("RGB")
+            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+            return picture
+
         name = sha256_bytes(path.encode("utf-8", "surrogateescape"))[:20]
-        file = f"images/seen/{name}.webp"
-        if file in self._written:
-            return self._written[file]
+        size = "" if side == THUMBNAIL else f"-{side}"
+        file = f"images/seen/{name}{size}.webp"
         try:
-            picture = to_picture(self.view.load(self.root / path)).convert("RGB")
+            return self.once(file, path, made, quality=82, own=path)
         except PictureError:
-            found = PagePicture(None, "picture not found", THUMBNAIL, THUMBNAIL)
-        else:
-            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-            self.shows(path)
-            found = self.save(picture, file, path, quality=82)
-        return self._written.setdefault(file, found)
+            return self._written.setdefault(
+                file, PagePicture(None, "picture not found", side, side)
+            )
+
+    def once(
+        self,
+        file: str,
+        words: str,
+        make: Callable[[], Image.Image],
+        *,
+        quality: int,
+        own: str | None = None,
+    ) -> PagePicture:
+        """`save` of what `make` gives, which is asked when the file is first asked for.
+
+        Args:
+            file, words, quality: as there.
+            make: the picture.
+            own: path of the data's own picture that is in it, or None.
+        """
+        if file not in self._written:
+            self._written[file] = self.save(make(), file, words, quality=quality)
+            if own is not None:
+                self.shows(own)
+        return self._written[file]
 
     def shows(self, path: str | Path) -> None:
         """Notes that one of the data's own pictures is in some picture of the pages."""

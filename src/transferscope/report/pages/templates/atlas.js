@@ -146,11 +146,66 @@
     };
   }
 
+  // What lists are set to stands in the address, `#channels-found=learned`; a single file's has the page before it.
+  function settings() {
+    const [, before, own] = /^(#[^#]*\.html(?=#|$))?#?(.*)$/.exec(location.hash);
+    return [before || "", new URLSearchParams(own.includes("=") ? own : "")];
+  }
+
+  // The order of a list, and which of its items are shown: those that have what every select but `order` names.
+  function arranged(tools) {
+    const list = document.getElementById(tools.dataset.of), items = Array.from(list.children);
+    const selects = Array.from(tools.querySelectorAll("select")), count = tools.querySelector("output");
+    const filters = selects.filter(function (one) { return one.name !== "order"; });
+    const order = selects.find(function (one) { return one.name === "order"; });
+    const view = windowed(list, items);
+    function arrange() {
+      const key = order.value, sign = key === "index" ? 1 : -1;
+      function value(item) {
+        const text = item.dataset[key];
+        return text && Number.isFinite(Number(text)) ? sign * Number(text) : Infinity;
+      }
+      items.sort(function (a, b) {
+        const x = value(a), y = value(b);
+        return x === y ? a.dataset.index - b.dataset.index : x < y ? -1 : 1;
+      });
+      const found = items.filter(function (item) {
+        return filters.every(function (one) {
+          return !one.value || item.dataset[one.name].split(" ").includes(one.value);
+        });
+      });
+      count.textContent = found.length + " of " + items.length;
+      view(found);
+    }
+    function restore() {
+      const kept = settings()[1];
+      selects.forEach(function (one) {
+        const wanted = kept.get(tools.dataset.of + "-" + one.name);
+        const option = Array.from(one.options).find(function (other) { return other.value === wanted; });
+        one.value = (option || one.options[0]).value;
+      });
+      arrange();
+    }
+    selects.forEach(function (one) {
+      one.addEventListener("change", function () {
+        const [before, kept] = settings(), name = tools.dataset.of + "-" + one.name;
+        if (one.selectedIndex) kept.set(name, one.value);
+        else kept.delete(name);
+        const own = String(kept);
+        history.replaceState(null, "", before + (own ? "#" + own : "") || location.pathname + location.search);
+        arrange();
+      });
+    });
+    addEventListener("hashchange", restore);
+    tools.hidden = false;
+    restore();
+  }
+
   // The map of pictures: point at a dot to see its picture and its twin; press classes to pick them out.
   function maps(map) {
     const dots = Array.from(map.querySelectorAll("svg.map circle"));
     const buttons = Array.from(map.querySelectorAll(".map-classes button"));
-    const names = Array.from(document.querySelectorAll("#map-names li"), function (one) { return one.textContent; });
+    const names = Array.from(document.querySelectorAll("#map-names li"));
     const classOf = new Map(buttons.map(function (one) { return [one.dataset.c, one.textContent]; }));
     const shown = map.querySelector(".map-picture"), told = map.querySelector(".map-name");
     const sheet = map.querySelector(".map-sheet");
@@ -161,7 +216,8 @@
       here = dots.filter(function (one) { return one.dataset.i === i; });
       here.forEach(function (one) { one.classList.add("here"); });
       map.classList.add("pointed");
-      told.textContent = classOf.get(dot.dataset.c) + (names[i] ? " · " + names[i] : "");
+      told.textContent = classOf.get(dot.dataset.c) + (names[i] && names[i].textContent ? " · " : "");
+      if (names[i]) told.append(...names[i].cloneNode(true).childNodes);
       if (!sheet) return;
       const tile = Number(sheet.dataset.tile), columns = Number(sheet.dataset.columns);
       shown.hidden = false;
@@ -171,9 +227,19 @@
     ["pointerover", "click"].forEach(function (kind) {
       map.addEventListener(kind, function (event) {
         const dot = event.target.closest("svg.map circle");
-        if (dot) point(dot);
+        if (!dot) return;
+        point(dot);
+        const link = told.querySelector("a");
+        if (link && kind === "click" && event.pointerType === "mouse") link.click();
       });
     });
+    function asked() {
+      const place = /#dot-(\d+)$/.exec(location.hash);  // behind the page's name in a single file
+      const dot = place && dots.find(function (one) { return one.dataset.i === place[1]; });
+      if (dot) point(dot);
+    }
+    addEventListener("hashchange", asked);
+    asked();
     buttons.forEach(function (button) {
       button.addEventListener("click", function () {
         button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
@@ -197,32 +263,7 @@
       label();
     });
 
-    document.querySelectorAll(".tools").forEach(function (tools) {
-      const list = document.getElementById(tools.dataset.of);
-      const sort = tools.querySelector("select");
-      const only = tools.querySelector("input");
-      const items = Array.from(list.children);
-      const view = windowed(list, items);
-      function arrange() {
-        const key = sort.value;
-        const sign = key === "index" ? 1 : -1;
-        function value(item) {
-          const text = item.dataset[key];
-          return text && Number.isFinite(Number(text)) ? sign * Number(text) : Infinity;
-        }
-        items.sort(function (a, b) {
-          const x = value(a), y = value(b);
-          return x === y ? a.dataset.index - b.dataset.index : x < y ? -1 : 1;
-        });
-        view(items.filter(function (item) {
-          return only === null || !only.checked || item.dataset.found === "1";
-        }));
-      }
-      sort.addEventListener("change", arrange);
-      if (only) only.addEventListener("change", arrange);
-      tools.hidden = false;
-      arrange();
-    });
+    document.querySelectorAll(".tools").forEach(arranged);
 
     const map = document.getElementById("map");
     if (map) maps(map);
