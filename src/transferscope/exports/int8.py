@@ -51,7 +51,6 @@ _SENSED = 32  # calibration pictures on which every layer's damage is measured
 _TRIES = 4  # each leaves twice as many layers in fp32 as the one before
 _TIMED = 64
 _ROUNDS = 5
-_BATCH = 16
 
 Progress = Callable[[int, int], None]
 
