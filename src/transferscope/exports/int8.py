@@ -44,7 +44,7 @@ MOST_KNOWN = 500_000
 """Bytes of training features in the file, about: fewer than a run keeps, since the file is to be small."""
 
 LEFT = 0.1
-"""A layer with more than this share of all damage is left in fp32."""
+"""A layer with more than this share of all damage is left in fp32; never more than half of the layers are."""
 
 _LEAST_EACH = 16  # of a class, whatever MOST_KNOWN is
 _SENSED = 32  # calibration pictures on which every layer's damage is measured
@@ -243,7 +243,7 @@ class _Search:
         )
         order = sorted(layers, key=lambda layer: -damage[layer])
         total = sum(damage.values())
-        first = sum(value > LEFT * total for value in damage.values())
+        first = min(sum(value > LEFT * total for value in damage.values()), len(layers) // 2)
         counts = [first, *(max(first, 1) * 2**more for more in range(int(first > 0), _TRIES))]
         labels = self.held.labels.numpy()
         wanted = self._on_held(self.quantizer.quantized(()))[1].argmax(1) == labels
