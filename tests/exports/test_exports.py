@@ -21,7 +21,17 @@ from PIL import Image
 from torch import nn
 
 import transferscope as ts
-from conftest import BACKBONE, SPEC, Heard, TinyNet, narrow, same_state, state_of, tiny_classifier
+from conftest import (
+    BACKBONE,
+    SPEC,
+    Heard,
+    TinyNet,
+    command,
+    narrow,
+    same_state,
+    state_of,
+    tiny_classifier,
+)
 from transferscope.backbones.classifier import Classifier
 from transferscope.backbones.heads import MLPHead
 from transferscope.backbones.weights import load_backbone
@@ -747,6 +757,65 @@ def test_a_run_is_exported_and_checked_on_its_test_pictures(format, run, tmp_pat
     load = {"onnx": load_onnx, "torch": load_program}.get(format)
     classes = load(out)[1].classes if load else load_hub(out).classes
     assert classes == run.classifier.classes
+
+
+def test_a_run_is_exported_in_int8_by_its_validation_pictures(run, tmp_path, monkeypatch):
+    """The validation pictures alone are calibrated on; the fp32 file is checked on test as ever."""
+    from transferscope.workflows import export as exporting
+
+    seen: dict[tuple[str, ...], int] = {}
+    real = exporting.load_batches
+
+    def watched(files, *arguments, **options):
+        key = tuple(
+            sorted({one.path for one in run.split.scan.pictures if run.root / one.path in files})
+        )
+        seen[key] = seen.get(key, 0) + 1
+        return real(files, *arguments, **options)
+
+    monkeypatch.setattr(exporting, "load_batches", watched)
+    out, n = tmp_path / "a.onnx", len(run.split.part("validation"))
+    told = command(
+        "export", run.path, "--format", "onnx", "--int8", "--int8-drop", 100, "--out", out, "--json"
+    )
+    assert told.exit_code == 0, told.output
+    figures = json.loads(told.stdout)
+    assert figures["split"] == "test"
+    assert {"top1", "fp32_top1", "lost", "interval", "changed", "speedup"} <= figures["int8"].keys()
+    assert (figures["int8"]["n"], figures["int8"]["apart"]) == (n, False)
+    assert figures["bytes"] == out.stat().st_size < 0.7 * figures["int8"]["fp32_bytes"]
+    parts = {
+        name: tuple(sorted(one.path for one in run.split.part(name)))
+        for name in ("test", "validation")
+    }
+    assert seen == {parts["test"]: 1, parts["validation"]: seen[parts["validation"]]}
+    about = load_onnx(out)[1]
+    assert about.int8["lost"] == figures["int8"]["lost"]
+    assert about.validation == n
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (("--format", "torch", "--int8", "--out", "a.pt2"), "use --format onnx"),
+        (("--format", "hub", "--int8", "--out", "a"), "use --format onnx"),
+        (("--format", "onnx", "--int8-drop", "1", "--out", "a.onnx"), "add --int8"),
+        (
+            ("--format", "onnx", "--int8", "--int8-drop", "-1", "--out", "a.onnx"),
+            "between 0 and 100",
+        ),
+        (
+            ("--format", "onnx", "--int8", "--int8-drop", "nan", "--out", "a.onnx"),
+            "between 0 and 100",
+        ),
+    ],
+)
+def test_int8_is_of_onnx_and_its_bound_a_number(options, match, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = command("export", run.path, *options)
+    assert told.exit_code in (1, 2)
+    assert match in " ".join(told.output.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_pictures_are_spread_evenly_over_the_split(run, tmp_path, monkeypatch):

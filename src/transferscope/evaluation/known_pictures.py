@@ -214,13 +214,16 @@ class KnownPictures:
             ) from None
 
 
-def kept_rows(labels: NDArray[np.int64], width: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """Which training pictures are kept: all, or as many of every class as `MOST_BYTES` have room for.
+def kept_rows(
+    labels: NDArray[np.int64], width: int, *, seed: int = 0, room: int | None = None
+) -> NDArray[np.int64]:
+    """Which training pictures are kept: all, or as many of every class as there is room for.
 
     Args:
         labels: (N,).
         width: D, of the features.
         seed: of the draw.
+        room: pictures, at most; None: as `MOST_BYTES` hold.
 
     Returns:
         Indexes, ascending. A class has at least as many as a larger one, or all of its own.
@@ -228,7 +231,7 @@ def kept_rows(labels: NDArray[np.int64], width: int, *, seed: int = 0) -> NDArra
     Raises:
         InputError: not one picture a class has room.
     """
-    room = MOST_BYTES // (2 * width)
+    room = MOST_BYTES // (2 * width) if room is None else room
     if len(labels) <= room:
         return np.arange(len(labels))
     sizes = np.bincount(labels)

@@ -32,6 +32,7 @@ class Description(Record):
         sha256: of the classifier's weights and buffers, as they were before BatchNorm was folded.
         version: of Transferscope.
         validation: pictures that `familiarity` is a share of; None: there is no such output.
+        int8: of a file in int8, how it does beside fp32 (`exports.int8.Int8`); None: it is in fp32.
         format: `FORMAT`.
     """
 
@@ -42,6 +43,7 @@ class Description(Record):
     sha256: str
     version: str
     validation: int | None = None
+    int8: Mapping[str, Any] | None = None
     format: str = FORMAT
 
     @classmethod
@@ -98,7 +100,7 @@ class Description(Record):
             WeightsError: see `from_dict`.
         """
         values: dict[str, Any] = dict(fields)
-        for key in {"classes", "input", "temperature", "validation"} & values.keys():
+        for key in {"classes", "input", "temperature", "validation", "int8"} & values.keys():
             with suppress(ValueError):  # `from_dict` refuses text in place of a value
                 values[key] = json.loads(values[key])
         return cls.from_dict(values, source=source)

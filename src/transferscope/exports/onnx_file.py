@@ -123,8 +123,6 @@ def _serialised(
     private: Classifier, description: Description, known: KnownPictures | None
 ) -> bytes:
     """The file's bytes."""
-    import onnx
-
     program = traced(private, known)
     with untraceable(private):
         exported: Any = torch.onnx.export(
@@ -135,7 +133,13 @@ def _serialised(
             dynamo=True,
             verbose=False,
         )
-    model = exported.model_proto
+    return finished(exported.model_proto, description)
+
+
+def finished(model: Any, description: Description) -> bytes:
+    """The bytes of an `onnx.ModelProto`, with its description in it."""
+    import onnx
+
     model.producer_name, model.producer_version = "transferscope", description.version
     del model.graph.value_info[:]  # what a reader infers again from the shapes below
     for value in (*model.graph.input, *model.graph.output):
