@@ -26,7 +26,7 @@ In `main` it adds to the lesson what it measured and drew:
      "findings": [str, ...],         what was found here that the lesson does not have, a sentence each
      "setting": {str: str | number | bool, ...}}
 
-`lesson` is "" in a row where the lesson reports nothing. Files of figures are names inside the folder. Rows
+`lesson` is "" in a row where the lesson reports nothing. Files of figures are paths inside the folder. Rows
 and sentences are in the order in which they were added.
 """
 
@@ -41,6 +41,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import sklearn.datasets
+from matplotlib import cbook
 from PIL import Image
 
 from transferscope.cli.app import say_error
@@ -48,6 +50,7 @@ from transferscope.data.demo import CHARACTERS, write_demo_set
 from transferscope.errors import InputError
 from transferscope.files import read_json, replaced_folder, write_bytes, write_json, write_text
 from transferscope.records import Record
+from transferscope.workflows.demo import DEMO_EPOCHS, DEMO_RATE, DEMO_UNFREEZE
 
 RESULT = "result.json"
 
@@ -118,27 +121,36 @@ class Lesson(Record):
         self.lesson.append(Row(what, lesson, ours, note))
         print(f"{what}: {f'lesson {lesson}, ' if lesson else ''}here {ours}", flush=True)
 
-    def figure(self, file: str, content: str | bytes | Image.Image | None, caption: str) -> Path:
+    def figure(
+        self,
+        file: str,
+        content: str | bytes | Image.Image | None,
+        caption: str,
+        *,
+        data: str | None = None,
+    ) -> Path:
         """Writes a figure into the folder and lists it.
 
         Args:
             file: its name.
             content: SVG text, a file's bytes or a picture; None where the file is written already.
             caption: what it shows; the network and the data are added.
+            data: what is shown, if it is not the example's pictures.
         """
         path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Image.Image):
             content.save(path)
         elif isinstance(content, bytes):
             write_bytes(path, content)
         elif content is not None:
             write_text(path, content)
-        self.figures.append(Figure(file, f"{caption} ({self.network}; {self.data}.)"))
+        self.figures.append(Figure(file, f"{caption} ({self.network}; {data or self.data}.)"))
         return path
 
-    def mistake(self, sentence: str) -> None:
+    def mistake(self, *sentences: str) -> None:
         """Says what the lesson got wrong."""
-        self.wrong.append(sentence)
+        self.wrong += sentences
 
     def finding(self, sentence: str) -> None:
         """Says what was found that the lesson does not have, and prints it."""
@@ -172,6 +184,18 @@ class Lesson(Record):
         write_demo_set(self.folder / "data", characters=characters, **counts)
         return {"data": self.folder / "data" / "characters"}
 
+    def recipe(self) -> dict[str, Any]:
+        """What `ts.tune` tunes and how: for characters as `transferscope demo` does, else its own defaults."""
+        if self.original or self.own is not None:
+            return {"strategy": "partial"}
+        return {
+            "strategy": "partial",
+            "unfreeze": DEMO_UNFREEZE,
+            "epochs": 1 if self.fast else DEMO_EPOCHS,
+            "lr": DEMO_RATE,
+            "augment": "none",
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `result.json`."""
         values = super().to_dict()
@@ -187,6 +211,17 @@ def read_lesson(folder: str | Path) -> Lesson:
         RunError: there is no `result.json`, or one of another version.
     """
     return Lesson.from_dict(read_json(Path(folder) / RESULT))
+
+
+def photographs() -> dict[str, Path]:
+    """The photographs that scikit-learn and matplotlib ship, by what they show."""
+    shipped = Path(sklearn.datasets.__file__).parent / "images"
+    portrait = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return {
+        "a flower": shipped / "flower.jpg",
+        "a temple": shipped / "china.jpg",
+        "an officer": Path(str(portrait)),
+    }
 
 
 # ---------------------------------------------------------------------------- the command
