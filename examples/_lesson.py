@@ -45,6 +45,7 @@ import sklearn.datasets
 from matplotlib import cbook
 from PIL import Image
 
+from transferscope.backbones.weights import load_backbone
 from transferscope.cli.app import say_error
 from transferscope.data.demo import CHARACTERS, write_demo_set
 from transferscope.errors import InputError
@@ -174,6 +175,7 @@ class Lesson(Record):
         """
         if self.original:
             self.network, self.data = backbone, dataset
+            load_backbone(backbone, download=True)  # before the pictures, which are larger
             root = self.own or Path("lessons") / "original"
             root.mkdir(parents=True, exist_ok=True)
             return {"data": root, "dataset": dataset, "backbone": backbone, "download": True}
