@@ -15,6 +15,10 @@ and Flowers-102.
 
 from __future__ import annotations
 
+from _lesson import Lesson, photographs, start
+
+# isort: split
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from _figures import Triple, groups_figure
-from _lesson import Lesson, photographs, start
 from numpy.typing import NDArray
 
 import transferscope as ts
@@ -33,7 +36,7 @@ from transferscope.explain.similarity import rank_correlation
 from transferscope.files import write_json
 from transferscope.workflows.controls import control_tails, load_tail
 from transferscope.workflows.explain import MapQuestion, explain
-from transferscope.workflows.explained_networks import with_random_head
+from transferscope.workflows.explained_networks import RANDOM, with_random_head
 from transferscope.workflows.explanations import HOME
 from transferscope.workflows.run import files_of, labels_of
 from transferscope.workflows.verdicts import VERDICTS, check_run
@@ -59,7 +62,7 @@ def main(told: Lesson) -> None:
         dataset="flowers102",
         backbone="torchvision/densenet161",
         characters="ABCD" if told.fast else "ABCDEFGHIJKL",
-        train=6 if told.fast else 25,
+        train=10 if told.fast else 25,
         validation=3 if told.fast else 5,
         test=3 if told.fast else 10,
         strips=0,
@@ -135,16 +138,12 @@ def _accuracies(
 
 
 def _before_and_after(told: Lesson, run: ts.Run, picture: Path, learned: bool) -> None:
-    """One picture's maps in three networks: the same class, its logit, one scale."""
+    """One picture's maps in both networks: the same class, its logit, one scale; and with a random head."""
     if not told.fast:
         verdicts = check_run(run, run.classifier, methods=METHODS, most=CHECKED)
         write_json(run.path / HOME / VERDICTS, verdicts.to_dict())
     made = explain(
-        run,
-        [picture],
-        out=told.folder / "maps",
-        random_head=True,
-        question=MapQuestion(METHODS, target="expected"),
+        run, [picture], out=told.folder / "maps", question=MapQuestion(METHODS, target="expected")
     )
     why = "that only the tuned network recognises" if learned else "of the test part"
     for one in made.explanations:
@@ -152,13 +151,30 @@ def _before_and_after(told: Lesson, run: ts.Run, picture: Path, learned: bool) -
             f"maps/{one.figure}",
             None,
             f"The first picture {why}: maps of the logit of {one.target} by {one.method}, in the untuned "
-            f"network with a random head (a control), with a probe, and tuned; one scale. {one.verdict}",
+            f"network with a probe and in the tuned one, on one scale. {one.verdict}",
         )
         assert one.change is not None
         told.row(
             f"likeness of the map before and after, {one.method}",
             ours=f"{one.change.rank_correlation:.2f}",
             note=f"rank correlation, 1: the same map. {one.verdict}",
+        )
+    chance = with_random_head(run.base, 0)
+    chance.backbone = RANDOM
+    target = made.explanations[0].target
+    control = explain(
+        chance,
+        [picture],
+        out=told.folder / "random",
+        against=None,
+        question=MapQuestion(METHODS, target=target),
+    )
+    for one in control.explanations:
+        told.figure(
+            f"random/{one.figure}",
+            None,
+            f"The control, what the lesson calls before: the same picture and class by {one.method} with a "
+            "head of random weights. It has a scale of its own, as its logits are of another size.",
         )
 
 
@@ -183,21 +199,7 @@ def _against_controls(
     means: dict[str, Triple] = {name: _mean(values) for name, values in changes.items()}
     tuned, *controls = changes.values()
     excess = _mean(tuned - np.mean(controls, axis=0))
-    reached = [float(one.mean()) for one in controls]
-    least, most = min(reached), max(reached)
-    if excess[1] > 0 and tuned.mean() > most:
-        verdict = "more than tuning on shuffled labels changes them"
-    elif excess[2] < 0 and tuned.mean() < least:
-        verdict = "less than tuning on shuffled labels changes them"
-    else:
-        verdict = (
-            f"and with {len(controls)} controls and {len(files)} pictures that could not be told apart from "
-            "what tuning on shuffled labels does"
-        )
-    sentence = (
-        f"Grad-CAM's maps of {len(files)} test pictures changed by {tuned.mean():.2f} (1 - rank correlation; "
-        f"controls {least:.2f} to {most:.2f}), {verdict}."
-    )
+    sentence = verdict(tuned, controls, excess)
     told.row(
         "change of the maps beyond that of control transfers",
         ours=_triple(excess),
@@ -209,6 +211,33 @@ def _against_controls(
     figure = groups_figure(changes, means, label=label, lines=lines)
     told.figure(
         "controls.svg", figure, "How far maps of the same class change: tuning and controls."
+    )
+
+
+def verdict(
+    tuned: NDArray[np.float64], controls: Sequence[NDArray[np.float64]], excess: Triple
+) -> str:
+    """Whether the maps changed more than under control transfers, in a sentence.
+
+    More, or less, is said where the interval over pictures excludes 0 and the tuning is beyond every control.
+
+    Args:
+        tuned: (N,) changes of the maps by the tuning.
+        controls: the same of each control.
+        excess: mean of tuned less the controls' mean, with its interval.
+    """
+    reached = [float(one.mean()) for one in controls]
+    said = (
+        f"Grad-CAM's maps of {len(tuned)} test pictures changed by {tuned.mean():.2f} (1 - rank correlation; "
+        f"controls {min(reached):.2f} to {max(reached):.2f})"
+    )
+    if excess[1] > 0 and tuned.mean() > max(reached):
+        return f"{said}, more than tuning on shuffled labels changes them."
+    if excess[2] < 0 and tuned.mean() < min(reached):
+        return f"{said}, less than tuning on shuffled labels changes them."
+    return (
+        f"{said}; with {len(controls)} controls and {len(tuned)} pictures that could not be told apart from "
+        "what tuning on shuffled labels does."
     )
 
 

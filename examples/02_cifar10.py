@@ -14,6 +14,10 @@ your pictures, `--original` ResNet-18 and CIFAR-10.
 
 from __future__ import annotations
 
+from _lesson import Lesson, photographs, start
+
+# isort: split
+
 import copy
 import os
 import sys
@@ -28,7 +32,6 @@ from typing import Any
 import numpy as np
 import torch
 from _figures import Triple, depth_figure
-from _lesson import Lesson, photographs, start
 from _loops import Course, epochs_until, lesson_loop, uniform_bits
 from PIL import Image
 from torch import nn

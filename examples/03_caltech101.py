@@ -16,6 +16,10 @@ pictures, `--original` VGG-16 and Caltech-101. With several GPUs the tuning is s
 
 from __future__ import annotations
 
+from _lesson import Lesson, start
+
+# isort: split
+
 import itertools
 import sys
 from collections.abc import Sequence
@@ -23,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _lesson import Lesson, start
 
 import transferscope as ts
 from transferscope.backbones.catalogue import architecture_of, find_backbone

@@ -1,6 +1,7 @@
 """What all examples share: their options, the record `result.json` that they leave, and their pictures.
 
-An example is a file `NN_name.py` with a docstring whose first line is its title, and
+An example is a file `NN_name.py` with a docstring whose first line is its title. It imports this file before
+all others (`# isort: split` keeps it there), as threads are told here how to wait, before torch is loaded.
 
     def main(told: Lesson) -> None: ...
 
@@ -33,6 +34,7 @@ and sentences are in the order in which they were added.
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import sys
 import time
@@ -41,10 +43,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does
+
 import sklearn.datasets
 from matplotlib import cbook
 from PIL import Image
 
+from transferscope.acceleration.memory import reuse_memory
 from transferscope.backbones.weights import load_backbone
 from transferscope.cli.app import say_error
 from transferscope.data.demo import CHARACTERS, write_demo_set
@@ -193,7 +198,7 @@ class Lesson(Record):
         return {
             "strategy": "partial",
             "unfreeze": DEMO_UNFREEZE,
-            "epochs": 1 if self.fast else DEMO_EPOCHS,
+            "epochs": DEMO_EPOCHS,
             "lr": DEMO_RATE,
             "augment": "none",
         }
@@ -242,6 +247,8 @@ def start(main: Callable[[Lesson], None], file: str, arguments: Sequence[str] | 
     options = _parser(text, f"lessons/{number}_{name}").parse_args(arguments)
     told = Lesson(number, name, text.splitlines()[0].rstrip("."))
     told.original, told.fast, told.own = options.original, options.fast, options.data
+    if arguments is None:  # a process of its own
+        reuse_memory()
     began = time.perf_counter()
     try:
         if told.own is not None and not told.own.is_dir():

@@ -5,16 +5,20 @@ from __future__ import annotations
 import doctest
 import math
 import re
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from transferscope.backbones.catalogue import architecture_of, find_backbone
 from transferscope.backbones.heads import MLPHead
+from transferscope.evaluation.intervals import bootstrap_mean
 from transferscope.files import read_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -57,6 +61,12 @@ def lesson(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+def names_of(number: str) -> dict[str, Any]:
+    """What an example defines."""
+    (file,) = EXAMPLES.glob(f"{number}_*.py")
+    return runpy.run_path(str(file), run_name="example")
+
+
 def test_an_example_leaves_its_table_and_figures(lesson: Path):
     told = _lesson.read_lesson(lesson)
     record = read_json(lesson / _lesson.RESULT)
@@ -84,6 +94,35 @@ def test_an_example_leaves_its_table_and_figures(lesson: Path):
         given = ours[what]
         assert given[0] == wanted[0], what
         assert wanted[1] in ("", given[1]), what
+
+
+def test_maps_are_said_to_change_more_only_beyond_every_control():
+    verdict = names_of("01")["verdict"]
+    rng = np.random.default_rng(0)
+    tuned, controls = rng.normal(0.5, 0.1, 40), [rng.normal(c, 0.1, 40) for c in (0.1, 0.2, 0.3)]
+
+    def said(tuned: np.ndarray, controls: list[np.ndarray]) -> str:
+        difference = tuned - np.mean(controls, axis=0)
+        ends = bootstrap_mean(difference)
+        return verdict(tuned, controls, (difference.mean(), ends.low, ends.high))
+
+    assert "more than" in said(tuned, controls)
+    assert "less than" in said(tuned - 1, controls)
+    assert "could not be told" in said(controls[1], controls)
+    assert "could not be told" in said(tuned, [*controls, tuned + 0.1])  # one control goes further
+
+
+def test_shared_early_features_are_said_only_beyond_untrained_networks():
+    shared = names_of("02")["_shared_early"]
+    tuned = [(0.98, 0.97, 0.99), (0.5, 0.4, 0.6)]
+
+    def said(scratch: float, control: float) -> str:
+        ends = [[(value, value - 0.05, value + 0.05)] * 2 for value in (scratch, control)]
+        return shared({"tuned": tuned, "scratch": ends[0], "control": ends[1]})
+
+    assert "come to share" in said(0.9, 0.5)
+    assert "took them apart" in said(0.3, 0.6)
+    assert "could not be told" in said(0.5, 0.52)
 
 
 def test_the_original_is_refused_with_a_remedy_where_nothing_can_be_downloaded(
