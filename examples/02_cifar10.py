@@ -68,7 +68,7 @@ def main(told: Lesson) -> None:
         dataset="cifar10",
         backbone="torchvision/resnet18",
         characters="0123ABCD" if told.fast else "0123456789ABCDEFGHIJ",
-        train=10 if told.fast else 80,
+        train=10 if told.fast else 60,
         validation=4 if told.fast else 10,
         test=4 if told.fast else 10,
         strips=0,
