@@ -51,7 +51,7 @@ from transferscope.workflows.layers import describe_layers
 from transferscope.workflows.run import labels_of
 
 EPOCHS = 2
-SIDE = 64  # pixels of what the loops see: a batch of 512 then fits into a laptop's memory
+SIDE = 48  # pixels of what the loops see: a batch of 512 then takes about 3 GB
 PATIENCE = 400  # epochs that the frozen loop gets to reach the probe's accuracy
 
 MISTAKES = (
