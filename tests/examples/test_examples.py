@@ -28,7 +28,13 @@ import _lesson  # noqa: E402 - the examples are no package
 import _loops  # noqa: E402
 
 FILES = sorted(EXAMPLES.glob("[0-9][0-9]_*.py"))
+LONG = {"01", "02"}  # more than ten seconds, also in the smaller setting
 
+
+RUNS = [
+    pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem[:2] in LONG else [])
+    for file in FILES
+]
 
 EXPECTED = {
     "01": {
@@ -53,7 +59,7 @@ EXPECTED = {
 """Rows that an example's table must have: what the lesson reports and what is found here, "" for anything."""
 
 
-@pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
+@pytest.fixture(scope="module", params=RUNS)
 def lesson(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that an example leaves."""
     folder = tmp_path_factory.mktemp("lesson") / "out"
