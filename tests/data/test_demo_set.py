@@ -178,6 +178,14 @@ def test_the_same_seed_gives_the_same_bytes(demo_set: Path, tmp_path: Path) -> N
 
 def test_a_picture_does_not_depend_on_how_many_there_are(demo_set: Path, tmp_path: Path) -> None:
     fewer = digests(write_demo_set(tmp_path / "fewer", train=1, validation=1, test=1, strips=0))
+    some = {"train": 1, "validation": 1, "test": 1, "strips": 0, "characters": "QA"}
+    two = digests(write_demo_set(tmp_path / "two", **some))
+    drawn = {name: digest for name, digest in two.items() if name.startswith("characters")}
+    assert len(drawn) == 2 * 3
+    assert drawn.items() <= fewer.items()
+    for odd in ("", "AA", "a"):
+        with pytest.raises(InputError, match="each once"):
+            write_demo_set(tmp_path / "odd", **{**some, "characters": odd})
     pictures = {name: digest for name, digest in fewer.items() if name.startswith("characters/")}
     assert len(pictures) == 3 * len(CHARACTERS)
     assert pictures.items() < digests(demo_set).items()

@@ -396,6 +396,9 @@ def test_a_capped_sample_is_said(folder: Path, weights: Path, monkeypatch: pytes
     found = advise(folder, backbones=[BACKBONE], weights=weights)
     assert found.pictures == 42
     assert 19 <= found.measured <= 21
+    assert advise(folder, backbones=[BACKBONE], weights=weights, pictures=9).measured in range(
+        8, 11
+    )
 
 
 # ---------------------------------------------------------------------------- figures

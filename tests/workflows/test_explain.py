@@ -16,7 +16,7 @@ import transferscope as ts
 from conftest import BACKBONE, command, same_state, state_of, tiny_classifier
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.explain.attribution import METHODS
-from transferscope.explain.checks import Check, MethodVerdict
+from transferscope.explain.checks import LEAST, Check, MethodVerdict
 from transferscope.explain.records import Explanation, MapChange, NetworkMap, Verdicts, inside_share
 from transferscope.explain.similarity import rank_correlation
 from transferscope.files import read_json, read_tensors, write_json
@@ -299,7 +299,7 @@ def test_check_uses_held_out_pictures_that_are_recognised(own, monkeypatch):
     heard = {}
 
     def fake(classifier, batch, labels, **options):
-        heard.update(batch=batch, labels=labels)
+        heard.update(batch=batch, labels=labels, **options)
         return verdicts_of(own, grad_cam=True).methods
 
     monkeypatch.setattr("transferscope.workflows.verdicts.check_methods", fake)
@@ -315,6 +315,9 @@ def test_check_uses_held_out_pictures_that_are_recognised(own, monkeypatch):
         assert min(abs(float(picture.sum()) - one) for one in held) < 1e-2
     assert "validation" in found.source
     assert check_run(own, own.classifier).to_dict() == found.to_dict()
+    check_run(own, own.classifier, methods=("grad_cam",), most=LEAST)
+    assert len(heard["batch"]) == LEAST < len(held)
+    assert heard["methods"] == ("grad_cam",)
 
 
 @pytest.mark.slow

@@ -271,6 +271,7 @@ def write_demo_set(
     validation: int = 10,
     test: int = 10,
     strips: int = 50,
+    characters: str = CHARACTERS,
 ) -> Path:
     """Draws the demo set. The same seed gives the same bytes.
 
@@ -282,12 +283,14 @@ def write_demo_set(
             its number, not on how many others there are.
         train, validation, test: pictures of each character in these parts.
         strips: how many rows of four test pictures.
+        characters: those of `CHARACTERS` that are drawn; a picture does not depend on the others.
 
     Returns:
         `folder`.
 
     Raises:
-        InputError: a font's package is not installed, or a count is below 1 (strips: below 0).
+        InputError: a font's package is not installed, a count is below 1 (strips: below 0), or something
+            else than characters of `CHARACTERS`, each once.
         OutputError: `folder` cannot be written, or holds something else.
     """
     counts = dict(zip(SPLITS, (train, validation, test), strict=True))
@@ -296,11 +299,16 @@ def write_demo_set(
             f"the demo set was asked for {counts} pictures a character and {strips} strips; each "
             "part needs at least 1, and strips cannot be negative"
         )
+    if not characters or sorted(characters) != sorted(set(characters) & set(CHARACTERS)):
+        raise InputError(
+            f"the demo set was asked for the characters {characters!r}; give some of {CHARACTERS}, each once"
+        )
     fonts = demo_fonts()
     with replaced_folder(folder) as fresh:
         tested: list[tuple[str, Image.Image]] = []
         for part_index, (part, count) in enumerate(counts.items()):
-            for index, character in enumerate(CHARACTERS):
+            for character in characters:
+                index = CHARACTERS.index(character)
                 home = fresh / "characters" / part / character
                 home.mkdir(parents=True)
                 for number in range(count):

@@ -73,6 +73,7 @@ def advise(
     seed: int = 0,
     device: str | None = None,
     precision: Precision = "auto",
+    pictures: int | None = None,
     out: str | Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Advice:
@@ -89,6 +90,8 @@ def advise(
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split, the folds and the sample.
         device: cpu, cuda, mps; None: the best there is.
+        pictures: training pictures that are measured at most; None: `PROBED`. Fewer are quicker, and their
+            intervals wider.
         out: a folder for stages.svg, plane.svg and advice.json.
 
     Raises:
@@ -130,7 +133,8 @@ def advise(
     else:
         found = read()
     say(found.excluded, reporter.say)
-    sample = Sample.draw(make_split(found, ratio=shares, seed=seed), seed, precision, reporter)
+    split = make_split(found, ratio=shares, seed=seed)
+    sample = Sample.draw(split, seed, precision, reporter, most=pictures)
     placed = [place(source, sample) for source in sources]
     advised = [
         advise_classifier(source, sample, one) for source, one in zip(sources, placed, strict=True)
@@ -195,10 +199,18 @@ class Sample:
     reporter: Reporter
 
     @classmethod
-    def draw(cls, split: Split, seed: int, precision: Precision, reporter: Reporter) -> Sample:
-        """All training pictures, or `PROBED` of them."""
+    def draw(
+        cls,
+        split: Split,
+        seed: int,
+        precision: Precision,
+        reporter: Reporter,
+        *,
+        most: int | None = None,
+    ) -> Sample:
+        """All training pictures, or `most` of them; None: `PROBED`."""
         train = split.part("train")
-        pictures = stratified(train, PROBED, seed)
+        pictures = stratified(train, PROBED if most is None else most, seed)
         return cls(
             files=tuple(split.scan.file(picture) for picture in pictures),
             hashes=tuple(picture.sha256 for picture in pictures),

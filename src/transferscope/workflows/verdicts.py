@@ -39,13 +39,21 @@ PREFERRED = (
 
 
 def check_run(
-    run: Run, classifier: Classifier, *, seed: int = 0, reporter: Reporter = SILENT
+    run: Run,
+    classifier: Classifier,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    most: int = ENOUGH,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
 ) -> Verdicts:
-    """Checks every method on recognised pictures that the run was not fitted on.
+    """Checks methods on recognised pictures that the run was not fitted on.
 
     Args:
         run: whose validation pictures are taken and, where too few are recognised, its test pictures.
         classifier: its network, on a device.
+        methods: names in `METHODS`; fewer are quicker.
+        most: pictures; of fewer than `ENOUGH` the checks settle less.
         seed: of the draw, which is even over classes, and of the checks.
         reporter: hears of the progress.
 
@@ -57,16 +65,16 @@ def check_run(
     labels: list[str] = []
     parts = []
     for split in ("validation", "test"):
-        if len(files) >= ENOUGH or not run.split.part(split):
+        if len(files) >= most or not run.split.part(split):
             continue
         names, pictures = files_of(run, split, None)
         given = [classifier.classes[label] for label in labels_of(pictures).tolist()]
-        right = _recognised(classifier, names, given, ENOUGH - len(files), seed)
+        right = _recognised(classifier, names, given, most - len(files), seed)
         files += [names[place] for place in right]
         labels += [given[place] for place in right]
         parts.append(f"{len(right)} of its {split} pictures")
     source = f"{' and '.join(parts)}, even over classes"
-    return _checked(classifier, files, labels, source, seed, reporter)
+    return _checked(classifier, files, labels, methods, source, seed, reporter)
 
 
 def check_pictures(
@@ -92,13 +100,15 @@ def check_pictures(
     labels = [f if k else a for f, k, a in zip(folders, known, answers, strict=True)]
     named = f"labelled by their folders ({sum(known)}) or by the network's own answer"
     source = f"{counted(len(files), 'picture')} given, {named}"
-    return _checked(classifier, [Path(file) for file in files], labels, source, seed, reporter)
+    paths = [Path(file) for file in files]
+    return _checked(classifier, paths, labels, tuple(METHODS), source, seed, reporter)
 
 
 def _checked(
     classifier: Classifier,
     files: Sequence[Path],
     labels: Sequence[str],
+    methods: Sequence[str],
     source: str,
     seed: int,
     reporter: Reporter,
@@ -110,7 +120,9 @@ def _checked(
         )
     (batch,) = load_batches(files, classifier.input, batch_size=len(files))
     with reporter.task("checking methods") as progress:
-        found = check_methods(classifier, as_float(batch), labels, seed=seed, on_progress=progress)
+        found = check_methods(
+            classifier, as_float(batch), labels, methods=methods, seed=seed, on_progress=progress
+        )
     return Verdicts(network_hash(classifier), found[0].n, source, seed, found)
 
 

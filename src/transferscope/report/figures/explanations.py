@@ -33,6 +33,7 @@ GREY = "#5c646d"
 WARNING = "#a3320b"
 
 _MARGIN, _LEFT, _SIDE, _GAP = 22.0, 176.0, 212.0, 12.0
+_FITTING = 18  # letters of a network's name beside its picture; of a longer one they are smaller
 _HEAD, _NAMES, _FOOT, _LINE = 58.0, 20.0, 54.0, 17.0
 _GAMMA = 0.7  # of the overlay: half of the largest value keeps three fifths of the colour
 _LINE_COLOUR = "#111418"
@@ -147,10 +148,11 @@ def _row(
     told: Explanation,
 ) -> None:
     one = row.told
+    name = style.clipped(one.network, 24)
     axes.text(
-        *(_MARGIN, top + 12, style.clipped(one.network, 24)),
+        *(_MARGIN, top + 12, name),
         color=network_colour(one.network),
-        fontsize=12,
+        fontsize=12 * min(1, _FITTING / style.text_width(name)),
         fontweight="bold",
         va="center",
     )
