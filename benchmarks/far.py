@@ -106,7 +106,7 @@ def main() -> None:
             }
             for name, runs in sides.items()
         },
-        "cpu": cpu_flags(),
+        "cpu": sorted(cpu_flags()),
     }
     print(json.dumps(result))
 
