@@ -156,6 +156,26 @@ def test_a_random_head_is_named_a_control_and_is_not_what_is_compared(run, photo
     assert not torch.equal(base.head_layer.weight, head.head_layer.weight)
 
 
+@pytest.mark.drawn
+def test_a_control_has_a_scale_of_its_own(run, photo, tmp_path, monkeypatch):
+    """Its logits may be a hundred times theirs: on one scale both networks would be blank."""
+    drawn, real = [], explaining.write_explanation_figure
+    monkeypatch.setattr(explaining, "write_explanation_figure", lambda *given: drawn.append(given))
+    explain(run, [photo], out=tmp_path / "out", random_head=True)
+    ((_, told, rows),) = drawn
+    control, *others = rows
+    assert (control.control, [one.control for one in others]) == (True, [False, False])
+    steep = np.arange(control.map.size, dtype=np.float32).reshape(control.map.shape)
+    loud = dataclasses.replace(control, map=steep, support=steep)
+    seen = []
+    for number, first in enumerate((control, loud)):
+        real(tmp_path / f"{number}.png", told, [first, *others])
+        with Image.open(tmp_path / f"{number}.png") as picture:
+            seen.append(np.asarray(picture.convert("RGB"), dtype=int))
+    differing = np.flatnonzero(np.abs(seen[0] - seen[1]).sum((1, 2)))
+    assert differing.max() < len(seen[0]) / 2, "the control's row alone is another"
+
+
 def test_classes_by_index_contrast_and_versus(run, photo, tmp_path):
     by_index = explain(run, [photo], out=tmp_path / "i", question=MapQuestion((), "1"))
     assert by_index.explanations[0].target == run.classifier.classes[1]

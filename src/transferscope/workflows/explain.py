@@ -42,7 +42,7 @@ from transferscope.files import (
 )
 from transferscope.images import as_float, read_picture
 from transferscope.report.figures.explanations import MapRow, write_explanation_figure
-from transferscope.workflows.explained_networks import Networks
+from transferscope.workflows.explained_networks import RANDOM, Networks
 from transferscope.workflows.explanations import HOME, RECORD
 from transferscope.workflows.predict import named_files
 from transferscope.workflows.reporter import SILENT, Reporter
@@ -453,7 +453,7 @@ class _Work:
             {"explanation": record.to_dict()},
         )
         rows = [
-            MapRow(_uint8(pixels[name]), one.map, one.support, figures)
+            MapRow(_uint8(pixels[name]), one.map, one.support, figures, control=name == RANDOM)
             for (name, one), figures in zip(maps.items(), told, strict=True)
         ]
         write_explanation_figure(folder / record.figure, record, rows)

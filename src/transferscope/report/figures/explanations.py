@@ -49,16 +49,18 @@ class MapRow:
         map: float32 (H, W).
         support: what speaks for the target, not negative, (H, W).
         told: its figures.
+        control: it has scales of its own: logits of random weights may be many times the others'.
     """
 
     picture: NDArray[np.uint8]
     map: Values
     support: Values
     told: NetworkMap
+    control: bool = False
 
 
 def write_explanation_figure(path: Path, told: Explanation, rows: Sequence[MapRow]) -> None:
-    """Draws input, signed map, magnitude and overlay, a row a network, on scales that all rows share.
+    """Draws input, signed map, magnitude and overlay, a row a network; all but a control share scales.
 
     Args:
         path: of the PNG.
@@ -75,10 +77,14 @@ def write_explanation_figure(path: Path, told: Explanation, rows: Sequence[MapRo
     height = below + _FOOT + len(foot) * _LINE + _MARGIN / 2
     with canvas(width, height, texts_of(told)) as (figure, axes):
         _head(axes, told)
-        scale, heat = _scale(rows), _heat(rows, told.method)
+        shared = [row for row in rows if not row.control] or rows
+        scale, heats = _scale(shared), iter(_heat(shared, told.method))
         for place, row in enumerate(rows):
-            _row(axes, top + place * (_SIDE + _GAP), row, scale, heat[place], told)
-        _scales(axes, below, scale, told)
+            alone = row.control and shared is not rows
+            ends = _scale([row]) if alone else scale
+            heat = _heat([row], told.method)[0] if alone else next(heats)
+            _row(axes, top + place * (_SIDE + _GAP), row, ends, heat, told)
+        _scales(axes, below, scale, told, "all" if len(shared) == len(rows) else "the other")
         for line, (words, colour) in enumerate(foot):
             y = below + _FOOT + line * _LINE
             axes.text(_MARGIN, y, words, color=colour, va="center", fontsize=style.TEXT)
@@ -167,6 +173,8 @@ def _row(
         facts.append(("object's area", percent(told.object_share, 0)))
     if one.converged is False:
         facts.append(("sum misses", signed(one.delta)))
+    if row.control:
+        facts.append(("its own scale, to", _end(scale)))
     for line, (label, value) in enumerate(facts):
         y = top + 42 + line * 34
         axes.text(_MARGIN, y, label, color=GREY, va="center")
@@ -184,7 +192,7 @@ def _sure(value: float) -> str:
     return "< 0.1%" if value < 0.0005 else percent(value)
 
 
-def _scales(axes: Axes, top: float, scale: float, told: Explanation) -> None:
+def _scales(axes: Axes, top: float, scale: float, told: Explanation, which: str) -> None:
     """Colour bars below the panels that have one."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     ends = {
@@ -214,7 +222,7 @@ def _scales(axes: Axes, top: float, scale: float, told: Explanation) -> None:
     legend = f"in colour: what speaks for it{blurred}\nline: half of the row's largest value"
     axes.text(_column(3), top + 4, legend, color=GREY, va="top", linespacing=1.5)
     if len(told.networks) > 1:
-        axes.text(_MARGIN, top + 4, "one scale for all rows", color=GREY, va="center")
+        axes.text(_MARGIN, top + 4, f"one scale for {which} rows", color=GREY, va="center")
 
 
 def _end(scale: float) -> str:
