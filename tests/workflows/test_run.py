@@ -288,6 +288,7 @@ def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path)
         "data.html",
         "glossary.html",
         "method.html",
+        "pictures.html",
     }
     assert not (home / "units").exists()
 
