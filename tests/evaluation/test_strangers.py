@@ -22,6 +22,7 @@ from transferscope.evaluation.strangers import (
     allowance,
     centred_energy,
     familiarity,
+    refuse_false_alarms,
 )
 
 K, D = 4, 12
@@ -275,3 +276,24 @@ def test_of_large_sets_every_class_keeps_its_share(monkeypatch):
     monkeypatch.setattr(known_pictures, "MOST_BYTES", 2 * 8 * 2)
     with pytest.raises(InputError, match="3 classes of 8 features do not fit"):
         kept_rows(labels, 8)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_with_one_picture_of_every_class_the_distance_is_euclids(copies):
+    """Nothing varies within classes: the least set that a run is tuned on."""
+    draw = np.random.default_rng(5)
+    each = draw.normal(0, 3, (K, D)).astype(np.float32)
+    features, labels = np.repeat(each, copies, axis=0), np.repeat(np.arange(K), copies)
+    training = Training(features, labels, np.ones(len(labels), np.float32))
+    others, logits = strange(20, 6)
+    expected = -(distance.cdist(others, each).min(axis=1) ** 2)
+    found = SCORES["mahalanobis"].function(training)(others, logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    relative = SCORES["relative_mahalanobis"].function(training)(others, logits)
+    assert np.isfinite(relative).all()
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan"), float("inf")])
+def test_a_share_of_false_alarms_that_is_none_is_refused(share):
+    with pytest.raises(InputError, match=r"--false-alarms is .* more than 0 and less than 1"):
+        refuse_false_alarms(share)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transferscope.errors import InputError
+
 Values = NDArray[np.float32]
 """Features (N, D), logits (N, K) or scores (N,)."""
 
@@ -221,13 +223,20 @@ def class_means(training: Training) -> tuple[Values, NDArray[np.int64]]:
 
 
 def _within_classes(training: Training) -> tuple[Values, Values, float]:
-    """Class means, what the features are beside them, and a ridge for the covariance of that."""
+    """Class means, what the features are beside them, and a ridge for the covariance of that.
+
+    With one picture of every class, or copies of one, nothing varies within classes: the ridge is 1, and the
+    distance to a class Euclid's.
+    """
     from sklearn.covariance import ledoit_wolf_shrinkage
 
     means, rows = class_means(training)
     residuals = training.features - means[rows]
-    share = min(float(ledoit_wolf_shrinkage(residuals, assume_centered=True)), 0.999)
     variance = float((residuals.astype(np.float64) ** 2).mean())
+    size = float((training.features.astype(np.float64) ** 2).mean())
+    if variance <= np.finfo(np.float32).eps ** 2 * size:
+        return means, np.zeros_like(residuals, np.float32), 1.0
+    share = min(float(ledoit_wolf_shrinkage(residuals, assume_centered=True)), 0.999)
     ridge = variance * share / (1 - share)
     least = max(1e-6 * variance, float(np.finfo(np.float32).tiny))
     return means, residuals.astype(np.float32), max(ridge, least)
@@ -325,6 +334,18 @@ class Allowance:
         return (
             f"A picture is a stranger where at most {self.allowed:.1%} of {self.n:,} validation pictures are "
             f"as unfamiliar; so many hold the true share of false alarms between {low:.1%} and {high:.1%}."
+        )
+
+
+def refuse_false_alarms(allowed: float) -> None:
+    """Before any work.
+
+    Raises:
+        InputError: no share between 0 and 1.
+    """
+    if not 0 < allowed < 1:
+        raise InputError(
+            f"--false-alarms is {allowed:g}; it must be more than 0 and less than 1, such as 0.05"
         )
 
 
