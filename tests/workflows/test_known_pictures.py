@@ -15,6 +15,7 @@ import transferscope as ts
 from conftest import BACKBONE, Heard, command, same_state, state_of
 from transferscope.errors import DataError, InputError
 from transferscope.evaluation.known_pictures import FILE, KnownPictures
+from transferscope.workflows import evaluate as evaluate_module
 from transferscope.workflows.known_pictures import known_pictures, stored_detection
 from transferscope.workflows.predict import predict
 from transferscope.workflows.run import Run
@@ -191,6 +192,50 @@ def test_evaluate_counts_strangers_and_false_alarms(run, photos, strangers):
     words = " ".join(command("evaluate", run, "--strangers", mixed).stdout.split())
     assert "Of 24 strangers in mixed" in words
     assert "largest probability" in words
+    assert "because they are the run's own pictures: 1" in words
+    assert "because they cannot be read: 1" in words
+
+
+@pytest.mark.parametrize(
+    ("strangers", "share", "words"),
+    [
+        (".", "0", "must be more than 0 and less than 1"),
+        (".", "nan", "must be more than 0 and less than 1"),
+        ("nowhere", "0.05", "is not there"),
+        ("empty", "0.05", "has no picture in it"),
+        ("broken", "0.05", "1 cannot; 'transferscope predict' says why"),
+    ],
+)
+def test_strangers_are_refused_before_any_picture_is_judged(
+    run, tmp_path, monkeypatch, strangers, share, words
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "cut.jpg").write_bytes(b"\xff\xd8\xff cut")
+    monkeypatch.setattr(evaluate_module, "predict_files", lambda *_, **__: pytest.fail("judged"))
+    said = command("evaluate", run, "--strangers", tmp_path / strangers, "--false-alarms", share)
+    assert said.exit_code in {1, 2}
+    assert words in " ".join(said.stderr.split())
+    assert "not meant to happen" not in said.stderr
+
+
+def test_a_run_whose_pictures_moved_learns_from_them_what_it_knows(
+    run, photos, strangers, tmp_path
+):
+    moved, picture = tmp_path / "moved", sorted(strangers.rglob("*.png"))[0]
+    shutil.copytree(photos, moved)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record["root"], record["root_from_run"] = str(tmp_path / "gone"), "../gone"
+    record["config"]["data"] = str(tmp_path / "gone")
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    (run / FILE).unlink()
+    said = command("predict", run, picture, "--data", moved, "--json")
+    assert json.loads(said.stdout)[0]["known"] is False
+    (run / FILE).unlink()
+    found = Run(run).evaluate("test", data=moved, strangers=strangers).strangers
+    assert found.n == 24
+    with pytest.raises(InputError, match="is no run folder; leave it out"):
+        known_pictures(BACKBONE, data=moved)
 
 
 def test_strangers_that_are_test_pictures_of_the_run_are_no_strangers(run, photos, make_folder):

@@ -51,6 +51,12 @@ def predict(
         bool,
         typer.Option("--explain", help="In --figure, show where each best guess comes from."),
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run's data folder, if it has moved: a run from before learns from it what is known."
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = "fp32",
     json_: Json = False,
@@ -70,7 +76,7 @@ def predict(
     _refuse_wrong_files(csv, figure, explain=explain, strip=strip)
     terminal = Terminal(quiet)
     classifier = open_model(model, device=device)
-    known = known_pictures(model, classifier=classifier, reporter=terminal)
+    known = known_pictures(model, classifier=classifier, data=data, reporter=terminal)
     excluded: list[tuple[str, str]] = []
     with terminal.task("predicting") as progress:
         answers = predict_pictures(

@@ -206,8 +206,10 @@ def detection_sentences(found: Detection) -> list[str]:
         said.append(f"Without this they would be called {first}.")
     if found.seen:
         said.append(
-            f"{found.seen} files of {found.name} are the run's own pictures and were left out."
+            f"Left out of {found.name} because they are the run's own pictures: {found.seen}."
         )
+    if found.excluded:
+        said.append(f"Left out of {found.name} because they cannot be read: {found.excluded}.")
     return said
 
 

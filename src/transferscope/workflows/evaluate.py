@@ -23,6 +23,7 @@ from transferscope.evaluation.metrics import SUREST, Evaluation, LeftOut, evalua
 from transferscope.evaluation.mistakes import ErrorStudy, error_study, write_study
 from transferscope.evaluation.paired import PairedDifference, paired_difference
 from transferscope.evaluation.predictions import Predictions, predict_files, refuse_other_classes
+from transferscope.evaluation.strangers import refuse_false_alarms
 from transferscope.evaluation.tta import ViewsGain, refuse_views, views_gain
 from transferscope.features.extraction import POOLED, extract
 from transferscope.features.probe import fit_probe
@@ -34,7 +35,7 @@ from transferscope.workflows.evaluated_pictures import (
     evaluated_pictures,
     moved_root,
 )
-from transferscope.workflows.known_pictures import detect
+from transferscope.workflows.known_pictures import StrangerFiles, detect, stranger_files
 from transferscope.workflows.reporter import SILENT, Reporter
 from transferscope.workflows.run import Run, labels_of
 from transferscope.workflows.validation_gap import explained_gap
@@ -109,15 +110,18 @@ class _Work:
                 self.sample.pictures, self.sample.files, column, table=table, on_progress=progress
             )
 
-    def strangers(self, folder: str | Path, false_alarms: float) -> Detection:
+    def strangers(
+        self, found: StrangerFiles, false_alarms: float, data: str | Path | None
+    ) -> Detection:
         """How well pictures of none of the classes are told."""
         return detect(
             self.run,
-            folder,
+            found,
             split=self.sample.name,
             files=self.sample.files,
             pictures=self.sample.pictures,
             false_alarms=false_alarms,
+            data=data if self.sample.root is None else None,
             reporter=self.reporter,
         )
 
@@ -198,11 +202,14 @@ def evaluate_run(
         DataError: no such split, pictures of one class alone, pictures that are gone or are no longer
             those of the split, classes that the run does not know, or no picture in common with the
             other run's split.
-        InputError: another run with other classes, fewer than two views, or nothing to group by.
+        InputError: another run with other classes, fewer than two views, nothing to group by, no folder
+            of strangers, or no share of false alarms.
         OutputError: the run folder cannot be written.
     """
     if tta:
-        refuse_views(tta)  # before the work
+        refuse_views(tta)  # before the work, and so are all that follow
+    refuse_false_alarms(false_alarms)
+    strange = stranger_files(run, strangers) if strangers is not None else None
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = evaluated_pictures(run, split, data, reporter)
     shared = _shared_rows(run, other, sample) if other is not None else []  # refused before, too
@@ -226,8 +233,8 @@ def evaluate_run(
         result = replace(result, views=work.views(predictions, tta, seconds))
     if other is not None:
         result = replace(result, against=work.against(other, shared, predictions))
-    if strangers is not None:
-        result = replace(result, strangers=work.strangers(strangers, false_alarms))
+    if strange is not None:
+        result = replace(result, strangers=work.strangers(strange, false_alarms, data))
     if by is not None and groups is not None:
         result = _with_groups(result, predictions, groups, column=by, seed=run.config.seed)
     if validation is not None and sample.part == "test":

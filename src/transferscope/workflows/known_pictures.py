@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -14,11 +15,11 @@ from transferscope.data.exclusions import is_loss
 from transferscope.data.loading import load_batches
 from transferscope.data.scan import Picture
 from transferscope.data.split import Split
-from transferscope.errors import DataError, PictureError, RunError, WeightsError
+from transferscope.errors import DataError, InputError, PictureError, RunError, WeightsError
 from transferscope.evaluation.detection import Detection, Pictures, detection
 from transferscope.evaluation.known_pictures import FILE, KnownPictures, kept_rows
 from transferscope.evaluation.predictions import answered_with_features
-from transferscope.evaluation.strangers import Training, Values, centred_energy
+from transferscope.evaluation.strangers import Training, Values, centred_energy, refuse_false_alarms
 from transferscope.exports.hub import CONFIG as HUB_CONFIG
 from transferscope.exports.hub import hub_known_pictures
 from transferscope.files import hash_tensors, is_writable, read_json, sha256_file, write_json
@@ -56,9 +57,18 @@ def known_pictures(
 
     Returns:
         None where there is none: of a backbone, of a lone file of weights, of a run whose pictures are gone.
+
+    Raises:
+        DataError: `data` has none of the run's pictures.
+        InputError: `data` of what is no run.
     """
     path = model.path if isinstance(model, Run) else Path(model)
     if not (path / "run.json").is_file():
+        if data is not None:
+            raise InputError(
+                f"--data {str(data)!r} is where a run's pictures are, and {str(model)!r} is no run folder; "
+                "leave it out"
+            )
         return _of_export(str(model), reporter)
     run = (model if isinstance(model, Run) else Run(path)).at(data)
     classifier = classifier or run.classifier
@@ -174,9 +184,56 @@ def answers_of(
 # ---------------------------------------------------------------------------- how well it does
 
 
+class StrangerFiles(NamedTuple):
+    """Pictures of none of a run's classes, found before any work.
+
+    Attributes:
+        folder: that they lie in.
+        files: that can be read.
+        seen: pictures left out because they are the run's own by their bytes.
+        unread: files that cannot be read.
+    """
+
+    folder: Path
+    files: list[Path]
+    seen: int
+    unread: int
+
+
+def stranger_files(run: Run, folder: str | Path) -> StrangerFiles:
+    """The pictures in a folder that are new to a run and can be read.
+
+    Raises:
+        DataError: it has none.
+        InputError: no such folder, or nothing in it is a picture.
+    """
+    home = Path(folder)
+    if not home.exists():
+        raise InputError(
+            f"--strangers {str(folder)!r} is not there; give a folder of pictures of none of the classes"
+        )
+    named, left_out = named_files([folder])
+    own = {picture.sha256 for picture in run.split.scan.pictures}
+    new = [Path(one) for one in named if sha256_file(one) not in own]
+    files = [path for path in new if _is_readable(path, run.classifier)]
+    lost = sum(is_loss(reason) for _, reason in left_out)
+    found = StrangerFiles(home, files, len(named) - len(new), len(new) - len(files) + lost)
+    if not new:
+        raise DataError(
+            f"every picture of {str(folder)!r} ({len(named)}) is one of the run's own; give pictures of none "
+            "of its classes"
+        )
+    if not files:
+        raise DataError(
+            f"no picture of {str(folder)!r} can be read ({found.unread} cannot; 'transferscope predict' says "
+            "why of each); give pictures of none of the classes"
+        )
+    return found
+
+
 def detect(
     run: Run,
-    folder: str | Path,
+    strangers: str | Path | StrangerFiles,
     *,
     split: str,
     files: Sequence[Path],
@@ -190,7 +247,7 @@ def detect(
 
     Args:
         run: a finished run.
-        folder: pictures of none of its classes, in any order below it.
+        strangers: a folder with pictures of none of its classes, in any order below it, or those found there.
         split: name of the split.
         files, pictures: of the split.
         false_alarms: share that is allowed.
@@ -200,37 +257,31 @@ def detect(
 
     Raises:
         DataError: the run's pictures are gone, or the folder has none that are new to it.
-        InputError: no such folder.
+        InputError: no such folder, or no share of false alarms.
     """
+    refuse_false_alarms(false_alarms)
+    if not isinstance(strangers, StrangerFiles):
+        strangers = stranger_files(run, strangers)
     known = known_pictures(run, data=data, reporter=reporter)
     if known is None:
         raise DataError(
             f"{str(run.path)!r} has no {FILE}, and it is made of the run's pictures; say where they are with "
             "--data"
         )
-    own = {picture.sha256 for picture in run.split.scan.pictures}
-    named, left_out = named_files([folder])
-    paths = [Path(one) for one in named if sha256_file(one) not in own]
-    if not paths:
-        raise DataError(
-            f"every picture of {str(folder)!r} ({len(named)}) is one of the run's own; give pictures of none "
-            "of its classes"
-        )
-    readable = [path for path in paths if _is_readable(path, run.classifier)]
     ours = answers_of(run.classifier, files, reporter, f"{split} pictures, familiarity")
-    theirs = answers_of(run.classifier, readable, reporter, "strangers")
-    home = Path(folder).resolve()
+    theirs = answers_of(run.classifier, strangers.files, reporter, "strangers")
+    home = strangers.folder.resolve()
     found = detection(
         replace(known, root=None),
         Pictures([one.path for one in pictures], *ours),
-        Pictures([_shown(path, Path(folder)) for path in readable], *theirs),
+        Pictures([_shown(path, strangers.folder) for path in strangers.files], *theirs),
         allowed=false_alarms,
         temperature=run.classifier.temperature,
         split=split,
         name=home.name,
         root=str(home),
-        seen=len(named) - len(paths),
-        excluded=len(paths) - len(readable) + sum(is_loss(reason) for _, reason in left_out),
+        seen=strangers.seen,
+        excluded=strangers.unread,
     )
     if keep and is_writable(run.path):
         write_json(run.path / RECORD, found.to_dict())

@@ -23,7 +23,7 @@ from transferscope.errors import InputError, PictureError
 from transferscope.evaluation.answers import Answer, Prediction, prediction_of
 from transferscope.evaluation.known_pictures import KnownPictures, Neighbour
 from transferscope.evaluation.predictions import answered, answered_with_features
-from transferscope.evaluation.strangers import allowance
+from transferscope.evaluation.strangers import allowance, refuse_false_alarms
 from transferscope.images import NO_MEMORY, read_picture
 
 _PATTERN = "*?["
@@ -78,7 +78,9 @@ def predict(
         WeightsError: the network's answer is not finite.
     """
     _refuse_counts(top=top, strip=strip, batch_size=batch_size)
-    _refuse_shares(min_confidence, false_alarms)
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
+    refuse_false_alarms(false_alarms)
     if known is not None and allowance(false_alarms, known.n).range is not None:
         allowed: float | None = false_alarms
     else:
@@ -110,13 +112,6 @@ def _refuse_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-
-
-def _refuse_shares(min_confidence: float, false_alarms: float) -> None:
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
-    if not 0 < false_alarms < 1:
-        raise InputError(f"--false-alarms is {false_alarms}; it must be between 0 and 1")
 
 
 def _loaded(
