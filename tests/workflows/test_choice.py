@@ -85,6 +85,24 @@ def test_what_is_right_more_often_is_kept_whatever_its_loss(tmp_path):
     assert "--strategy probe" in choice.other
 
 
+def test_the_probe_is_not_said_to_be_asked_for_where_there_was_no_time(tmp_path):
+    found, labels = candidates(1.0, 1.0, n=20)
+    alone = {"probe": found["probe"]}
+    scores = scores_of(alone, labels)
+    for asked, advised in (("partial", None), ("auto", "partial")):
+        chosen = options(tmp_path, strategy=asked, minutes=0.01)
+        said = choose(chosen, alone, scores, len(labels), advised=advised).sentence
+        assert said.startswith(
+            "kept: probe, as --minutes 0.01 left no time to tune: 95.0% right on"
+        )
+        assert "validation pictures (95% interval " in said  # beside its figure
+        assert "(more --minutes, with another --out, tunes it)" in said
+    for asked, advised in (("probe", None), ("auto", "probe")):
+        chosen = options(tmp_path, strategy=asked, minutes=0.01)
+        said = choose(chosen, alone, scores, len(labels), advised=advised).sentence
+        assert "no time" not in said
+
+
 def test_the_other_command_is_one_that_the_program_takes(tmp_path):
     chosen = options(tmp_path, seed=3, flip=False, epochs=2, group="(p[0-9])", augment="none")
     words = shlex.split(command_for(chosen, "partial", "blocks.2"))
@@ -125,9 +143,9 @@ def test_the_chart_rings_what_was_kept(photos, weights, tmp_path, monkeypatch):
 
     real = module.choose
 
-    def the_probe(options, found, scores, n):
+    def the_probe(options, found, scores, n, **advised):
         scores["probe"]["top1"] = 2.0
-        return real(options, found, scores, n)
+        return real(options, found, scores, n, **advised)
 
     monkeypatch.setattr(module, "choose", the_probe)
     losses = iter([3.0, 1.0, 2.0])  # of the start and of two epochs, the first of which is the best

@@ -70,11 +70,20 @@ def choose(
     candidates: Mapping[str, Candidate],
     scores: Mapping[str, Mapping[str, float]],
     n: int,
+    *,
+    advised: str | None = None,
 ) -> Choice:
-    """The candidate to keep: the one asked for, or of `auto` the better on n validation pictures."""
+    """The candidate to keep: the one asked for, or of `auto` the better on n validation pictures.
+
+    Args:
+        options: of the call.
+        candidates, scores: what was fitted, by name.
+        n: validation pictures.
+        advised: the strategy that measurements chose, where they did.
+    """
     if options.strategy != "auto" or len(scores) == 1:
         kept = options.strategy if options.strategy in scores else next(iter(scores))
-        return Choice(kept, "strategy", _asked(options, kept, scores[kept], n))
+        return Choice(kept, "strategy", _asked(options, kept, advised, scores[kept], n))
     order = sorted(
         scores, key=lambda name: (-scores[name]["top1"], scores[name]["calibrated_loss"])
     )
@@ -123,27 +132,36 @@ def _typed(flag: str, value: Any) -> list[str]:
     return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
 
 
-def _asked(options: TuneOptions, kept: str, score: Mapping[str, float], n: int) -> str:
-    sentence = f"kept: {kept}, as it was asked for: {score['top1']:.1%} right on {_pictures(n)}"
+def _asked(
+    options: TuneOptions, kept: str, advised: str | None, score: Mapping[str, float], n: int
+) -> str:
+    why, tunes = "as it was asked for", "--strategy partial"
     if options.strategy == "auto":
-        sentence = f"kept: {kept}, as advised: {score['top1']:.1%} right on {_pictures(n)}"
+        why = "as advised"
+    if options.minutes is not None and kept == "probe" != (advised or options.strategy):
+        why, tunes = f"as --minutes {options.minutes:g} left no time to tune", "more --minutes"
+    sentence = (
+        f"kept: {kept}, {why}: {score['top1']:.1%} right on {_pictures(n)}{_between(score, n)}"
+    )
     if kept == "probe":
         other = "the body is untuned, so 'compare' has nothing to show"
-        sentence += f"; {other} (--strategy partial, with another --out, tunes it)"
-    return _with_evidence(sentence, n, score)
+        sentence += f"; {other} ({tunes}, with another --out, tunes it)"
+    return _with_evidence(sentence, n)
 
 
 def _pictures(n: int) -> str:
     return f"{n:,} validation picture{'s' * (n != 1)}"
 
 
-def _with_evidence(sentence: str, n: int, score: Mapping[str, float] | None = None) -> str:
+def _between(score: Mapping[str, float], n: int) -> str:
+    """The interval of the accuracy, where it rests on little."""
+    if evidence_sentence(n) is None:
+        return ""
+    low, high = wilson_interval(round(score["top1"] * n), n)
+    return f" (95% interval {low:.0%} to {high:.0%})"
+
+
+def _with_evidence(sentence: str, n: int) -> str:
     """The sentence, and how little it rests on where that is so."""
     little = evidence_sentence(n)
-    if little is None:
-        return sentence
-    between = ""
-    if score is not None:
-        low, high = wilson_interval(round(score["top1"] * n), n)
-        between = f" (95% interval {low:.0%} to {high:.0%})"
-    return f"{sentence}{between}. {little}"
+    return sentence if little is None else f"{sentence}. {little}"

@@ -337,7 +337,8 @@ def save(job: Job, fitted: Fitted, began: float, leaks: Leakage | None = None) -
     options, features, base = job.options, fitted.features, fitted.base
     out, labels, candidates = options.out, features.validation.labels, fitted.candidates
     scores = scores_of(candidates, labels)
-    choice = choose(options, candidates, scores, len(labels))
+    advised = fitted.advice.strategy if fitted.advice is not None else None
+    choice = choose(options, candidates, scores, len(labels), advised=advised)
     chosen, kept = choice.kept, candidates[choice.kept]
     trained = candidates[list(candidates)[-1]]  # the history is of what was trained, kept or not
     history = trained.history if kept is trained else _of_the_start(trained, options.head)
