@@ -297,6 +297,7 @@ def test_a_stored_configuration_is_read_again_whatever_another_version_had(make)
         ({"epochs": "many"}, "epochs is 'many'; it must be a whole number at least 1"),
         ({"lr": "fast"}, "learning rate is 'fast'; it must be a number above 0 and at most 1"),
         ({"strategy": ["probe"]}, "--strategy is .*; it must be one of auto, probe,"),
+        ({"minutes": float("inf")}, "--minutes is inf; it must be a finite number above 0"),
         ({"seed": -1}, "seed is -1; it must be a whole number at least 0"),
         ({"group": object()}, "--group is a object; it must be text"),
     ],

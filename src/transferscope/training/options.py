@@ -21,8 +21,8 @@ from transferscope.errors import InputError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-ONLY_DECLARED = ConfigDict(extra="forbid")
-"""Of the dataclasses of options: a field that is not declared is refused."""
+ONLY_DECLARED = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of the dataclasses of options: a field that is not declared is refused, and a number that is not finite."""
 
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _KINDS: dict[Any, str] = {
@@ -157,7 +157,10 @@ def _refusal(problem: ErrorDetails, owner: type) -> InputError:
     found = repr(value) if plain else f"a {type(value).__name__}"
     options = asked_for(owner) if hasattr(owner, "VERB") else {}
     label = options[name][0] if name in options else name.replace("_", " ")
-    return InputError(f"{label} is {found}; it must be {_expected(fields[name])}")
+    expected = _expected(fields[name])
+    if kind == "finite_number":
+        expected = expected.replace("a number", "a finite number")
+    return InputError(f"{label} is {found}; it must be {expected}")
 
 
 def _expected(field: FieldInfo) -> str:
