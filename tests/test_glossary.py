@@ -25,6 +25,9 @@ def test_help_explains_the_words_and_says_where_more_are():
     for term in ("CKA:", "temperature:", "nats:", "probe:", "stage:", "false discovery rate:"):
         assert term in said
     assert "docs/glossary.md" in said
+    assert "(Kornblith et al. 2019)." in said  # a sentence does not end within a reference
+    for opened in said.split("(")[1:]:
+        assert ")" in opened
 
 
 def test_a_default_is_told_one_way():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,8 +24,8 @@ _IN_HELP = ("probe", "stage", "temperature", "nats", "CKA", "false discovery rat
 
 def _brief(term: str) -> str:
     """The first sentence of a word's explanation."""
-    words = dict(TERMS)[term]
-    return words.split(". ")[0].rstrip(".") + "."
+    first = re.split(r"(?<!\bet al)\.(?: |$)", dict(TERMS)[term])[0]
+    return first + "."
 
 
 app = typer.Typer(
