@@ -101,6 +101,8 @@ def test_many_numbers_are_cut_into_quarters(tmp_path):
 def test_what_is_no_grouping_is_refused(files):
     with pytest.raises(InputError, match="nothing called 'nobody'"):
         grouped(files, "nobody")
+    with pytest.raises(InputError, match="the run's split has no groups"):
+        groups_of([Picture("a.png", 0, None, None, "a")], [files[0]], "group")
     with pytest.raises(InputError, match="a value of its own for every picture"):
         grouped(files, r"/([0-9]+)\.jpg")
     with pytest.raises(InputError, match="no picture has a value of 'lens'"):

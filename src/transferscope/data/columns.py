@@ -100,6 +100,11 @@ def _values(
         return found
     if _PATTERN.intersection(column):
         return _matches(pictures, column)
+    if column == "group":
+        raise InputError(
+            "the run's split has no groups, which 'tune --group' makes; give another of these: "
+            + COLUMNS
+        )
     raise InputError(f"there is nothing called {column!r} to group by; give {COLUMNS}")
 
 
