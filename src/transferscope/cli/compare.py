@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def compare(
         return
     _print(comparison)
     if comparison.rows:
-        typer.echo(f"\nNext: transferscope atlas {run}")
+        typer.echo(f"\nnext: {shlex.join(('transferscope', 'atlas', str(run)))}")
 
 
 def _print(comparison: Comparison) -> None:

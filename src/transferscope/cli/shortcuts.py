@@ -10,6 +10,9 @@ import typer
 from transferscope.cli.app import app, print_json, table, verb
 from transferscope.cli.options import Json, Quiet, RunPath, Seed
 from transferscope.terminal import Terminal
+from transferscope.wording import counted
+
+_SHOWN = 20  # cues in the terminal's table
 
 
 @app.command()
@@ -60,20 +63,16 @@ def shortcuts(
             one.label,
             one.cue,
             "ALARM" if one.alarm else "",
-            f"{one.given.effect:.0%} [{one.given.low:.0%}, {one.given.high:.0%}]",
-            f"{one.taken.effect:.0%} [{one.taken.low:.0%}, {one.taken.high:.0%}]",
+            f"{one.given.effect:z.0%} [{one.given.low:z.0%}, {one.given.high:z.0%}]",
+            f"{one.taken.effect:z.0%} [{one.taken.low:z.0%}, {one.taken.high:z.0%}]",
             f"{one.q:.2g}",
         )
         for one in result.candidates
     ]
-    table(("class", "cue", "", "-given to others", "-taken from it", "-q"), rows[:20])
-    count = len(result.alarms)
-    typer.echo(
-        f"\n{count} of {len(result.candidates)} cues raise an alarm: on held-out pictures the probability of "
-        "the class follows them"
-        if rows
-        else "no cue that can be moved tells a class beyond chance, so none was asked"
-    )
+    table(("class", "cue", "", "-given to others", "-taken from it", "-q"), rows[:_SHOWN])
+    if len(rows) > _SHOWN:
+        typer.echo(f"\nThe {_SHOWN} strongest of {len(rows)} cues; --json has all.")
+    typer.echo(f"\n{_summary(len(result.alarms), len(rows))}" if rows else _summary(0, 0))
     if result.corrected is not None:
         typer.echo("")
         before, after = result.corrected.before, result.corrected.after
@@ -83,3 +82,19 @@ def shortcuts(
         ]
         table(("pictures", "-n", "-before", "-after"), lines)
         typer.echo(f"\ncorrected run: {result.corrected.run}")
+
+
+def _summary(alarms: int, asked: int) -> str:
+    """How many cues the network was found to follow, and what none does not mean."""
+    if not asked:
+        return "no cue that can be moved tells a class beyond chance, so none was asked"
+    if not alarms:
+        return (
+            f"none of {counted(asked, 'cue')} raises an alarm; what so few pictures cannot show may be there "
+            "all the same"
+        )
+    raised, them = ("raises", "it") if alarms == 1 else ("raise", "them")
+    return (
+        f"{alarms} of {counted(asked, 'cue')} {raised} an alarm: on held-out pictures the probability of the "
+        f"class follows {them}"
+    )

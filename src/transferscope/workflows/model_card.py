@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def run_evaluations(run: Run) -> tuple[Evaluation | None, Evaluation | None]:
     metrics = read_json(file)
     if not isinstance(metrics, dict) or not {"tuned", "base"} <= set(metrics):
         raise RunError(
-            f"{str(file)!r} is not what an evaluation leaves; 'transferscope evaluate {run.path}' "
-            "writes it again"
+            f"{str(file)!r} is not what an evaluation leaves; "
+            f"'transferscope evaluate {shlex.quote(str(run.path))}' writes it again"
         )
     return Evaluation.from_dict(metrics["tuned"]), Evaluation.from_dict(metrics["base"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def correct_shortcuts(
     if not alarms:
         raise InputError(
             f"nothing raises an alarm in {str(run.path)!r}, so there is nothing to correct; "
-            f"'transferscope shortcuts {run.path}' shows what was asked"
+            f"'transferscope shortcuts {shlex.quote(str(run.path))}' shows what was asked"
         )
     classifier = run.classifier
     sets = {name: Pictures.of(run, name, data) for name in ("train", "validation", "test")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -175,7 +176,7 @@ class TriedPictures:
         if self._known is None:
             self._without_known = (
                 "Whether it is a stranger is not told: the run lacks what that rests on, which "
-                f"'transferscope predict {self._run.path} PICTURE' makes once."
+                f"'transferscope predict {shlex.quote(str(self._run.path))} PICTURE' makes once."
             )
         elif (rests := allowance(FALSE_ALARMS, self._known.n)).range is None:
             self._without_known = rests.sentence
