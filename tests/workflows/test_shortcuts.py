@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, weights: Path):
         home = tmp_path_factory.mktemp("shortcuts")
         data = write(home / "set", framed)
         options = {"backbone": BACKBONE, "weights": str(weights), "strategy": "probe"}
-        return ts.tune(data, out=home / "run", **options)
+        return ts.tune(data, out=home / "one's run", **options)
 
     return make
 
@@ -110,9 +111,13 @@ def test_a_planted_frame_is_found_first_and_corrected(planted, tmp_path):
 def test_nothing_is_found_where_nothing_was_planted(tuned, tmp_path, share):
     run = tuned(lambda _, drawn: drawn < share)
     assert not ts.shortcuts(run).alarms
-    with pytest.raises(InputError, match="nothing to correct"):
+    with pytest.raises(InputError, match="nothing to correct") as refused:
         ts.correct_shortcuts(run, tmp_path / "out")
+    assert f"transferscope shortcuts {shlex.quote(str(run.path))}" in str(refused.value)
     assert not (tmp_path / "out").exists()
+    said = command("shortcuts", run.path, "--quiet").stdout
+    assert "follow" not in said
+    assert "none was asked" in said or "may be there all the same" in said
 
 
 def test_the_command_and_its_contract(planted, tmp_path, monkeypatch):
