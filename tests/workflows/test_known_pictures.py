@@ -219,6 +219,14 @@ def test_strangers_are_refused_before_any_picture_is_judged(
     assert "not meant to happen" not in said.stderr
 
 
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_what_only_other_devices_compute_is_refused(tuned, photos, verb):
+    pictures = [photos / "b"] if verb == "predict" else []
+    said = command(verb, tuned, *pictures, "--precision", "fp16", "--device", "cpu")
+    assert said.exit_code == 2
+    assert "precision is fp16 and the device a CPU" in " ".join(said.stderr.split())
+
+
 def test_a_run_whose_pictures_moved_learns_from_them_what_it_knows(
     run, photos, strangers, tmp_path
 ):

@@ -119,7 +119,7 @@ def test_an_existing_run_is_refused_and_resumed(run, photos, weights):
         short(photos, weights, run.path)
     resumed = short(photos, weights, run.path, resume=True)
     assert resumed.results == run.results
-    with pytest.raises(RunError, match="begun with seed = 0, and now it is 1"):
+    with pytest.raises(RunError, match="begun with --seed 0, and now it is --seed 1"):
         short(photos, weights, run.path, resume=True, seed=1)
     after = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
     assert before == after

@@ -56,6 +56,18 @@ def training_precision(device: torch.device, precision: Precision) -> Precision:
     Raises:
         InputError: an unknown one, or fp16 on a CPU, which has no fast arithmetic for it.
     """
+    refuse_precision(device, precision)
+    if precision == "auto":
+        return "bf16" if fast_bf16(device) else "fp32"
+    return precision
+
+
+def refuse_precision(device: torch.device, precision: Precision) -> None:
+    """Before any work.
+
+    Raises:
+        InputError: an unknown one, or fp16 on a CPU, which has no fast arithmetic for it.
+    """
     if precision not in get_args(Precision):
         raise InputError(
             f"precision {precision!r} is unknown; use {', '.join(get_args(Precision))}"
@@ -64,9 +76,6 @@ def training_precision(device: torch.device, precision: Precision) -> Precision:
         raise InputError(
             "precision is fp16 and the device a CPU; use bf16, or fp32, or --device cuda"
         )
-    if precision == "auto":
-        return "bf16" if fast_bf16(device) else "fp32"
-    return precision
 
 
 @contextmanager

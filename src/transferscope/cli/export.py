@@ -27,7 +27,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="The .onnx or .pt2 file, or the folder.")],
     pictures: Annotated[
-        int, typer.Option(help="Test pictures it is checked on before it is kept; 0: all.")
+        int, typer.Option(min=0, help="Test pictures it is checked on before it is kept; 0: all.")
     ] = 64,
     int8: Annotated[
         bool,

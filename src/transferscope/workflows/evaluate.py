@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from transferscope.acceleration.precision import Precision, find_device
+from transferscope.acceleration.precision import Precision, find_device, refuse_precision
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.columns import groups_of
 from transferscope.data.exclusions import is_loss
@@ -209,12 +209,14 @@ def evaluate_run(
     if tta:
         refuse_views(tta)  # before the work, and so are all that follow
     refuse_false_alarms(false_alarms)
+    target = find_device(device)
+    refuse_precision(target, precision)
     strange = stranger_files(run, strangers) if strangers is not None else None
     other = against if against is None or isinstance(against, Run) else Run(against)
     sample = evaluated_pictures(run, split, data, reporter)
     shared = _shared_rows(run, other, sample) if other is not None else []  # refused before, too
     kept = _writable(run, reporter)
-    work = _Work(run, sample, find_device(device), precision, reporter)
+    work = _Work(run, sample, target, precision, reporter)
     groups = work.groups(by) if by is not None else None
     began = time.perf_counter()
     predictions = work.predictions(run.classifier, "tuned")

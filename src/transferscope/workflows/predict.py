@@ -14,7 +14,7 @@ from typing import TextIO
 import torch
 
 from transferscope.acceleration.folding import folded
-from transferscope.acceleration.precision import Precision, autocast
+from transferscope.acceleration.precision import Precision, autocast, refuse_precision
 from transferscope.backbones.classifier import Classifier
 from transferscope.data.exclusions import Excluded, summary
 from transferscope.data.loading import in_order
@@ -81,6 +81,7 @@ def predict(
     if not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence is {min_confidence}; it must be in [0, 1]")
     refuse_false_alarms(false_alarms)
+    refuse_precision(classifier.device, precision)
     if known is not None and allowance(false_alarms, known.n).range is not None:
         allowed: float | None = false_alarms
     else:

@@ -49,7 +49,7 @@ from transferscope.report.figures.training import history_figure
 from transferscope.training.checkpoints import EpochRow, history_rows
 from transferscope.training.config import Config, HeadName, TuneOptions, tune_options
 from transferscope.training.loggers import Logger, open_logger, refuse_unknown
-from transferscope.training.options import takes
+from transferscope.training.options import asked_for, takes
 from transferscope.training.recipe import Recipe
 from transferscope.workflows.advise import stage_targets
 from transferscope.workflows.candidates import (
@@ -267,10 +267,17 @@ def _finished(options: TuneOptions) -> Run | None:
     for name in old:
         if old[name] != new[name]:
             raise RunError(
-                f"{str(out)!r} was begun with {name} = {old[name]!r}, and now it is {new[name]!r}; repeat "
-                "the first options to resume, or choose another --out"
+                f"{str(out)!r} was begun with {_typed(name, old[name])}, and now it is "
+                f"{_typed(name, new[name])}; repeat the first options to resume, or choose another --out"
             )
     return Run(out) if stored == "run.json" else None
+
+
+def _typed(name: str, value: Any) -> str:
+    """An option of tune or of the recipe by its name on the command line."""
+    known = asked_for(TuneOptions) | asked_for(Recipe)
+    label = known[name][0] if name in known else name.replace("_", " ")
+    return f"no {label}" if value is None else f"{label} {value}"
 
 
 def _flat(config: Config) -> dict[str, Any]:
