@@ -69,6 +69,8 @@ def test_patterns_folders_and_nothing(folder):
     assert len(predict(classifier, [folder])) == 11
     with pytest.raises(InputError, match="matches no file"):
         predict(classifier, [str(folder / "*.gif")])
+    with pytest.raises(InputError, match="a picture's name is empty"):
+        predict(classifier, [folder, ""])
     with pytest.raises(InputError, match="no picture"):
         predict(classifier, [])
     with pytest.raises(InputError, match="--top is 0"):

@@ -137,11 +137,15 @@ def named_files(
         itself is always taken.
 
     Raises:
-        InputError: nothing is named, or something named holds no picture.
+        InputError: nothing is named, a name is empty, or something named holds no picture.
     """
     found: list[str] = []
     left_out: list[tuple[str, str]] = []
     for image in map(str, images):
+        if not image:  # a shell's variable that is not set, and not all that lies here
+            raise InputError(
+                "a picture's name is empty; name files, folders or patterns, . for this folder"
+            )
         if image == STDIN:
             lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
             listed = [line for line in lines if line.strip()]
