@@ -185,6 +185,9 @@ def test_no_name_makes_an_element(tmp_path, undrawn):
 
 
 def test_the_command_writes_it_and_refuses_other_names(tmp_path, monkeypatch):
+    done = command("atlas", tmp_path, "--single-file", tmp_path / "atlas" / "one.html")
+    assert done.exit_code == 2
+    assert "give it a place beside that" in done.stderr
     done = command("atlas", tmp_path, "--single-file", tmp_path / "atlas.pdf")
     assert done.exit_code == 2
     assert "ends in .html" in done.stderr

@@ -21,6 +21,7 @@ from transferscope.backbones.weights import load_backbone
 from transferscope.data.demo import CONFUSABLE
 from transferscope.errors import DataError, InputError, OutputError, RunError, UnknownName
 from transferscope.files import read_json, sha256_file, write_json
+from transferscope.workflows import atlas as atlas_module
 from transferscope.workflows.atlas import write_atlas
 from transferscope.workflows.compare import compare
 from transferscope.workflows.demo import read_strips
@@ -274,7 +275,7 @@ def test_the_same_picture_has_the_same_probabilities_everywhere(run, photos, tmp
 # ---------------------------------------------------------------------------- see
 
 
-def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path):
+def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path, monkeypatch):
     run = short(photos, weights, tmp_path / "run", strategy="probe")
     with pytest.raises(RunError, match=r"transferscope evaluate.*transferscope compare"):
         write_atlas(run)
@@ -291,6 +292,11 @@ def test_an_atlas_needs_an_evaluation_or_a_comparison(photos, weights, tmp_path)
         "pictures.html",
     }
     assert not (home / "units").exists()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/mine.txt").write_text("kept")
+    monkeypatch.setattr(atlas_module, "_content", None)  # refused before any work
+    with pytest.raises(OutputError, match="would be lost"):
+        write_atlas(run, out=tmp_path / "notes")
 
 
 def test_unknown_layers_and_channels_are_refused(run):

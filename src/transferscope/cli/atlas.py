@@ -41,8 +41,14 @@ def atlas(
     quiet: Quiet = False,
 ) -> None:
     """Publish the run as static pages that open without a server."""
+    home = run / "atlas" if out is None else out
     if single_file is not None:
         refuse_page_name(single_file)
+        if home.resolve() in single_file.resolve().parents:
+            raise InputError(
+                f"--single-file {str(single_file)!r} lies in the atlas's folder {str(home)!r}, which is "
+                "written anew as a whole; give it a place beside that"
+            )
     from transferscope.workflows.atlas import atlas_file, write_atlas
     from transferscope.workflows.run import Run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from transferscope.errors import OutputError, RunError, WeightsError
 from transferscope.evaluation.metrics import Evaluation
 from transferscope.evaluation.mistakes import ErrorStudy
 from transferscope.evaluation.predictions import Predictions
-from transferscope.files import is_writable, read_json
+from transferscope.files import is_writable, read_json, refuse_foreign
 from transferscope.machine import cache_dir
 from transferscope.report.pages import atlas as pages
 from transferscope.report.pages.channels import channel_addresses
@@ -74,10 +75,12 @@ def write_atlas(
         raise OutputError(
             f"{str(run.path)!r} cannot be written; say with --out where the atlas is to be"
         )
+    home = Path(out) if out else run.path / "atlas"
+    refuse_foreign(home)  # before the pictures are looked at
     content = _content(run, title, reporter)
     if pictures:
         content = _with_pictures(content, run, reporter)
-    page = pages.write_atlas(content, Path(out) if out else run.path / "atlas", pictures=pictures)
+    page = pages.write_atlas(content, home, pictures=pictures)
     reporter.say(_holds(page.parent))
     return page
 
@@ -182,11 +185,12 @@ def atlas_file(run: Run, file: str | Path, *, folder: str | Path | None = None) 
 
 
 def _nothing_to_show(run: Run) -> RunError:
-    taught = f"'transferscope compare {run.path}' what it learned"
+    path = shlex.quote(str(run.path))
+    taught = f"'transferscope compare {path}' what it learned"
     if run.untuned:
         taught += " (nothing: its body is untuned)"
     return RunError(
-        f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {run.path}' says how good it is, "
+        f"{str(run.path)!r} has nothing to show; 'transferscope evaluate {path}' says how good it is, "
         f"{taught}"
     )
 
@@ -276,6 +280,7 @@ def _shown_renders(run: Run, comparison: Comparison, reporter: Reporter) -> _Sho
     if len(known) < expected:
         reporter.say(
             f"{expected - len(known)} of {expected} drawings of the comparison are neither in "
-            f"{str(run.path / 'sweep')!r} nor in the cache; 'transferscope compare {run.path}' draws them"
+            f"{str(run.path / 'sweep')!r} nor in the cache; "
+            f"'transferscope compare {shlex.quote(str(run.path))}' draws them"
         )
     return _ShownRenders(sweep, known)
