@@ -125,7 +125,7 @@ def main(told: Lesson) -> None:
         seeds=SEEDS,
         patch=4 if told.fast else 16,
     )
-    witnesses(told, compared)
+    witnesses(told, run, compared)
     judged = drawings(told, run, compared)
     last_layer(told, compared, judged)
     drifting_statistics(told, run)
@@ -142,7 +142,7 @@ def behind(run: ts.Run) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------- without drawings
 
 
-def witnesses(told: Lesson, found: Comparison) -> None:
+def witnesses(told: Lesson, run: ts.Run, found: Comparison) -> None:
     """What needs no drawing: controls, class information, stages set back, real pictures."""
     learned = found.found(LEARNED)
     told.row(
@@ -170,8 +170,9 @@ def witnesses(told: Lesson, found: Comparison) -> None:
     if found.rewinding is not None:
         for one in found.rewinding.stages:
             effect = one.effect
+            stage = "the head" if one.stage == run.base.head else one.stage
             told.row(
-                f"{one.stage} set back to the pretrained weights, percentage points of top-1",
+                f"{stage} set back to its start, percentage points of top-1",
                 ours=f"{100 * effect.accuracy:.1f} ({100 * effect.accuracy_low:.1f} to "
                 f"{100 * effect.accuracy_high:.1f})",
                 note=f"gives back {len(one.gives_back)} of {len(found.rewinding.flips.lost)} lost pictures",
@@ -288,62 +289,80 @@ def greyness(told: Lesson, drawn: Sequence[Drawn]) -> None:
 def last_layer(told: Lesson, found: Comparison, judged: Comparison) -> None:
     """Is the lesson's exception one of the drawings, or of the network?"""
     alike = by_layer(judged.drawings, lambda one: one.test and one.test.similarity)
-    moved = {name: np.array([row.value for row in found.of_witness(MOVED, name)]) for name in alike}
+    twice = by_layer(judged.drawings, lambda one: one.test and one.test.rerender["base"])
+    answers = {
+        name: np.array([row.value for row in found.of_witness(MOVED, name)]) for name in alike
+    }
     if len(alike) < 2:
         told.finding("Drawings of two layers or more are needed to speak of the last one.")
         return
-    sentence = exception(depth_trend(alike), depth_trend(moved))
+    sentence = exception(*(depth_trend(one) for one in (alike, twice, answers)))
     told.finding(sentence)
-    measures = {layer.layer: layer.measures for layer in found.layers}
+    known = {layer.layer: layer.cka for layer in found.layers if layer.layer in alike}
+    told.row(
+        "CKA of base and tuned, by layer",
+        ours=listed({name: cka for name, cka in known.items() if cka is not None}, ".2f"),
+        note="of the answers of all channels; 1 is the same",
+    )
     kinds: dict[str, list[Triple]] = {
-        "drawings: likeness by the judge": [mean_of(one) for one in alike.values()],
-        "answers: mean r² of base and tuned": [mean_of(1 - one) for one in moved.values()],
+        "drawings of base and tuned": [mean_of(one) for one in alike.values()],
+        "answers of base and tuned: r²": [mean_of(1 - one) for one in answers.values()],
+        "base drawn twice: the ceiling of drawings": [mean_of(one) for one in twice.values()],
     }
-    if all(measures[name] for name in alike):
-        ckas = [m.cka for name in alike if (m := measures[name])]
-        kinds["layers: CKA of base and tuned"] = [(one.value, one.low, one.high) for one in ckas]
     told.figure(
         "depth.svg",
         depth_figure(
             list(alike),
             kinds,
-            label="likeness of base and tuned",
+            label="likeness, mean over channels",
             lines=[f"{told.network}; {told.data}.", sentence],
         ),
         "The same question asked of drawings and of the network's answers, by depth.",
     )
 
 
-def exception(drawn: DepthTrend, moved: DepthTrend) -> str:
-    """Whether drawings grow more alike in the last layer, and whether the network changed less there.
+def exception(drawn: DepthTrend, ceiling: DepthTrend, moved: DepthTrend) -> str:
+    """Whether drawings grow more alike in the last layer, and what else changes there.
 
     Args:
-        drawn: of the likeness of drawings.
+        drawn: of the likeness of the two networks' drawings.
+        ceiling: of the likeness of one network's drawings from two seeds.
         moved: of the change of responses, 1 - r^2, in the same layers.
     """
-    rise, fall = drawn.steps[-1], moved.steps[-1]
-    before, last = rise.shallow, rise.deep
-    medians = f"{drawn.medians[-2]:.2f} in {before}, {drawn.medians[-1]:.2f} in {last}"
-    answers = f"{moved.medians[-2]:.2f} in {before}, {moved.medians[-1]:.2f} in {last}"
-    less = fall.q <= 0.05 and fall.effect < 0
-    more = fall.q <= 0.05 and fall.effect > 0
+    before, last = drawn.layers[-2:]
+    medians = f"median {drawn.medians[-2]:.2f} in {before}, {drawn.medians[-1]:.2f} in {last}"
+    less, more = falls(moved), rises(moved)
     change = "less" if less else "more" if more else "not measurably more or less"
-    network = f"the channels' answers changed {change} there (median 1 - r²: {answers})"
-    if rise.q <= 0.05 and rise.effect > 0:
-        whose = (
-            "the network itself changed less there"
-            if less
-            else "it is the drawings, not the network"
-        )
-        return (
-            f"The last layer is an exception here too: drawings grow more alike (median {medians}), and "
-            f"{network}: {whose}."
-        )
-    told = "grow less alike" if rise.q <= 0.05 else "could not be told to grow more or less alike"
-    return (
-        f"No exception of the last layer was found: with {drawn.counts[-2]} and {drawn.counts[-1]} channels "
-        f"drawings {told} (median {medians}); {network}."
+    network = (
+        f"the channels' answers changed {change} there (median 1 - r² {moved.medians[-2]:.2f}, then "
+        f"{moved.medians[-1]:.2f})"
     )
+    if not rises(drawn):
+        told = "grow less alike" if falls(drawn) else "could not be told to grow more or less alike"
+        return (
+            f"No exception of the last layer was found: of {drawn.counts[-2]} and {drawn.counts[-1]} channels "
+            f"drawings {told} ({medians}); {network}."
+        )
+    if less:
+        whose = "the network itself changed less there"
+    elif rises(ceiling):
+        whose = "it is the drawings: two of one network grow more alike there too"
+    else:
+        whose = "it is the drawings, not the network"
+    return (
+        f"The last layer is an exception here too: drawings grow more alike ({medians}), and {network}: "
+        f"{whose}."
+    )
+
+
+def rises(trend: DepthTrend) -> bool:
+    """Whether the last step goes up, at a false discovery rate of 5%."""
+    return trend.steps[-1].q <= 0.05 and trend.steps[-1].effect > 0
+
+
+def falls(trend: DepthTrend) -> bool:
+    """Whether it goes down."""
+    return trend.steps[-1].q <= 0.05 and trend.steps[-1].effect < 0
 
 
 # ---------------------------------------------------------------------------- BatchNorm
