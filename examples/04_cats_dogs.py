@@ -152,7 +152,8 @@ def adversarial(
 ) -> None:
     """A picture is changed until the network takes its file for another class."""
     home = f"attack-{what.split()[-1]}"
-    made = attack(network, picture, to=to, out=told.folder / home, epsilon="4/255")
+    called = "the untuned network" if data == PHOTOGRAPH else "the tuned network"
+    made = attack(network, picture, to=to, out=told.folder / home, epsilon="4/255", called=called)
     told.figure(
         f"{home}/attack.png",
         None,
@@ -189,6 +190,7 @@ def frozen_and_tuned(told: Lesson, source: dict[str, Any]) -> ts.Run:
     )
     if found.gain is not None:
         gain = found.gain
+        told.row("top-1 on test, a classifier on frozen features", ours=f"{gain.second_top1:.1%}")
         told.row(
             "tuned less a classifier on frozen features, percentage points",
             ours=f"{100 * gain.difference:.1f} ({100 * gain.interval[0]:.1f} to {100 * gain.interval[1]:.1f})",
