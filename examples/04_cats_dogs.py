@@ -212,7 +212,8 @@ def refused(told: Lesson, run: ts.Run, files: Sequence[Path]) -> None:
     letters = told.folder / "strangers" / "characters" / "test"
     things = told.folder / "photographs"
     things.mkdir()
-    for file in (*shipped(PHOTOGRAPHS), *photographs().values()):
+    mine = told.own is None and not told.original  # a cat may well be one of a reader's classes
+    for file in (*shipped(PHOTOGRAPHS[0 if mine else 1 :]), *photographs().values()):
         read_picture(file).save(things / f"{file.stem}.png")
     for kind, folder in (("characters that were not taught", letters), ("photographs", things)):
         found = run.evaluate("test", strangers=folder).strangers

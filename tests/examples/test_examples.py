@@ -172,6 +172,12 @@ def test_the_original_is_refused_with_a_remedy_where_nothing_can_be_downloaded(
         assert not out.exists()
 
 
+def test_the_homework_has_no_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert _lesson.run_example(FILES[5], ["--original", "--out", str(tmp_path / "o")]) == 2
+    assert "--data" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_folder_that_is_none_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     missing = str(tmp_path / "nowhere")
     assert _lesson.run_example(FILES[0], ["--data", missing, "--out", str(tmp_path / "o")]) == 2
