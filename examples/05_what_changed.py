@@ -67,8 +67,8 @@ RESNET_BOUNDARY = "layer3.4"
 RESNET_BLOCKS = ("layer3.5", "layer4.0", "layer4.1", "layer4.2")
 """What the lesson tunes."""
 
-DRAWN, SEEDS, CONTROLS = 6, 2, 3
-"""Channels a layer, drawings of each in each network, control transfers."""
+DRAWN, SEEDS, STEPS, CONTROLS = 6, 2, 48, 3
+"""Channels a layer, drawings of each in each network, steps of a drawing, control transfers."""
 
 MISTAKES = (
     "ImageNet contains the Stanford dogs: the network had been trained on these breeds before it was tuned to "
@@ -88,10 +88,10 @@ def main(told: Lesson) -> None:
     source = told.source(
         dataset="stanford_dogs",
         backbone="torchvision/resnet50",
-        characters="ABCD" if told.fast else "ABCDEFGHIJKL",
-        train=8 if told.fast else 25,
-        validation=3 if told.fast else 5,
-        test=5 if told.fast else 10,
+        characters="ABCD" if told.fast else "ABCDEFGH",
+        train=8 if told.fast else 20,
+        validation=3 if told.fast else 6,
+        test=5 if told.fast else 15,
         strips=0,
     )
     told.mistake(*MISTAKES)
@@ -101,7 +101,7 @@ def main(told: Lesson) -> None:
     if told.fast:
         recipe["epochs"] = 1
     run = ts.tune(**source, **recipe, out=told.folder / "run")
-    told.setting = {**recipe, "drawn": DRAWN, "seeds": SEEDS, "controls": CONTROLS}
+    told.setting = {**recipe, "drawn": DRAWN, "seeds": SEEDS, "steps": STEPS, "controls": CONTROLS}
     found = run.evaluate("test")
     ends = found.intervals["top1"]
     told.row(
@@ -123,7 +123,8 @@ def main(told: Lesson) -> None:
         controls=2 if told.fast else CONTROLS,
         draw=2 if told.fast else DRAWN,
         seeds=SEEDS,
-        patch=4 if told.fast else 16,
+        steps=STEPS,
+        patch=4 if told.fast else 8,
     )
     witnesses(told, run, compared)
     judged = drawings(told, run, compared)

@@ -46,7 +46,7 @@ def main(told: Lesson) -> None:
         dataset="",
         backbone="efficientnet_lite0",
         characters="0123ABCD" if told.fast else CHARACTERS,
-        train=10 if told.fast else 50,
+        train=10 if told.fast else 40,
         validation=3 if told.fast else 10,
         test=3 if told.fast else 10,
         strips=strips,

@@ -86,7 +86,7 @@ def lesson(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("lesson") / "out"
     drawer = "transferscope.workflows.shortlist_drawings.make_recipe"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawer, lambda: RenderRecipe(steps=4))
+        patch.setattr(drawer, lambda _steps: RenderRecipe(steps=4))
         assert _lesson.run_example(request.param, ["--fast", "--out", str(folder)]) == 0
     return folder
 
