@@ -60,7 +60,6 @@ from transferscope.report.figures.comparison import (
     information_figure,
     similarity_figure,
 )
-from transferscope.wording import series
 from transferscope.workflows.run import files_of, labels_of
 
 RESNET_BOUNDARY = "layer3.4"
@@ -259,7 +258,7 @@ def greyness(told: Lesson, drawn: Sequence[Drawn]) -> None:
     states = Counter(r.status for several in every.values() for r in several)
     total, good = states.total(), states.pop("optimized", 0)
     grey = sum(int((one < GREY).sum()) for one in errors.values())
-    failed = series([f"{n} {status.replace('_', ' ')}" for status, n in states.most_common()])
+    failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in states.most_common())
     told.row(
         "failed drawings",
         ours=f"{total - good} of {total} by their status, {grey} by greyness",
