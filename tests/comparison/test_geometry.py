@@ -106,6 +106,12 @@ def test_embedding_is_the_base_networks_pooled_features_whatever_the_batch():
     assert same_state(before, state_of(classifier))
 
 
+def test_no_picture_has_no_embedding():
+    """As where no drawing of a channel succeeded."""
+    found = embed(tiny_classifier(), torch.empty(0, 32, 32, 3, dtype=torch.uint8))
+    assert found.shape == (0, embed(tiny_classifier(), torch.zeros(1, 32, 32, 3).byte()).shape[1])
+
+
 def test_frozen_is_bit_by_bit_up_to_the_layer():
     base, tuned = tiny_classifier(), tiny_classifier()
     assert frozen_up_to(base, tuned, "stages.2")

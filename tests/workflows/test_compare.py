@@ -32,7 +32,7 @@ from transferscope.workflows.controls import control_tails, load_tail
 from transferscope.workflows.evaluate import evaluate_run
 from transferscope.workflows.run import Run
 from transferscope.workflows.run_progress import run_progress
-from transferscope.workflows.shortlist_drawings import ENGINES
+from transferscope.workflows.shortlist_drawings import ENGINES, Shortlist
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -63,7 +63,9 @@ def short_drawings(cache: Path) -> Iterator[None]:
     """A cache of its own, and drawings of few steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSCOPE_CACHE", str(cache))
-        patch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: SHORT)
+        patch.setattr(
+            "transferscope.workflows.shortlist_drawings.make_recipe", lambda _steps: SHORT
+        )
         yield
 
 
@@ -412,3 +414,13 @@ def test_what_a_comparison_will_draw_can_be_followed_until_it_is_done(again, mon
     found = run_progress(again.path)
     assert (found.phase, found.done, found.of) == ("comparing", 12, 12)
     assert len(found.units) == 3
+
+
+def test_drawings_of_fewer_steps_are_asked_for_and_refused(run: Run):
+    networks = {"base": run.base, "tuned": run.classifier}
+    chosen = {TUNED: {0: "at random"}}
+    few = Shortlist(networks, chosen, (0,), (), (), {}, Sweep(Path("unused")), 7)
+    assert few.recipe.steps == 7
+    assert replace(few, steps=None).recipe.steps == RenderRecipe.steps
+    with pytest.raises(InputError, match="--steps is 0"):
+        compare(run, steps=0)

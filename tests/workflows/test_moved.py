@@ -51,7 +51,9 @@ FEW = ("--draw", "1", "--seeds", "1", "--patch", "2")
 @pytest.fixture(autouse=True)
 def short_drawings(monkeypatch):
     short = RenderRecipe(steps=4)
-    monkeypatch.setattr("transferscope.workflows.shortlist_drawings.make_recipe", lambda: short)
+    monkeypatch.setattr(
+        "transferscope.workflows.shortlist_drawings.make_recipe", lambda _steps: short
+    )
 
 
 def every_verb(run: Path, tmp_path: Path, *data: object, controls: int) -> None:

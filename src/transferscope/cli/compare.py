@@ -40,6 +40,9 @@ def compare(
     ] = 0,
     draw: Annotated[str, typer.Option(help="Channels a layer to draw, a number or all.")] = "6",
     seeds: Annotated[int, typer.Option(help="Drawings of each channel in each network.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of a drawing, at most.", show_default=False)
+    ] = None,
     patch: Annotated[
         str, typer.Option(help="Channels to set back to base and see what is missed, or all.")
     ] = "128",
@@ -72,6 +75,7 @@ def compare(
         "draw": _count("--draw", draw),
         "patch": _count("--patch", patch),
         "seeds": seeds,
+        "steps": steps,
         "shard": _share(shard),
         "engine": engine,
     }

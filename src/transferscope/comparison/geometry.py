@@ -31,16 +31,16 @@ def embed(base: Classifier, pictures: torch.Tensor, *, batch_size: int = 16) -> 
 
     Args:
         base: whose eyes judge both networks' pictures.
-        pictures: uint8 (N, H, W, 3).
+        pictures: uint8 (N, H, W, 3); N may be 0, where no drawing of a channel succeeded.
         batch_size: pictures a forward pass.
 
     Returns:
         float32 (N, D); the product of two rows is their cosine.
     """
     spec = base.input
-    parts = []
+    parts = [torch.empty(0, base.head_layer.in_features)]
     with base.inference():
-        for part in pictures.split(batch_size):
+        for part in pictures.split(batch_size) if len(pictures) else ():
             loaded = torch.stack([spec.load(to_picture(picture)) for picture in part])
             parts.append(base.pooled_features(as_float(loaded.to(base.device))).float().cpu())
     return functional.normalize(torch.cat(parts), dim=1)

@@ -33,6 +33,7 @@ from transferscope.errors import InputError, UnknownName
 from transferscope.files import refuse_read_only
 from transferscope.machine import cache_dir
 from transferscope.visualize.ray_sweep import require_ray
+from transferscope.visualize.recipe import make_recipe
 from transferscope.visualize.units import Sweep
 from transferscope.workflows.comparison_geometry import with_geometry, with_units
 from transferscope.workflows.comparisons import Setting, keep_comparison, note_planned
@@ -63,6 +64,7 @@ class Question:
         retunings: the run tuned again from so many other seeds.
         draw: channels to draw in each layer; None: all; 0: none.
         seeds: drawings of each of them in each network.
+        steps: most optimization steps of a drawing; None: the recipe's.
         patch: channels, of all layers together, whose setting back to base is measured exactly, those with
             the largest first-order estimates; None: all.
         shard: (I, N): draw the I-th of N shares only, and compare nothing.
@@ -74,6 +76,7 @@ class Question:
     retunings: int = 0
     draw: int | None = DRAWN
     seeds: int = SEEDS
+    steps: int | None = None
     patch: int | None = PATCHED
     shard: tuple[int, int] | None = None
     engine: str = "local"
@@ -91,6 +94,7 @@ class Question:
             raise InputError(f"--patch is {self.patch}; give a number of channels, or all")
         if self.seeds < 1:
             raise InputError(f"--seeds is {self.seeds}; a channel is drawn from 1 seed or more")
+        make_recipe(self.steps)  # refuses what is no number of steps
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise InputError(
                 f"--shard is {self.shard[0]}/{self.shard[1]}; give I/N with 1 <= I <= N"
@@ -132,7 +136,7 @@ def compare(
         data: where the run's pictures are, if they are no longer where they were.
         device: cpu, cuda, mps; None: the best there is.
         reporter: hears of the progress.
-        options: of `Question`: layers, controls, retunings, draw, seeds, patch, shard, engine.
+        options: of `Question`: layers, controls, retunings, draw, seeds, steps, patch, shard, engine.
 
     Raises:
         UnknownName: no such layer.
@@ -319,7 +323,9 @@ class Work:
         sweep = Sweep(cache_dir() / "sweep", kept=self.run.path / "sweep")
         seeds = tuple(range(self.asked.seeds))
         files = tuple(file for one in parts for file in one.files)
-        return Shortlist(self.pair.networks, chosen, seeds, paths, files, responses, sweep)
+        return Shortlist(
+            self.pair.networks, chosen, seeds, paths, files, responses, sweep, self.asked.steps
+        )
 
     def layer(
         self, name: str, answers: Mapping[str, Responses], labels: np.ndarray, differs: bool

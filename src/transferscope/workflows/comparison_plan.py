@@ -92,7 +92,9 @@ def plan_compare(
     channels, seed = pair.channels("tuned"), run.config.seed
     chosen = {name: shortlist((), name, channels[name], asked.draw, seed=seed) for name in behind}
     sweep = Sweep(cache_dir() / "sweep", kept=run.path / "sweep")
-    drawn = Shortlist(pair.networks, chosen, tuple(range(asked.seeds)), (), (), {}, sweep)
+    drawn = Shortlist(
+        pair.networks, chosen, tuple(range(asked.seeds)), (), (), {}, sweep, asked.steps
+    )
     plans = []
     for network, classifier in pair.networks.items():
         units = [unit for name, unit in drawn.units() if name == network]

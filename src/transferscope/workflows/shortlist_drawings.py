@@ -38,6 +38,7 @@ class Shortlist:
         files: where they are.
         responses: network -> layer -> (N, channels).
         sweep: where drawings lie.
+        steps: most optimization steps of a drawing; None: the recipe's.
     """
 
     networks: Mapping[str, Classifier]
@@ -47,16 +48,17 @@ class Shortlist:
     files: tuple[Path, ...]
     responses: Mapping[str, Mapping[str, torch.Tensor]]
     sweep: Sweep
+    steps: int | None = None
 
     def units(self) -> list[tuple[str, WorkUnit]]:
         """(network, unit) in order: by layer, network and seed.
 
         The recipe is that of `visualize`, and so are the keys: what it has drawn is not drawn again.
         """
-        found = []
+        found, recipe = [], make_recipe(self.steps)
         for layer, channels in self.chosen.items():
             for network, classifier in self.networks.items():
-                first = WorkUnit.of(classifier, layer, list(channels), seed=0, recipe=make_recipe())
+                first = WorkUnit.of(classifier, layer, list(channels), seed=0, recipe=recipe)
                 found += [
                     (network, part)
                     for seed in self.seeds
