@@ -89,9 +89,8 @@ def compare(
         found = plan_compare(Run(run), second, **places, **options)
         if json_:
             print_json(found.to_dict())
-            return
-        for sentence in found.sentences():
-            typer.echo(sentence)
+        else:
+            typer.echo("\n".join(found.sentences()))
         return
     comparison = run_compare(Run(run), second, **places, **options)
     if json_:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transferscope.evaluation.answers import Prediction
     from transferscope.report.figures.answers import Overlay
 
+_COLUMNS = ("path", "place", "class", "probability", "error", "abstained", "known", "familiarity")
+
 
 @app.command()
 @verb
@@ -96,13 +98,13 @@ def predict(
         terminal.say(allowance(false_alarms, known.n).sentence)
     _print(answers, excluded, strip=strip, json_=json_)
     if csv:  # after the table: what was predicted is not lost if a file cannot be written
-        write_csv(
-            csv,
-            ("path", "place", "class", "probability", "error", "abstained", "known", "familiarity"),
-            [row for answer in answers for row in _csv_rows(answer)],
-        )
+        write_csv(csv, _COLUMNS, [row for answer in answers for row in _csv_rows(answer)])
     if figure:
         _draw(figure, model if explain else None, classifier, answers, terminal)
+    _refuse_nothing(answers)
+
+
+def _refuse_nothing(answers: Sequence[Prediction]) -> None:
     if all(answer.error for answer in answers):
         raise DataError(
             f"not one of the pictures given ({len(answers)}) could be read as asked; the reasons stand "

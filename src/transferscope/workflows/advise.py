@@ -90,8 +90,7 @@ def advise(
         ratio: of train, validation and test, where the folder does not say.
         seed: of the split, the folds and the sample.
         device: cpu, cuda, mps; None: the best there is.
-        pictures: training pictures that are measured at most; None: `PROBED`. Fewer are quicker, and their
-            intervals wider.
+        pictures: training pictures that are measured at most; None: `PROBED`. Fewer are quicker.
         out: a folder for stages.svg, plane.svg and advice.json.
 
     Raises:
@@ -99,10 +98,7 @@ def advise(
         InputError: an option that cannot be used.
         UnknownName, WeightsError: see `load_backbone`.
     """
-    if out is not None:
-        if dataset is None:
-            refuse_inside(Path(out), data)
-        refuse_foreign(Path(out))
+    _refuse_out(out, None if dataset else data)
     shares = parse_ratio(ratio) if isinstance(ratio, str) else ratio
     cache_budget()  # refuses a wrong value
     device_found = find_device(device)
@@ -144,6 +140,14 @@ def advise(
     result = Advice(sample.whole, sample.classes, len(sample.files), tuple(advised), *chosen)
     _keep(result, out)
     return result
+
+
+def _refuse_out(out: str | Path | None, data: str | Path | None) -> None:
+    """Refuses a folder that cannot be written, or that lies in the pictures' own."""
+    if out is not None:
+        if data is not None:
+            refuse_inside(Path(out), data)
+        refuse_foreign(Path(out))
 
 
 def _keep(result: Advice, out: str | Path | None) -> None:

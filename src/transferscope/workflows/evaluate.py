@@ -140,6 +140,14 @@ class _Work:
                 on_progress=progress,
             )
 
+    def before(self, predictions: Predictions, kept: bool) -> tuple[Evaluation, PairedDifference]:
+        """The untuned network's figures, and what the tuned one's predictions gain on them."""
+        base = self.predictions(self.run.base, "base")
+        if kept:
+            base.save(self.sample.folder / "base")
+        names, seed = ("tuned", "base"), self.run.config.seed
+        return self.evaluated(base), paired_difference(predictions, base, names=names, seed=seed)
+
     def against(
         self, other: Run, rows: Sequence[int], predictions: Predictions
     ) -> PairedDifference:
@@ -202,8 +210,7 @@ def evaluate_run(
         DataError: no such split, pictures of one class alone, pictures that are gone or are no longer
             those of the split, classes that the run does not know, or no picture in common with the
             other run's split.
-        InputError: another run with other classes, fewer than two views, nothing to group by, no folder
-            of strangers, or no share of false alarms.
+        InputError: a run of other classes, one view, nothing to group by, no strangers, or no share.
         OutputError: the run folder cannot be written.
     """
     if tta:
@@ -225,11 +232,7 @@ def evaluate_run(
     plain = result = _with_left_out(work.evaluated(predictions, validation), sample)
     before = None
     if run.results["strategy"] != "probe" or run.results.get("head") == "mlp":
-        base = work.predictions(run.base, "base")
-        before = work.evaluated(base)
-        if kept:
-            base.save(sample.folder / "base")
-        gain = paired_difference(predictions, base, names=("tuned", "base"), seed=run.config.seed)
+        before, gain = work.before(predictions, kept)
         result = replace(result, gain=gain)
     if tta:
         result = replace(result, views=work.views(predictions, tta, seconds))
