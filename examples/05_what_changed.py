@@ -207,17 +207,19 @@ def drawings(told: Lesson, run: ts.Run, found: Comparison) -> Comparison:
     )
     for name in alike:
         several = [one for one in drawn if one.record.layer == name]
-        order = {
-            (one.layer, one.channel): one.test.similarity or 0.0
+        likeness = {
+            one.channel: one.test and one.test.similarity
             for one in judged.drawings
-            if one.test is not None
+            if one.layer == name
         }
-        several.sort(key=lambda one: order[name, one.record.channel])
+        known = [one for one in several if likeness[one.record.channel] is not None]
+        known.sort(key=lambda one: likeness[one.record.channel] or 0.0)
+        several = [*known, *(one for one in several if one not in known)]
         told.figure(
             f"drawings-{name}.webp",
             pair_sheet(run, name, several),
             f"Channels of {name} before tuning and after it, from the most changed drawing to the least "
-            "(corner: the real picture that excites the channel most).",
+            "and those that failed (corner: the real picture that excites the channel most).",
         )
     greyness(told, drawn)
     for what, pick in (
