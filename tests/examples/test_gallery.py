@@ -21,6 +21,34 @@ import _lesson  # noqa: E402
 import gallery  # noqa: E402
 
 PAGES = tuple(gallery.HEADERS)
+MOST_BYTES = 1_500_000
+
+
+# ---------------------------------------------------------------------------- the real pages
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_are_those_of_the_saved_values(page: str):
+    text = (gallery.DOCS / page).read_text(encoding="utf-8")
+    for number, saved in gallery.saved_results().items():
+        fresh = gallery.put(text, f"table {number}", gallery.table_of(page, saved), page)
+        assert fresh == text, (
+            f"run 'python examples/gallery.py': table {number} is not the saved one"
+        )
+
+
+def test_the_pages_show_the_figures_that_are_made():
+    made = {
+        f"gallery-{number}-{name}.webp"
+        for number, several in gallery.FIGURES.items()
+        for name in several
+    }
+    files = {file.name: file.stat().st_size for file in gallery.DOCS.glob("gallery-*.webp")}
+    assert set(files) == made
+    assert sum(files.values()) <= MOST_BYTES
+    for page in PAGES:
+        text = (gallery.DOCS / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"\((gallery-[^)]*webp)\)", text)) == made
 
 
 # ---------------------------------------------------------------------------- made-up results
