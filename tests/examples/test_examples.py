@@ -29,7 +29,7 @@ import _lesson  # noqa: E402 - the examples are no package
 import _loops  # noqa: E402
 
 FILES = sorted(EXAMPLES.glob("[0-9][0-9]_*.py"))
-LONG = {"01", "02", "04", "05"}  # more than ten seconds, also in the smaller setting
+LONG = {"01", "02", "04", "05", "06"}  # more than ten seconds, also in the smaller setting
 
 
 RUNS = [

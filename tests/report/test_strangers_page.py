@@ -36,7 +36,7 @@ def test_words_give_rates_with_intervals_and_say_what_chance_does_not_explain() 
     assert "of 60 pictures of the test split, 5.0% (95% interval 2.0% to 14.0%)" in words
     assert "5.0% allowed on 99 validation pictures" in words
     assert "called <羊> 30, b 10" in words
-    assert "2 files of <strange> are the run's own" in words
+    assert "Left out of <strange> because they are the run's own pictures: 2" in words
     assert "than chance explains" not in words
     more = dataclasses.replace(result(), false_alarms=0.3, false_alarms_interval=(0.2, 0.4))
     assert "than chance explains" in " ".join(detection_sentences(more))
