@@ -60,7 +60,7 @@ FIGURES: Mapping[str, Shown] = {
         "answers": ("answers.svg", 900),
     },
     "05": {
-        "drawings": ("drawings-bn2.webp", 900),
+        "drawings": ("drawings-blocks.6.webp", 900),
         "depth": ("depth.svg", 760),
         "gains": ("gains.svg", 400),
         "grey": ("grey.svg", 560),
