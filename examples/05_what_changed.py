@@ -66,7 +66,7 @@ RESNET_BOUNDARY = "layer3.4"
 RESNET_BLOCKS = ("layer3.5", "layer4.0", "layer4.1", "layer4.2")
 """What the lesson tunes."""
 
-DRAWN, SEEDS, STEPS, CONTROLS = 4, 2, 24, 3
+DRAWN, SEEDS, STEPS, CONTROLS = 4, 2, 20, 3
 """Channels a layer, drawings of each in each network, steps of a drawing, control transfers."""
 
 MISTAKES = (
