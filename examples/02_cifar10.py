@@ -291,7 +291,7 @@ def layers(told: Lesson, work: Work) -> None:
     photo = photographs()["a flower"]
     only = [row.name for row in found.layers if row.type == "Conv2d"][:2] if told.fast else None
     sheets = ts.activation_sheets(work.whole, photo, out=told.folder / "activations", layers=only)
-    for sheet in (sheets[0], sheets[len(sheets) // 2], sheets[-1]):
+    for sheet in [sheets[at] for at in sorted({0, len(sheets) // 2, len(sheets) - 1})]:
         page = sheet.pages[0]
         told.figure(
             f"activations/{Path(page).name}",

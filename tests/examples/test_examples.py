@@ -33,7 +33,11 @@ LONG = {"01", "02", "04", "05", "06"}  # more than ten seconds, also in the smal
 
 
 RUNS = [
-    pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem[:2] in LONG else [])
+    pytest.param(
+        file,
+        id=file.stem,
+        marks=[pytest.mark.slow, pytest.mark.timeout(900)] if file.stem[:2] in LONG else [],
+    )
     for file in FILES
 ]
 
